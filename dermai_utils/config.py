@@ -1,0 +1,224 @@
+"""Every setting in one flat dataclass, the class names, and where every artefact lies. Standard library only.
+
+Sources, later wins: the defaults, the preset, `DERMAI_<FIELD>` in the environment, flags or a notebook's form.
+"""
+
+import dataclasses
+import difflib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")  # the official column order
+CLASS_NAMES = {
+    "MEL": "melanoma",
+    "NV": "melanocytic nevus",
+    "BCC": "basal cell carcinoma",
+    "AKIEC": "actinic keratosis / Bowen's disease",
+    "BKL": "benign keratosis",
+    "DF": "dermatofibroma",
+    "VASC": "vascular lesion",
+}
+DISCLAIMER = "Research and education only. Not a medical device: never use it to decide about a person's skin."
+ROOT = Path(__file__).resolve().parents[1]  # the repository
+FIXTURE = ROOT / "tests" / "fixture"
+
+PRESETS = {
+    "sample": dict(
+        backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3
+    ),  # a toy of half a million weights
+    "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=5e-4),
+    "strong": dict(image_size=224, weights="imagenet", epochs=30, batch_size=64, learning_rate=5e-4),
+}
+
+
+class UserError(Exception):
+    """A user's mistake, told in one line: what, where, what was expected, what to do. Exit status 2, no traceback."""
+
+    def _render_traceback_(self):  # IPython's hook: a notebook shows the line alone
+        return [f"error: {self}"]
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings. `load()` builds one from every source; `Config()` is the sample on the defaults."""
+
+    preset: str = ""  # sample | quick | strong; empty: sample for data=sample, else quick
+    data: str = "sample"  # sample (made-up, in the repository) | isic2018 (official archives) | a folder of yours
+    base_url: str = ""  # one URL in place of the official mirrors
+    cache_dir: str = ""  # large, can be rebuilt: archives, images, pixels; empty: cache/<data> in the repository
+    work_dir: str = ""  # small, precious: table, split, runs, reports; empty: work/<data> in the repository
+    run_name: str = "baseline"  # names the folder of a run's checkpoints and report
+    seed: int = 0  # weights' initialisation, batch order, augmentation
+    split: str = "lesion"  # lesion (no lesion on two sides) | random (image by image: leaks, for comparison)
+    split_seed: int = 0  # its own, so that several seeds can train on one split
+    val_fraction: float = 0.12  # share of the images, for choosing the checkpoint
+    test_fraction: float = 0.12  # share of the images, touched by the evaluation alone
+    folds: int = 0  # 0: one validation part; k: k-fold, validation is part `fold`
+    fold: int = 0  # 0 .. folds-1
+    image_size: int = 224  # px, the side of the square the model sees
+    backbone: str = "resnet18"  # a torchvision classifier, or timm:NAME
+    weights: str = "imagenet"  # imagenet | none | a .safetensors or .pth file
+    imbalance: str = "class_weights"  # none | class_weights (inverse frequency) | sampler (classes drawn evenly)
+    augment: bool = True  # random flips, rotation, scale, aspect, shift, brightness, contrast, colour
+    optimizer: str = "adamw"  # adam | adamw
+    epochs: int = 10  # passes over the training part
+    batch_size: int = 64  # images, over all devices together
+    learning_rate: float = 5e-4  # peak of the one-cycle schedule
+    weight_decay: float = 0.01  # per unit of learning rate; adamw only
+    device: str = "auto"  # auto | cpu | cuda | mps
+    precision: str = "auto"  # auto | fp32 | fp16 | bf16
+    workers: int = 0  # threads for decoding and augmenting; 0: one a core
+    checkpoint_minutes: float = 10.0  # minutes between checkpoints inside an epoch
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if self.folds == 1:
+            raise UserError("folds=1 is no cross-validation: give 0 (one validation part) or 2 to 20")
+        if self.fold >= max(self.folds, 1):
+            raise UserError(
+                f"fold={self.fold} is out of range: with folds={self.folds} it can be 0 to {max(self.folds, 1) - 1}"
+            )
+        if self.val_fraction + self.test_fraction > 0.8:
+            raise UserError("val_fraction and test_fraction together leave under 20 % to train on: lower one of them")
+
+    # Where every artefact lies.
+
+    @property
+    def source(self) -> str:  # a word that is safe in a path
+        return self.data if self.data in ("sample", "isic2018") else Path(self.data).expanduser().resolve().name
+
+    @property
+    def cache(self) -> Path:
+        return Path(self.cache_dir).expanduser().absolute() if self.cache_dir else ROOT / "cache" / self.source
+
+    @property
+    def work(self) -> Path:
+        return Path(self.work_dir).expanduser().absolute() if self.work_dir else ROOT / "work" / self.source
+
+    @property
+    def sources_file(self) -> Path:
+        return self.cache / "sources.json"
+
+    @property
+    def pixels_file(self) -> Path:
+        return self.cache / f"pixels_{self.image_size}.npy"
+
+    @property
+    def table_file(self) -> Path:
+        return self.work / "table.csv"
+
+    @property
+    def rejected_file(self) -> Path:
+        return self.work / "rejected.csv"
+
+    @property
+    def split_file(self) -> Path:
+        return self.work / "split.csv"
+
+    @property
+    def audit_file(self) -> Path:
+        return self.work / "leakage.json"
+
+    @property
+    def run_dir(self) -> Path:
+        return self.work / "runs" / self.run_name
+
+    @property
+    def report_dir(self) -> Path:
+        return self.work / "report" / self.run_name
+
+    def show(self, path) -> str:
+        """`path` as a short name that reads the same on every machine: work/..., cache/..."""
+        for name, folder in (("work", self.work), ("cache", self.cache), ("repository", ROOT)):
+            if Path(path).is_relative_to(folder):
+                return (Path(name) / Path(path).relative_to(folder)).as_posix()
+        return str(path)
+
+
+_FIELDS = [field.name for field in dataclasses.fields(Config)]
+_CHOICES = {
+    "preset": ("", *PRESETS),
+    "split": ("lesion", "random"),
+    "imbalance": ("none", "class_weights", "sampler"),
+    "optimizer": ("adam", "adamw"),
+    "device": ("auto", "cpu", "cuda", "mps"),
+    "precision": ("auto", "fp32", "fp16", "bf16"),
+}
+_RANGES = {
+    "seed": (0, 2**31 - 1),
+    "split_seed": (0, 2**31 - 1),
+    "val_fraction": (0.01, 0.5),
+    "test_fraction": (0.0, 0.5),
+    "folds": (0, 20),
+    "fold": (0, 19),
+    "image_size": (32, 1024),
+    "epochs": (1, 1000),
+    "batch_size": (2, 4096),
+    "learning_rate": (1e-7, 10.0),
+    "weight_decay": (0.0, 1.0),
+    "workers": (0, 256),
+    "checkpoint_minutes": (0.0, 1e6),
+}
+_WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def _checked(field, value):
+    """`value` as the field's type, or a UserError that names the field, what was given and what is allowed."""
+    name, kind = field.name, field.type
+    try:
+        if kind is bool and not isinstance(value, bool):
+            value = _WORDS[str(value).strip().lower()]
+        elif kind in (int, float) and (isinstance(value, bool) or kind(str(value)) != float(str(value))):
+            raise ValueError
+        value = kind(str(value)) if kind in (int, float) else kind(value)
+    except (ValueError, KeyError):
+        expected = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
+        raise UserError(f"{name}={value!r}: expected {expected}") from None
+    if name in _CHOICES and value not in _CHOICES[name]:
+        near = difflib.get_close_matches(value, _CHOICES[name], 1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise UserError(f"{name}={value!r}: expected one of {', '.join(c or '(empty)' for c in _CHOICES[name])}{hint}")
+    if name in _RANGES and not _RANGES[name][0] <= value <= _RANGES[name][1]:
+        raise UserError(f"{name}={value}: expected {_RANGES[name][0]} to {_RANGES[name][1]}")
+    if name == "run_name" and (not value or set(value) & set('/\\:*?"<>|') or value.startswith(".")):
+        raise UserError(f'run_name={value!r}: expected a plain folder name, without / \\ : * ? " < > |')
+    return value
+
+
+def load(env=os.environ, **given) -> Config:
+    """A Config from the defaults, the preset, the environment and `given` (None or "" there: not set).
+
+    An unknown field is a UserError that suggests the nearest one.
+    """
+    return Config(**_with_preset(_given(env, given)))
+
+
+def of_run(env=os.environ, **given) -> Config:
+    """As `load`, but a run that was trained keeps the settings it was trained with, unless `env` or `given` set them.
+
+    So evaluating a run needs its name alone, and never trains it again by mistake.
+    """
+    values = _given(env, given)
+    kept = Config(**_with_preset(values)).run_dir / "config.json"
+    if kept.exists():
+        values = {k: v for k, v in json.loads(kept.read_text(encoding="utf-8")).items() if k in _FIELDS} | values
+    return Config(**_with_preset(values))
+
+
+def _given(env, given):
+    values = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_") and text != ""}
+    values |= {key: value for key, value in given.items() if value is not None and value != ""}
+    for name in values:
+        if name not in _FIELDS:
+            near = difflib.get_close_matches(name, _FIELDS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(_FIELDS)}"
+            raise UserError(f"unknown setting {name}: {hint}")
+    return values
+
+
+def _with_preset(values):
+    preset = values.get("preset") or ("sample" if values.get("data", "sample") == "sample" else "quick")
+    return PRESETS.get(preset, {}) | values | {"preset": preset}

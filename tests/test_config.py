@@ -1,0 +1,79 @@
+import dataclasses
+
+import pytest
+
+from dermai_utils import config
+from dermai_utils.config import Config, UserError, load
+
+
+def test_later_sources_win():
+    assert load(env={}).image_size == config.PRESETS["sample"]["image_size"]
+    assert load(env={}, data="isic2018").image_size == config.PRESETS["quick"]["image_size"]
+    assert load(env={"DERMAI_IMAGE_SIZE": "96"}).image_size == 96
+    assert load(env={"DERMAI_IMAGE_SIZE": "96"}, image_size="112").image_size == 112
+    assert load(env={"DERMAI_IMAGE_SIZE": "96"}, image_size="").image_size == 96  # an empty form field is not set
+
+
+def test_every_preset_is_valid():
+    for preset in config.PRESETS:
+        assert load(env={}, preset=preset).preset == preset
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (dict(epoch=3), "unknown setting epoch: did you mean epochs?"),
+        (dict(epochs="many"), "epochs='many': expected a whole number"),
+        (dict(epochs="2.5"), "epochs='2.5': expected a whole number"),
+        (dict(epochs=0), "epochs=0: expected 1 to 1000"),
+        (dict(learning_rate="fast"), "learning_rate='fast': expected a number"),
+        (dict(learning_rate="nan"), "learning_rate='nan': expected a number"),
+        (dict(augment="perhaps"), "augment='perhaps': expected true or false"),
+        (dict(imbalance="class_weight"), "did you mean class_weights?"),
+        (dict(split="lesions"), "did you mean lesion?"),
+        (dict(run_name="../other"), "expected a plain folder name"),
+        (dict(folds=1), "folds=1"),
+        (dict(folds=5, fold=5), "0 to 4"),
+        (dict(val_fraction=0.5, test_fraction=0.5), "under 20 %"),
+        (dict(seed=-1), "seed=-1: expected 0 to"),
+    ],
+)
+def test_bad_settings_are_one_line_that_names_the_field(given, said):
+    with pytest.raises(UserError) as caught:
+        load(env={}, **given)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_field_in_the_environment_is_named():
+    with pytest.raises(UserError, match="batchsize: did you mean batch_size"):
+        load(env={"DERMAI_BATCHSIZE": "8"})
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+def test_every_number_and_choice_refuses_what_it_is_not(field):
+    if field.type in (int, float, bool) or field.name in config._CHOICES:
+        with pytest.raises(UserError, match=field.name):
+            load(env={}, **{field.name: "no such thing"})
+
+
+def test_a_user_error_shows_no_traceback_in_a_notebook():
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell.instance()
+    result = shell.run_cell("from dermai_utils import config; config.load(epochs='x')", silent=True)
+    assert result.error_in_exec._render_traceback_() == ["error: epochs='x': expected a whole number"]
+
+
+def test_a_run_keeps_its_settings_unless_told_otherwise(tmp_path):
+    given = dict(env={}, work_dir=str(tmp_path))
+    (tmp_path / "runs" / "baseline").mkdir(parents=True)
+    (tmp_path / "runs" / "baseline" / "config.json").write_text('{"image_size": 48, "epochs": 3, "table": "x"}')
+    assert config.of_run(**given).image_size == 48
+    assert config.of_run(**given, epochs=5).epochs == 5
+    assert config.of_run(**given, run_name="other").image_size == config.PRESETS["sample"]["image_size"]
+
+
+def test_paths_read_the_same_on_every_machine(tmp_path):
+    cfg = load(env={}, work_dir=str(tmp_path / "w"), cache_dir=str(tmp_path / "c"))
+    assert cfg.show(cfg.split_file) == "work/split.csv"
+    assert cfg.show(cfg.sources_file) == "cache/sources.json"
