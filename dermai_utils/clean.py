@@ -1,0 +1,165 @@
+"""CSVs and images -> one validated table; every row that is left out is named, with its reason."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils import files, pixels
+from dermai_utils.config import CLASSES, UserError
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
+COLUMNS = [
+    "image", "source", "label", "lesion_id", "age", "sex", "localization", "confirmed_by",
+    "duplicate_of", "conflict", "file_hash", "row",
+]  # fmt: skip
+
+
+def read_csv(path, columns) -> pd.DataFrame:
+    """A CSV as text, however a spreadsheet saved it (BOM, CRLF, semicolons, tabs); UserError where a column is missing."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+        first = text.split("\n", 1)[0]
+        frame = pd.read_csv(path, sep=max(",;\t", key=first.count), dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+    except UnicodeDecodeError:
+        raise UserError(f"{path}: not a text file; expected a CSV with the columns {', '.join(columns)}") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
+        raise UserError(f"{path}: cannot be read as a CSV ({reason}); expected the columns {', '.join(columns)}") from None
+    frame.columns = frame.columns.str.strip()
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}. Restore the official header"
+        )
+    return frame
+
+
+def _ids(column) -> pd.Series:
+    return column.fillna("").str.strip().str.replace(r"\.jpe?g$", "", case=False, regex=True)
+
+
+def read_labels(path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The one-hot label CSV as (image, label), and the rows left out as (image, reason)."""
+    frame = read_csv(path, ["image", *CLASSES])
+    frame["image"] = _ids(frame["image"])
+    decimal_point = frame[list(CLASSES)].apply(lambda column: column.str.strip().str.replace(",", "."))
+    values = decimal_point.apply(pd.to_numeric, errors="coerce")
+    hot = (values == 1).to_numpy()
+    frame["label"] = np.where(hot.any(axis=1), np.array(CLASSES)[hot.argmax(axis=1)], "")
+    repeated = frame["image"].duplicated(keep=False)
+    contradicts = repeated & (frame.groupby("image")["label"].transform("nunique") > 1)
+    frame["reason"] = np.select(
+        [
+            frame["image"] == "",
+            ~values.isin([0, 1]).all(axis=1),
+            hot.sum(axis=1) == 0,
+            hot.sum(axis=1) > 1,
+            contradicts,
+            frame["image"].duplicated(),
+        ],
+        [
+            "label row without an image id",
+            "a label that is neither 0 nor 1",
+            "no label",
+            "several labels",
+            "duplicate id with different labels",
+            "duplicate id (the first row is kept)",
+        ],
+        "",
+    )
+    good = frame["reason"] == ""
+    return frame.loc[good, ["image", "label"]], frame.loc[~good, ["image", "reason"]]
+
+
+def image_files(folder) -> list[Path]:
+    """The image files of a folder, sorted."""
+    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def match(folder, labels: pd.DataFrame, known) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Join labels and image files by id: (image, label, path), and (image, reason) for whatever stands alone.
+
+    known: ids that have a label row, good or bad, so that their files are not reported twice.
+    """
+    found = {path.stem: path for path in image_files(folder)}
+    labels = labels.assign(path=labels["image"].map(found)).sort_values("image")
+    here = labels["path"].notna()
+    alone = [(image, "image file missing") for image in labels.loc[~here, "image"]]
+    alone += [(image, "image without a label row") for image in found if image not in known]
+    return labels[here], pd.DataFrame(alone, columns=["image", "reason"])
+
+
+def duplicates(table: pd.DataFrame, pixel_hashes) -> pd.DataFrame:
+    """Add `duplicate_of` (the first image with the same pixels, or "") and `conflict` (such images differ in label)."""
+    same = table.groupby(np.asarray(pixel_hashes), sort=False)
+    first = same["image"].transform("first")
+    return table.assign(duplicate_of=first.where(first != table["image"], ""), conflict=same["label"].transform("nunique") > 1)
+
+
+def describe(table: pd.DataFrame, sources: dict) -> pd.DataFrame:
+    """Add lesion_id, age (years), sex, localization and confirmed_by from the grouping and metadata files, where given."""
+    extra = pd.DataFrame(columns=["image", "lesion_id", "age", "sex", "localization", "confirmed_by"], dtype=object)
+    if sources["metadata"]:
+        extra = read_csv(sources["metadata"], ["lesion_id", "image_id", "dx_type", "age", "sex", "localization"])
+        extra = extra.rename(columns={"image_id": "image", "dx_type": "confirmed_by"})
+    if sources["groupings"]:
+        grouping = read_csv(sources["groupings"], ["image", "lesion_id"])[["image", "lesion_id"]]
+        grouping = grouping.assign(image=_ids(grouping["image"])).drop_duplicates("image").set_index("image")
+        extra = extra.assign(image=_ids(extra["image"])).drop_duplicates("image").set_index("image")
+        extra = grouping.combine_first(extra).reset_index()  # an image that the groupings lack keeps the metadata's lesion
+    extra = extra.assign(image=_ids(extra["image"]), age=pd.to_numeric(extra["age"], errors="coerce"))
+    table = table.merge(extra.drop_duplicates("image"), on="image", how="left")
+    training = table["source"] == "train"
+    lost = table["lesion_id"].isna()
+    if (lost & training).any():
+        what = "no lesion groupings" if (lost | ~training).all() else f"{(lost & training).sum()} images have no lesion id"
+        print(f"clean: {what}: each such image counts as a lesion of its own, so its other views may leak")
+    table["lesion_id"] = table["lesion_id"].where(~lost, table["image"])
+    return table
+
+
+def run(cfg) -> None:
+    """Write table.csv (a row for each usable image), rejected.csv, and the pixel array that the same pass fills."""
+    sources = files.read_json(cfg.sources_file)
+    parts, rejected = [], []
+    for source in ("train", "test"):
+        if sources[source]:
+            labels, bad = read_labels(sources[source]["labels"])
+            matched, alone = match(sources[source]["images"], labels, {*labels["image"], *bad["image"]})
+            parts.append(matched.assign(source=source))
+            rejected += [bad.assign(source=source), alone.assign(source=source)]
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty:
+        raise UserError(f"{sources['train']['images']}: no image has a label row; are the ids in the CSV those of the files?")
+    table["row"] = np.arange(len(table))
+    made = pd.DataFrame(pixels.build(list(table["path"]), cfg.image_size, cfg.pixels_file, cfg.workers))
+    broken = made["error"] != ""
+    rejected.append(table.loc[broken, ["image", "source"]].assign(reason=made.loc[broken, "error"]))
+    table = table.assign(file_hash=made["file_hash"])[~broken].reset_index(drop=True)
+    table = describe(duplicates(table, made.loc[~broken, "pixel_hash"]), sources)
+    write_csv(table[COLUMNS], cfg.table_file)
+    rejected = pd.concat(rejected)[["image", "source", "reason"]].sort_values(["source", "image"], ascending=[False, True])
+    write_csv(rejected, cfg.rejected_file)
+    print(f"clean: {len(table):,} usable images, {len(rejected):,} rejected (see {cfg.show(cfg.rejected_file)})")
+    for image, other in table.loc[table["conflict"] & (table["duplicate_of"] != ""), ["image", "duplicate_of"]].to_numpy():
+        print(f"clean: {image} and {other} have the same pixels and different labels; both are kept, on one side of the split")
+
+
+def write_csv(frame: pd.DataFrame, path) -> None:
+    """A table as CSV, atomically, with the same bytes on every system."""
+    with files.atomic(path) as file:
+        frame.to_csv(file, index=False, lineterminator="\n")
+
+
+def read_table(path) -> pd.DataFrame:
+    """table.csv, split.csv or rejected.csv as written: text stays text, a blank is "" but for `age` (NaN, years)."""
+    frame = pd.read_csv(path, keep_default_na=False, dtype={"file_hash": str, "duplicate_of": str, "part": str})
+    return frame.assign(age=pd.to_numeric(frame["age"], errors="coerce")) if "age" in frame else frame
+
+
+def class_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Images and lesions for each class, in the official order."""
+    grouped = table.groupby("label")
+    counts = pd.DataFrame({"images": grouped.size(), "lesions": grouped["lesion_id"].nunique()})
+    counts = counts.reindex(CLASSES, fill_value=0)
+    return counts.assign(share=(counts["images"] / counts["images"].sum()).round(3))
