@@ -1,0 +1,157 @@
+"""A pretrained backbone by name, with a new head of seven outputs."""
+
+import difflib
+import re
+from pathlib import Path
+
+import numpy as np
+import safetensors.torch
+import torch
+from torch import nn
+
+from dermai_utils.config import CLASSES, UserError
+
+
+def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int = 0) -> nn.Module:
+    """A classifier with 7 logits; `model.mean` and `model.std` are what its weights expect of RGB in 0..1.
+
+    backbone: a torchvision classifier, or timm:NAME. weights: imagenet, none, or a .safetensors or .pth file.
+    """
+    torch.manual_seed(seed)
+    make = _timm if backbone.startswith("timm:") else _torchvision
+    model = make(backbone.removeprefix("timm:"), weights == "imagenet", image_size)
+    if weights not in ("imagenet", "none"):
+        load_backbone(model, weights)
+    return model
+
+
+def _torchvision(name, pretrained, image_size):
+    from torchvision import models
+
+    names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
+    if name not in names:
+        raise UserError(f"backbone={name!r}: no such torchvision classifier; it has {', '.join(names)}; or give timm:NAME")
+    known = models.get_model_weights(name).DEFAULT
+    options = {"weights": known} if pretrained else {"weights": None}
+    if name.startswith("vit_") and not pretrained:
+        options["image_size"] = image_size  # its position table has one entry a patch
+    if name in ("googlenet", "inception_v3") and not pretrained:
+        options["init_weights"] = False  # theirs takes a minute
+    model = _fetched(lambda: models.get_model(name, **options), name)
+    for extra in ("AuxLogits", "aux1", "aux2"):  # Inception's and GoogLeNet's training-only heads
+        if hasattr(model, extra):
+            setattr(model, extra, None)
+            model.aux_logits = False
+    preset = known.transforms()
+    model.mean, model.std = tuple(preset.mean), tuple(preset.std)
+    _replace_head(model)
+    return model
+
+
+def _timm(name, pretrained, image_size):
+    import timm
+
+    if not timm.is_model(name):
+        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5))
+        raise UserError(f"backbone='timm:{name}': timm has no such model; near: {near or 'none, see timm.list_models()'}")
+    fixed = {"img_size": image_size} if re.match("vit|deit|swin|beit|eva|cait", name) else {}
+    model = _fetched(lambda: timm.create_model(name, pretrained=pretrained, num_classes=len(CLASSES), **fixed), name)
+    model.mean, model.std = tuple(model.default_cfg["mean"]), tuple(model.default_cfg["std"])
+    last = model.get_classifier()  # a distilled transformer has two
+    last = last if isinstance(last, tuple | list) else [last]
+    model.head_names = [n for n, m in model.named_modules() if any(m is layer for layer in last)]
+    return model
+
+
+def _fetched(make, name):
+    try:
+        return make()
+    except (OSError, RuntimeError) as reason:
+        line = str(reason).strip().splitlines()[0]
+        raise UserError(
+            f"{name}: its ImageNet weights could not be fetched ({line}); go online, or give weights=FILE or none"
+        ) from None
+
+
+def _replace_head(model):
+    """Swap the last layer with 1,000 outputs for one with seven."""
+    name, old = [(n, m) for n, m in model.named_modules() if getattr(m, "out_features", getattr(m, "out_channels", 0)) == 1000][
+        -1
+    ]
+    if isinstance(old, nn.Conv2d):  # SqueezeNet
+        new = nn.Conv2d(old.in_channels, len(CLASSES), old.kernel_size)
+    else:
+        new = nn.Linear(old.in_features, len(CLASSES), bias=old.bias is not None)
+    model.get_submodule(name.rpartition(".")[0])._modules[name.rpartition(".")[2]] = new
+    model.head_names = [name]
+
+
+def load_backbone(model: nn.Module, path) -> None:
+    """Load all but the head from a weights file; a file whose keys or shapes don't match is a UserError that lists them."""
+    given, wanted = read_weights(path), model.state_dict()
+    head = {key for key in wanted if key.startswith(tuple(f"{name}." for name in model.head_names))}
+    wrong = [f"missing {key}" for key in wanted.keys() - given.keys() - head if not key.endswith("num_batches_tracked")]
+    wrong += [f"unexpected {key}" for key in given.keys() - wanted.keys()]
+    wrong += [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in (given.keys() & wanted.keys()) - head
+        if given[key].shape != wanted[key].shape
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
+        raise UserError(f"{path}: these weights are not for this backbone: {'; '.join(sorted(wrong)[:12])}{more}")
+    fits = {key for key in head & given.keys() if given[key].shape == wanted[key].shape}
+    model.load_state_dict({key: given[key].float() if given[key].is_floating_point() else given[key]
+                           for key in (given.keys() & wanted.keys()) - (head - fits)}, strict=False)  # fmt: skip
+    print(f"model: {len(given):,} tensors from {Path(path).name}; {'its head too' if fits else 'a new head'}")
+
+
+def read_weights(path) -> dict:
+    """The tensors in a .safetensors or .pth file, by name; a pickle is never executed (weights_only)."""
+    try:
+        if str(path).endswith(".safetensors"):
+            given = safetensors.torch.load_file(path)
+        else:
+            given = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"weights={path}: no such file; give imagenet, none, or a .safetensors or .pth file") from None
+    except Exception as reason:  # each format has errors of its own; none of them is the program's
+        line = str(reason).strip().splitlines()[0][:160]
+        raise UserError(
+            f"weights={path}: cannot be read as tensors ({line}); expected a state_dict, not a whole model"
+        ) from None
+    given = given.get("model", given.get("state_dict", given)) if isinstance(given, dict) else None
+    if not isinstance(given, dict) or not all(isinstance(value, torch.Tensor) for value in given.values()):
+        raise UserError(f"weights={path}: holds no state_dict of tensors; save model.state_dict()")
+    return given
+
+
+def head(model: nn.Module) -> nn.Module:
+    """The layer that gives the logits."""
+    return model.get_submodule(model.head_names[0])
+
+
+@torch.inference_mode()
+def predict(model: nn.Module, batches, rows, batch_size: int, with_features: bool = False):
+    """(N, 7) float32 logits for rows of the pixel array, in order; with `with_features` the head's (N, D) inputs too."""
+    model.eval()
+    logits, features = [], []
+    hook = head(model).register_forward_pre_hook(lambda module, args: features.append(args[0]))
+    try:
+        jobs = [(rows[k : k + batch_size], None) for k in range(0, len(rows), batch_size)]
+        for images in batches.stream(jobs):
+            logits.append(model(images).float())
+            if not with_features:
+                features.clear()
+    finally:
+        hook.remove()
+    logits = torch.cat(logits).cpu().numpy() if logits else np.zeros((0, len(CLASSES)), np.float32)
+    if not with_features:
+        return logits
+    pooled = [f.float().flatten(2).mean(2) if f.ndim == 4 else f.float() for f in features]
+    return logits, torch.cat(pooled).cpu().numpy()
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    """(N, 7) logits -> float64 probabilities that sum to 1."""
+    return torch.from_numpy(logits).double().softmax(dim=1).numpy()

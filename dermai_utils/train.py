@@ -1,0 +1,366 @@
+"""The training loop: one uint8 array, augmented on the device, checkpoints that a killed run goes on from."""
+
+import contextlib
+import dataclasses
+import io
+import math
+import os
+import signal
+import time
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from tqdm.auto import tqdm
+
+from dermai_utils import clean, evaluate, files, model, pixels, split
+from dermai_utils.augment import Batches
+from dermai_utils.config import CLASSES, UserError
+
+RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and activations
+FREE_TO_CHANGE = ("cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset", "device")
+
+
+class Interrupted(KeyboardInterrupt):
+    """Training was stopped by hand; a checkpoint stands. In a notebook its one line is all that is shown."""
+
+    def _render_traceback_(self):
+        return [str(self)]
+
+
+def choose_precision(device: str, wanted: str = "auto") -> tuple[str, str]:
+    """(precision, the reason), by what the hardware is fast at, not by what it offers."""
+    if wanted != "auto":
+        return wanted, "as asked"
+    if device == "cuda":
+        major, minor = torch.cuda.get_device_capability()
+        if major >= 8:
+            return "bf16", f"compute capability {major}.{minor} is fast at it"
+        return ("fp16", f"compute capability {major}.{minor} has no fast bf16") if major == 7 else ("fp32", "an older GPU")
+    if device == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)():
+        return "bf16", "this CPU has AMX"
+    return "fp32", "this CPU has no fast bf16" if device == "cpu" else "the safe choice on this device"
+
+
+def start(cfg) -> Accelerator:
+    """accelerate's handle on the device(s), with the precision chosen and announced."""
+    if cfg.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(
+            "device=cuda: no CUDA GPU is visible; on Colab choose Runtime > Change runtime type > T4, or device=cpu"
+        )
+    if cfg.device == "mps" and not torch.backends.mps.is_available():
+        raise UserError("device=mps: no Apple GPU is visible; give device=auto or cpu")
+    if "RANK" not in os.environ:  # a notebook may come back with another precision; accelerate would refuse it
+        AcceleratorState._reset_state(reset_partial_state=True)
+    on_cpu = cfg.device == "cpu"
+    kind = "cpu" if on_cpu else Accelerator(cpu=on_cpu).device.type
+    precision, reason = choose_precision(kind, cfg.precision)
+    if "RANK" not in os.environ:
+        AcceleratorState._reset_state(reset_partial_state=True)
+    accelerator = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no"}.get(precision, precision))
+    accelerator.print(f"train: {_device_name(kind)}, {precision} ({reason})")
+    return accelerator
+
+
+def _device_name(kind):
+    return torch.cuda.get_device_name() if kind == "cuda" else f"{kind}, {torch.get_num_threads()} threads"
+
+
+def place(array, device, say=print):
+    """The pixel array as a tensor on the GPU where it fits in half of the free memory, else left where it is."""
+    if torch.device(device).type != "cuda":
+        return array
+    free = torch.cuda.mem_get_info()[0]
+    if array.nbytes > RESIDENT_SHARE * free:
+        say(f"train: images stay on disk ({array.nbytes / 1e9:.1f} GB is over half of the GPU's free {free / 1e9:.1f} GB)")
+        return array
+    say(f"train: all images on the GPU as uint8 ({array.nbytes / 1e9:.1f} of {free / 1e9:.1f} GB free)")
+    resident = torch.empty(array.shape, dtype=torch.uint8, device=device)
+    for k in range(0, len(array), 1024):  # in pieces: the array may be larger than the machine's memory
+        resident[k : k + 1024] = torch.from_numpy(array[k : k + 1024].copy())
+    return resident
+
+
+def batches_for(cfg, net, device, say=print) -> Batches:
+    """Where evaluation and training take their images from."""
+    images = place(pixels.load(cfg.pixels_file), device, say)
+    return Batches(images, cfg.image_size, net.mean, net.std, device, cfg.workers or os.cpu_count())
+
+
+def class_weights(labels) -> np.ndarray:
+    """(7,) float32, inverse class frequency, 1 on average over the images; 0 for a class that isn't there."""
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    present = counts > 0
+    return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
+
+
+def order(labels, imbalance: str, seed: int, epoch: int) -> np.ndarray:
+    """(N,) positions to train on in this epoch: a permutation, or for `sampler` draws with every class equally likely."""
+    random = np.random.default_rng((seed, epoch))
+    if imbalance != "sampler":
+        return random.permutation(len(labels))
+    chance = class_weights(labels)[labels]
+    return random.choice(len(labels), len(labels), p=chance / chance.sum())
+
+
+# A run.
+
+
+def run(cfg) -> None:
+    """Train to `cfg.epochs`, from the last checkpoint where there is one; leaves best.pt and history.csv in cfg.run_dir."""
+    table = split.read(cfg)
+    accelerator = start(cfg)
+    run = Run(cfg, table, accelerator)
+    run.restore()
+    if accelerator.is_main_process:
+        files.write_json(cfg.run_dir / "config.json", run.settings())
+    with _stop_after_step() as stop:
+        while run.epoch < cfg.epochs:
+            run.train_epoch(stop)
+            run.validate()
+    run.bar.close()
+    best = max(run.history, key=lambda row: row["balanced_accuracy"])
+    accelerator.print(f"train: best epoch {best['epoch']}, validation balanced accuracy {best['balanced_accuracy']:.3f}")
+
+
+class Run:
+    """The state of a training run, and what moves it on: an epoch, a validation, a checkpoint."""
+
+    def __init__(self, cfg, table, accelerator):
+        self.cfg, self.accelerator = cfg, accelerator
+        table = table.assign(target=table["label"].map(CLASSES.index))
+        train, self.val = (table[table["part"] == part] for part in ("train", "val"))
+        self.rows, self.labels = train["row"].to_numpy(), train["target"].to_numpy()
+        net = model.build(cfg.backbone, cfg.weights, cfg.image_size, cfg.seed)
+        device = accelerator.device
+        self.batches = batches_for(cfg, net, device, accelerator.print)
+        net = net.to(device, memory_format=torch.channels_last)  # what convolutions are fast at
+        self.batch = min(cfg.batch_size, len(self.rows))
+        self.share = self.batch // accelerator.num_processes
+        self.steps = len(self.rows) // self.batch  # the rest of an epoch's shuffle waits for another epoch
+        self.net, self.optimizer = accelerator.prepare(net, self._optimizer(net))
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer.optimizer, cfg.learning_rate, total_steps=cfg.epochs * self.steps + 1, pct_start=0.25
+        )
+        weight = class_weights(self.labels) if cfg.imbalance == "class_weights" else None
+        self.weight = None if weight is None else torch.from_numpy(weight).to(device)
+        self.epoch, self.step, self.history, self.total = 0, 0, [], torch.zeros((), device=device)
+        self.seconds, self.bar = 0.0, None
+        accelerator.print(f"train: {len(self.rows):,} images, {len(self.val):,} for validation, {self.steps:,} steps an epoch")
+
+    def _optimizer(self, net):
+        kind = torch.optim.AdamW if self.cfg.optimizer == "adamw" else torch.optim.Adam
+        decay = {"weight_decay": self.cfg.weight_decay} if self.cfg.optimizer == "adamw" else {}
+        return kind(net.parameters(), lr=self.cfg.learning_rate, fused=self.accelerator.device.type in ("cuda", "cpu"), **decay)
+
+    def train_epoch(self, stop) -> None:
+        """The steps of this epoch that are still to do. No step waits for the device: the loss adds up over there."""
+        self.net.train()
+        self._bar()
+        positions = order(self.labels, self.cfg.imbalance, self.cfg.seed, self.epoch)[: self.steps * self.batch]
+        mine = slice(self.accelerator.process_index * self.share, (self.accelerator.process_index + 1) * self.share)
+        parts = [part[mine] for part in positions.reshape(self.steps, self.batch)]
+        targets = torch.from_numpy(self.labels[positions.reshape(self.steps, self.batch)[:, mine]]).to(self.accelerator.device)
+        todo = range(self.step, self.steps)
+        jobs = ((self.rows[parts[k]], self._key(k)) for k in todo)
+        started = saved = shown = time.monotonic()
+        for k, images in zip(todo, self.batches.stream(jobs), strict=True):
+            self._train_step(images, targets[k])
+            self.step = k + 1
+            now = time.monotonic()
+            if now - shown > 1:  # reading the loss waits for the device: once a second, not once a step
+                self.bar.set_postfix(epoch=f"{self.epoch + 1}/{self.cfg.epochs}", loss=f"{self.total.item() / self.step:.3f}")
+                shown = now
+            self.bar.update(self.batch)
+            due = now - saved > 60 * self.cfg.checkpoint_minutes
+            if (due or stop.is_set) and self.step < self.steps:
+                self.seconds += now - started
+                started = saved = now
+                self.save("last.pt")
+            if stop.is_set:
+                self.bar.close()
+                raise Interrupted(
+                    f"train: stopped after step {self.step} of epoch {self.epoch + 1}; run it again to go on from there"
+                )
+        self.seconds += time.monotonic() - started
+
+    def _key(self, step):
+        return (self.cfg.seed, self.epoch, step, self.accelerator.process_index) if self.cfg.augment else None
+
+    def _train_step(self, images, targets):
+        with self.accelerator.autocast():
+            loss = F.cross_entropy(self.net(images), targets, self.weight)
+        self.accelerator.backward(loss)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad()
+        self.total += loss.detach()
+
+    def validate(self) -> None:
+        """Close the epoch: validation metrics, a row of history, best.pt if it is the best, last.pt."""
+        net = self.accelerator.unwrap_model(self.net)
+        row = {"epoch": self.epoch + 1, "loss": self.total.item() / self.steps, **self._validation_scores(net)}
+        row |= {"seconds": self.seconds, "images_per_second": self.steps * self.batch / max(self.seconds, 1e-9)}
+        if not math.isfinite(row["loss"]):
+            raise UserError(f"the loss is {row['loss']} in epoch {row['epoch']}: lower learning_rate or give precision=fp32")
+        self.history.append(row)
+        self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
+        self.total.zero_()
+        if self.accelerator.is_main_process:
+            best = row["balanced_accuracy"] == max(r["balanced_accuracy"] for r in self.history)
+            self._announce(row, best)
+            if best:
+                self._save_best(net, row)
+            clean.write_csv(pd.DataFrame(self.history), self.cfg.run_dir / "history.csv")
+        self.save("last.pt")
+
+    def _validation_scores(self, net):
+        truth = self.val["target"].to_numpy()
+        with self.accelerator.autocast():
+            logits = model.predict(net, self.batches, self.val["row"].to_numpy(), 4 * self.batch)
+        found = evaluate.metrics(truth, model.softmax(logits))
+        loss = F.cross_entropy(torch.tensor(logits), torch.tensor(truth)).item()
+        return {"val_loss": loss, **{name: found[name] for name in ("balanced_accuracy", "macro_f1", "macro_auc")}}
+
+    def _announce(self, row, best):
+        tqdm.write(
+            f"epoch {row['epoch']}/{self.cfg.epochs}: loss {row['loss']:.3f}, validation balanced accuracy "
+            f"{row['balanced_accuracy']:.3f}, macro F1 {row['macro_f1']:.3f}{' (best)' if best else ''}"
+        )
+
+    def _bar(self):
+        if self.bar is None:
+            total, done = self.cfg.epochs * self.steps * self.batch, (self.epoch * self.steps + self.step) * self.batch
+            quiet = not self.accelerator.is_main_process
+            self.bar = tqdm(total=total, initial=done, unit="image", unit_scale=True, desc="train", disable=quiet)
+
+    # Checkpoints.
+
+    def settings(self):
+        """What a run may not change midway, and what it is trained on."""
+        settings = {k: v for k, v in dataclasses.asdict(self.cfg).items() if k not in FREE_TO_CHANGE}
+        return settings | {
+            "split file": files.checksum(self.cfg.split_file),
+            "table": files.checksum(self.cfg.table_file),
+        }
+
+    def _save_best(self, net, row):
+        about = {
+            "backbone": self.cfg.backbone,
+            "image_size": self.cfg.image_size,
+            "classes": list(CLASSES),
+            "metrics": row,
+        }
+        save(self.cfg.run_dir / "best.pt", {"model": net.state_dict(), "about": about})
+
+    def save(self, name) -> None:
+        """All that the next step depends on. The checkpoint before this one is kept beside it."""
+        if not self.accelerator.is_main_process:
+            return
+        state = {
+            "model": self.accelerator.unwrap_model(self.net).state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
+            "epoch": self.epoch, "step": self.step, "total": self.total, "seconds": self.seconds, "history": self.history,
+            "rng": torch.get_rng_state(),
+            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            "settings": self.settings(),
+        }  # fmt: skip
+        path = self.cfg.run_dir / name
+        if path.exists():
+            os.replace(path, path.with_suffix(".previous.pt"))
+        save(path, state)
+
+    def restore(self) -> None:
+        """Go on from last.pt, or the one before it; a UserError where it was started with other settings."""
+        path = self.cfg.run_dir / "last.pt"
+        for candidate in (path, path.with_suffix(".previous.pt")):
+            if not candidate.exists():
+                continue
+            try:
+                state = load(candidate)
+            except ValueError as reason:
+                self.accelerator.print(f"train: {self.cfg.show(candidate)} is broken ({reason}); trying the one before it")
+                continue
+            return self._restore(state)
+        torch.manual_seed(self.cfg.seed)
+
+    def _restore(self, state):
+        then, now = state["settings"], self.settings()
+        changed = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in now if then.get(key) != now[key]]
+        if changed:
+            folder = self.cfg.show(self.cfg.run_dir)
+            raise UserError(f"{folder} holds an unfinished run with other settings ({'; '.join(changed)}): "
+                            f"give them again to go on, another run_name to start afresh, or delete {folder}")  # fmt: skip
+        self.accelerator.unwrap_model(self.net).load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        if self.accelerator.scaler:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.epoch, self.step, self.history, self.seconds = (state[k] for k in ("epoch", "step", "history", "seconds"))
+        self.total = state["total"].to(self.accelerator.device)
+        torch.set_rng_state(state["rng"])
+        if torch.cuda.is_available() and state["cuda_rng"]:
+            torch.cuda.set_rng_state_all(state["cuda_rng"])
+        self.accelerator.print(f"train: going on from epoch {self.epoch + 1}, step {self.step + 1}")
+
+
+def save(path, state) -> None:
+    """torch.save, atomically, with the checksum of its bytes at the end."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    data = buffer.getvalue()
+    with files.atomic(path, "wb") as file:
+        file.write(data + files.digest(data))
+
+
+def load(path, device="cpu") -> dict:
+    """What `save` wrote; ValueError where the file isn't whole. Tensors and plain Python only: no code is executed."""
+    with open(path, "rb") as file:
+        content = file.read()
+    data, digest = content[:-32], content[-32:]
+    if files.digest(data) != digest:
+        raise ValueError("its checksum doesn't match its content")
+    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+
+
+def load_best(cfg, device="cpu"):
+    """The best checkpoint's model, on `device`, in evaluation mode, and what it says about itself."""
+    path = cfg.run_dir / "best.pt"
+    try:
+        state = load(path, device)
+    except ValueError as reason:
+        raise UserError(f"{path}: {reason}; delete it and train again") from None
+    about = state["about"]
+    net = model.build(about["backbone"], "none", about["image_size"])
+    net.load_state_dict(state["model"])
+    return net.to(device, memory_format=torch.channels_last).eval(), about
+
+
+class _Flag:
+    is_set = False
+
+
+@contextlib.contextmanager
+def _stop_after_step():
+    """Ctrl-C and the notebook's stop button set a flag that the loop reads after each step; a second one stops at once."""
+    flag = _Flag()
+
+    def on_signal(*_):
+        if flag.is_set:
+            raise KeyboardInterrupt
+        flag.is_set = True
+
+    try:
+        before = signal.signal(signal.SIGINT, on_signal)
+    except ValueError:  # not the main thread: nothing to catch there
+        yield flag
+        return
+    try:
+        yield flag
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,167 @@
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+
+from dermai_utils import clean, config, model, split, train
+from dermai_utils.config import UserError
+
+
+@pytest.fixture
+def fresh(made, small, tmp_path):
+    """A config with the fixture's table, split and pixels, and no run yet."""
+
+    def make(**given):
+        for name in ("table.csv", "split.csv"):
+            (tmp_path / name).write_bytes((made.work / name).read_bytes())
+        return config.load(env={}, cache_dir=made.cache, work_dir=tmp_path, **(small | given))
+
+    return make
+
+
+def weights_of(cfg):
+    return train.load(cfg.run_dir / "last.pt")["model"]
+
+
+def equal(a, b):
+    return all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_class_weights_are_scikit_learns():
+    labels = np.array([0] * 5 + [1] * 50 + [3] * 2)
+    expected = compute_class_weight("balanced", classes=np.array([0, 1, 3]), y=labels)
+    got = train.class_weights(labels)
+    np.testing.assert_allclose(got[[0, 1, 3]], expected, rtol=1e-6)
+    assert not got[[2, 4, 5, 6]].any()
+
+
+def test_an_epoch_sees_every_image_once_and_the_sampler_evens_the_classes():
+    labels = np.repeat([0, 1, 2], [1000, 90, 10])
+    assert sorted(train.order(labels, "none", 0, 0)) == list(range(1100))
+    assert (train.order(labels, "none", 0, 0) != train.order(labels, "none", 0, 1)).any()
+    drawn = np.bincount(labels[train.order(labels, "sampler", 0, 0)]) / 1100
+    assert np.abs(drawn - 1 / 3).max() < 0.06
+
+
+def test_the_same_seed_repeats_a_run_and_another_does_not(fresh):
+    first, again, other = fresh(run_name="a"), fresh(run_name="b"), fresh(run_name="c", seed=1)
+    for cfg in (first, again, other):
+        train.run(cfg)
+    assert equal(weights_of(first), weights_of(again))
+    assert not equal(weights_of(first), weights_of(other))
+    scores = [pd.read_csv(cfg.run_dir / "history.csv").drop(columns=["seconds", "images_per_second"]) for cfg in (first, again)]
+    pd.testing.assert_frame_equal(*scores)
+
+
+@pytest.mark.parametrize("imbalance", ["none", "class_weights", "sampler"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_it_learns(fresh, imbalance, optimizer):
+    cfg = fresh(epochs=6, imbalance=imbalance, optimizer=optimizer, augment=False, learning_rate=2e-3)
+    train.run(cfg)
+    history = clean.read_table(cfg.run_dir / "history.csv")
+    assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
+
+
+def test_the_best_epoch_is_the_one_kept(fresh):
+    cfg = fresh(epochs=4)
+    train.run(cfg)
+    history = clean.read_table(cfg.run_dir / "history.csv")
+    net, about = train.load_best(cfg)
+    assert about["metrics"]["balanced_accuracy"] == pytest.approx(history["balanced_accuracy"].max())
+    table = split.read(cfg)
+    val = table[table["part"] == "val"]
+    batches = train.batches_for(cfg, net, "cpu")
+    predicted = model.predict(net, batches, val["row"].to_numpy(), 8).argmax(1)
+    truth = val["label"].map(config.CLASSES.index).to_numpy()
+    recalls = [(predicted[truth == k] == k).mean() for k in np.unique(truth)]
+    assert np.mean(recalls) == pytest.approx(about["metrics"]["balanced_accuracy"])
+
+
+def stop_after(monkeypatch, steps):
+    """A signal, as Ctrl-C sends it, during step number `steps`."""
+    plain, count = train.Run._train_step, [0]
+
+    def counted(self, *batch):
+        count[0] += 1
+        if count[0] == steps:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, *batch)
+
+    monkeypatch.setattr(train.Run, "_train_step", counted)
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 7])
+def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(fresh, monkeypatch, steps):
+    whole, stopped = fresh(run_name="whole"), fresh(run_name="stopped")
+    train.run(whole)
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps)
+        with pytest.raises(train.Interrupted, match="run it again to go on"):
+            train.run(stopped)
+    train.run(stopped)
+    a, b = (train.load(cfg.run_dir / "last.pt") for cfg in (whole, stopped))
+    assert equal(a["model"], b["model"]) and torch.equal(a["rng"], b["rng"])
+    assert equal(a["optimizer"]["state"][0], b["optimizer"]["state"][0])
+    timeless = [[{k: v for k, v in row.items() if "second" not in k} for row in state["history"]] for state in (a, b)]
+    assert timeless[0] == timeless[1]
+
+
+def test_a_broken_checkpoint_falls_back_to_the_one_before(fresh, capsys):
+    whole, broken = fresh(run_name="whole", epochs=3), fresh(run_name="broken", epochs=3)
+    train.run(whole)
+    train.run(broken)
+    last = broken.run_dir / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    train.run(broken)
+    said = capsys.readouterr().out
+    assert "last.pt is broken" in said and "going on from epoch 3" in said
+    assert equal(weights_of(whole), weights_of(broken))
+
+
+def test_one_flipped_bit_is_noticed(fresh, tmp_path):
+    train.save(tmp_path / "x.pt", {"model": torch.zeros(100)})
+    data = bytearray((tmp_path / "x.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (tmp_path / "x.pt").write_bytes(data)
+    with pytest.raises(ValueError, match="checksum"):
+        train.load(tmp_path / "x.pt")
+
+
+def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, monkeypatch):
+    cfg = fresh()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(train.Interrupted):
+            train.run(cfg)
+    before = (cfg.run_dir / "last.pt").read_bytes()
+    with pytest.raises(UserError, match="learning_rate was 0.006, is 0.5"):
+        train.run(fresh(learning_rate=0.5))
+    clean.write_csv(clean.read_table(cfg.split_file).assign(part="train"), cfg.split_file)
+    assert (cfg.run_dir / "last.pt").read_bytes() == before
+
+
+def test_a_checkpoint_is_due_after_some_minutes(fresh, monkeypatch):
+    saved = []
+    plain = train.Run.save
+    monkeypatch.setattr(train.Run, "save", lambda self, name: (saved.append((self.epoch, self.step)), plain(self, name))[1])
+    train.run(fresh(checkpoint_minutes=0, epochs=1))
+    assert len(saved) > 2 and saved[-1] == (1, 0) and (0, 1) in saved
+
+
+def test_precision_goes_by_what_is_fast(monkeypatch):
+    for capability, expected in (((9, 0), "bf16"), ((8, 0), "bf16"), ((7, 5), "fp16"), ((6, 1), "fp32")):
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda c=capability: c)
+        assert train.choose_precision("cuda")[0] == expected
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False, raising=False)
+    assert train.choose_precision("cpu")[0] == "fp32"
+    assert train.choose_precision("cpu", "bf16")[0] == "bf16"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_there_is_one_line(fresh):
+    with pytest.raises(UserError, match="no CUDA GPU"):
+        train.run(fresh(device="cuda"))
