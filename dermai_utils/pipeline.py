@@ -1,0 +1,117 @@
+"""The order of the stages. `ensure(cfg, "split")` makes what is missing or out of date, and says why."""
+
+import dataclasses
+import importlib
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from dermai_utils import files
+from dermai_utils.config import UserError
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the way: what runs it, the settings it depends on, the stages and files it reads, the files it makes."""
+
+    module: str  # dermai_utils.<module>.run(cfg)
+    fields: tuple  # settings that change what it makes
+    reads: Callable  # cfg -> files of earlier stages, by content
+    makes: Callable  # cfg -> files that must be there afterwards
+    after: tuple = ()  # stages that come first
+    always: bool = False  # it finds out itself, quickly, what there is to do
+
+
+_TRAINING = (
+    "image_size", "backbone", "weights", "imbalance", "augment", "optimizer", "epochs", "batch_size", "learning_rate",
+    "weight_decay", "precision", "seed", "folds", "fold", "run_name",
+)  # fmt: skip
+
+STAGES = {
+    "download": Stage("download", (), lambda c: [], lambda c: [c.sources_file], always=True),
+    "clean": Stage(
+        "clean", ("image_size",), lambda c: [c.sources_file], lambda c: [c.table_file, c.rejected_file, c.pixels_file],
+        after=("download",),
+    ),
+    "split": Stage(
+        "split", ("split", "split_seed", "val_fraction", "test_fraction", "folds"), lambda c: [c.table_file],
+        lambda c: [c.split_file, c.audit_file], after=("clean",),
+    ),
+    "train": Stage(
+        "train", _TRAINING, lambda c: [c.table_file, c.split_file],
+        lambda c: [c.run_dir / "best.pt", c.run_dir / "history.csv"], after=("split",),
+    ),
+    "evaluate": Stage(
+        "report", ("run_name",), lambda c: [c.table_file, c.split_file, c.run_dir / "best.pt"],
+        lambda c: [c.report_dir / "metrics.json", c.report_dir / "predictions.csv"], after=("train",),
+    ),
+    "gradcam": Stage(
+        "explain", ("run_name", "seed"), lambda c: [c.run_dir / "best.pt", c.report_dir / "predictions.csv"],
+        lambda c: [c.report_dir / "gradcam.png"], after=("evaluate",),
+    ),
+}  # fmt: skip
+
+
+def ensure(cfg, stage: str) -> list[Path]:
+    """Make everything up to and with `stage` that is missing or out of date; returns the files the stage made."""
+    if stage not in STAGES:
+        raise UserError(f"unknown stage {stage!r}: the stages are {', '.join(STAGES)}")
+    for folder in (cfg.cache, cfg.work):
+        _writable(folder)
+    for name in _order(stage):
+        _make(cfg, name)
+    return STAGES[stage].makes(cfg)
+
+
+def _order(stage):
+    return [name for first in STAGES[stage].after for name in _order(first)] + [stage]
+
+
+def _make(cfg, name):
+    stage = STAGES[name]
+    run = importlib.import_module(f"dermai_utils.{stage.module}").run
+    if stage.always:
+        run(cfg)
+        return
+    marker = _marker(cfg, name)
+    made_from = _made_from(cfg, stage)
+    reasons = files.changes(marker, made_from)
+    if not reasons:
+        print(f"{name}: up to date, {cfg.show(stage.makes(cfg)[0])}")
+        return
+    if reasons != ["not made yet"]:
+        print(f"{name}: making it again, because {', '.join(reasons)}")
+        if name == "train":
+            _set_aside(cfg)
+    run(cfg)
+    files.mark(marker, made_from, stage.makes(cfg))
+
+
+def _made_from(cfg, stage):
+    settings = dataclasses.asdict(cfg)
+    return {field: settings[field] for field in stage.fields} | {path.name: files.checksum(path) for path in stage.reads(cfg)}
+
+
+def _marker(cfg, name):
+    folder = {"train": cfg.run_dir, "evaluate": cfg.report_dir, "gradcam": cfg.report_dir}.get(name, cfg.work)
+    return folder / f".{name}.json"
+
+
+def _set_aside(cfg):
+    """A finished run that is to be made again isn't lost: it moves to <run_name>.previous."""
+    previous = cfg.run_dir.with_name(f"{cfg.run_name}.previous")
+    if previous.exists():
+        shutil.rmtree(previous)
+    cfg.run_dir.rename(previous)
+    print(f"train: the finished run is kept as {cfg.show(previous)}")
+
+
+def _writable(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with files.atomic(folder / ".writable"):
+            pass
+        (folder / ".writable").unlink()
+    except OSError as reason:
+        raise UserError(f"{folder}: cannot write there ({reason.strerror}); give another cache_dir or work_dir") from None

@@ -1,0 +1,196 @@
+"""Every figure. Each function returns a matplotlib Figure; notebooks show it, the report saves it."""
+
+import io
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib import figure as mpl
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from dermai_utils.config import CLASS_NAMES, CLASSES
+
+# Okabe and Ito's palette, told apart with any kind of colour vision (jfly.uni-koeln.de/color).
+COLOURS = dict(zip(CLASSES, ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00"), strict=True))
+PART_COLOURS = {"train": "#56B4E9", "val": "#E69F00", "test": "#009E73", "official": "#CC79A7"}
+INK = "#333333"
+
+
+class Figure(mpl.Figure):
+    """A figure without pyplot: nothing to close, no window, and every notebook shows it as a PNG."""
+
+    photographs = False  # then a notebook gets it as JPEG, a tenth of the size
+
+    def encoded(self, kind: str = "png") -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format=kind, dpi=80, bbox_inches="tight")
+        return buffer.getvalue()
+
+    def _repr_png_(self):
+        return None if self.photographs else self.encoded("png")
+
+    def _repr_jpeg_(self):
+        return self.encoded("jpeg") if self.photographs else None
+
+
+def _figure(width, height, rows=1, columns=1, **options):
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, **options)
+    for ax in axes.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+        ax.tick_params(colors=INK, labelsize=9)
+    return figure, axes
+
+
+def class_counts(counts: pd.DataFrame) -> Figure:
+    """Bars of images and lesions a class (clean.class_counts), on a log scale: the classes differ sixtyfold."""
+    figure, axes = _figure(8, 3.2)
+    ax, place = axes[0, 0], np.arange(len(counts))
+    for shift, name, alpha in ((-0.2, "images", 1.0), (0.2, "lesions", 0.45)):
+        bars = ax.bar(place + shift, counts[name], 0.38, color=[COLOURS[c] for c in counts.index], alpha=alpha, label=name)
+        ax.bar_label(bars, fontsize=8, color=INK)
+    ax.set_xticks(place, counts.index)
+    ax.set_yscale("log")
+    ax.set_ylabel("count (log scale)")
+    ax.set_title("Images (solid) and lesions (pale) of each class", fontsize=11)
+    return figure
+
+
+def contact_sheet(table: pd.DataFrame, images, each: int = 8) -> Figure:
+    """The first `each` images of every class, a row a class."""
+    figure, axes = _figure(1.25 * each, 7.2, len(CLASSES), each)
+    figure.photographs = True
+    for row, label in zip(axes, CLASSES, strict=True):
+        some = table[table["label"] == label].head(each)
+        for ax, (_, item) in zip(row, some.iterrows(), strict=False):
+            ax.imshow(images[item["row"]])
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10, color=INK)
+        _blank(row)
+    return figure
+
+
+def _blank(axes):
+    for ax in np.ravel(axes):
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+
+
+def split_counts(counts: pd.DataFrame) -> Figure:
+    """Share of each class in each part (split.counts): the bars of one class should be equally long in every part."""
+    figure, axes = _figure(8, 3)
+    shares = counts / counts.sum()
+    shares.plot.bar(ax=axes[0, 0], color=[PART_COLOURS[part] for part in counts], width=0.75, rot=0)
+    axes[0, 0].set(xlabel="", ylabel="share of the part", yscale="log")
+    axes[0, 0].legend([f"{part} (n={counts[part].sum():,})" for part in counts], frameon=False, fontsize=9)
+    return figure
+
+
+def leakage(audit: dict) -> Figure:
+    """Images whose lesion is on both sides, for the random and the lesion-safe split (leakage.json)."""
+    figure, axes = _figure(8, 1.8)
+    names = ("random", "lesion")
+    bars = axes[0, 0].barh(names, [audit[name]["images_of_such_lesions"] for name in names], color=["#D55E00", "#009E73"])
+    axes[0, 0].bar_label(bars, fmt="{:,.0f}", padding=4, color=INK)
+    axes[0, 0].set(xlabel="images whose lesion is in more than one part")
+    return figure
+
+
+def curves(history: pd.DataFrame) -> Figure:
+    """Loss, and validation balanced accuracy and macro F1, by epoch; the best epoch is marked."""
+    figure, axes = _figure(9, 3.2, 1, 2)
+    left, right = axes[0]
+    left.plot(history["epoch"], history["loss"], "o-", ms=3, color="#0072B2", label="training (weighted, augmented)")
+    left.plot(history["epoch"], history["val_loss"], "o-", ms=3, color="#E69F00", label="validation (unweighted)")
+    left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
+    right.plot(history["epoch"], history["balanced_accuracy"], "o-", ms=3, color="#009E73", label="balanced accuracy")
+    right.plot(history["epoch"], history["macro_f1"], "o-", ms=3, color="#CC79A7", label="macro F1")
+    best = history.loc[history["balanced_accuracy"].idxmax()]
+    right.axvline(best["epoch"], color=INK, lw=0.8, ls=":")
+    right.annotate(f" best {best['balanced_accuracy']:.3f}", (best["epoch"], best["balanced_accuracy"]), fontsize=9, color=INK)
+    right.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
+    for ax in (left, right):
+        ax.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def confusion(counts: np.ndarray, title: str = "") -> Figure:
+    """Two heatmaps of a (7, 7) confusion matrix, rows the true class: counts, and row-normalised (recall on the diagonal)."""
+    figure, axes = _figure(11.5, 4.6, 1, 2)
+    n = counts.sum(axis=1, keepdims=True)
+    share = np.divide(counts, n, out=np.full(counts.shape, np.nan), where=n > 0)
+    rows = [f"{c} (n={k})" for c, k in zip(CLASSES, n[:, 0], strict=True)]
+    heat = dict(annot=True, cmap="Blues", cbar=False, square=True, linewidths=0.5, xticklabels=CLASSES, annot_kws={"size": 9})
+    sns.heatmap(share, ax=axes[0, 1], fmt=".2f", vmin=0, vmax=1, yticklabels=CLASSES, **heat)
+    sns.heatmap(share, ax=axes[0, 0], vmin=0, vmax=1, yticklabels=rows, **(heat | {"annot": counts, "fmt": "d"}))
+    axes[0, 0].set(xlabel="predicted", ylabel="true", title="images")
+    axes[0, 1].set(xlabel="predicted", ylabel="", title="share of the true class")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def roc(truth, probabilities, title: str = "") -> Figure:
+    """One-vs-rest ROC curve of each class that has positives and negatives, with its area."""
+    figure, axes = _figure(5.6, 5)
+    ax = axes[0, 0]
+    for k, label in enumerate(CLASSES):
+        positive = np.asarray(truth) == k
+        if positive.any() and not positive.all():
+            x, y, _ = roc_curve(positive, probabilities[:, k])
+            area = roc_auc_score(positive, probabilities[:, k])
+            ax.plot(x, y, color=COLOURS[label], lw=1.6, label=f"{label} {area:.3f} (n={positive.sum()})")
+    ax.plot([0, 1], [0, 1], color=INK, lw=0.7, ls=":")
+    ax.set(xlabel="1 - specificity", ylabel="sensitivity", title=title, aspect="equal")
+    ax.title.set_fontsize(10)
+    ax.legend(title="AUC", frameon=False, fontsize=8, loc="lower right")
+    return figure
+
+
+def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
+    """The images of wrong predictions with truth, prediction and confidence."""
+    lines = max(1, -(-len(rows) // columns))
+    figure, axes = _figure(2.6 * columns, 2.5 * lines, lines, columns)
+    figure.photographs = True
+    _blank(axes)
+    for ax, (_, row) in zip(axes.flat, rows.iterrows(), strict=False):
+        ax.imshow(images[row["row"]])
+        ax.set_title(
+            f"{row['image']}\n{row['truth']} called {row['prediction']} ({row['confidence']:.0%})",
+            fontsize=8,
+            color=INK,
+        )
+    if rows.empty:
+        axes.flat[0].set_title("no mistakes", fontsize=9)
+    return figure
+
+
+def explanations(items: list[dict]) -> Figure:
+    """A row an image: the original, Grad-CAM and saliency over it, and what was predicted.
+
+    items: dicts of image (S, S, 3) uint8, gradcam and saliency (S, S) in 0..1, and a title.
+    """
+    figure, axes = _figure(7.4, 2.35 * max(1, len(items)), max(1, len(items)), 3)
+    figure.photographs = True
+    _blank(axes)
+    for row, item in zip(axes, items, strict=False):
+        for ax in row:
+            ax.imshow(item["image"])
+        row[1].imshow(item["gradcam"], cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+        row[2].imshow(item["saliency"], cmap="inferno", alpha=0.6, vmin=0, vmax=1)
+        row[0].set_title(item["title"], fontsize=8, color=INK)
+    for ax, name in zip(axes[0], ("", "Grad-CAM", "saliency"), strict=True):
+        ax.set_title(f"{ax.get_title()}{name}", fontsize=8, color=INK)
+    return figure
+
+
+def class_legend() -> pd.DataFrame:
+    """The seven classes and what they stand for."""
+    return pd.DataFrame({"class": CLASSES, "diagnosis": [CLASS_NAMES[c] for c in CLASSES]})
+
+
+def message(text: str) -> Figure:
+    """A figure that says why there is no figure."""
+    figure, axes = _figure(8, 1)
+    _blank(axes)
+    axes[0, 0].text(0, 0.5, text, fontsize=10, color=INK)
+    return figure

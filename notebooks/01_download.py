@@ -1,0 +1,78 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 01 · Download
+#
+# Gets the official ISIC 2018 Task 3 archives (2.8 GB) whole, from the first mirror that answers, and unpacks them. A stopped
+# download goes on where it was; what is there is not fetched again. The sample needs no download: it is a made-up dataset that
+# comes with the repository and has every fault that real data has.
+#
+# Research and education only. Not a medical device.
+
+# %% tags=["nbval-ignore-output"]
+# @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY, TAG = "", ""  # where a machine with only this notebook on it gets the package from
+here = pathlib.Path.cwd()
+home = next((folder for folder in (here, *here.parents) if (folder / "dermai_utils").is_dir()), here / "DermAI-ISIC2018")
+if not home.exists():
+    if not REPOSITORY:
+        raise SystemExit("No dermai_utils folder here or above: open this notebook inside the repository, or set REPOSITORY.")
+    branch = ["--branch", TAG] if TAG else []
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", *branch, REPOSITORY, str(home)], check=True)
+sys.path.insert(0, str(home))
+from dermai_utils import environment
+
+environment.install_missing()
+print(environment.version_line())
+
+# %% [markdown]
+# **Settings.** Empty means the default: the sample, or what the environment says (`DERMAI_DATA=isic2018`). `data` is `sample`,
+# `isic2018`, or a folder of your own with the archives or the unpacked images and CSVs in it. `base_url` replaces the official
+# mirrors.
+
+# %% tags=["nbval-ignore-output"]
+from dermai_utils import clean, config, files, pipeline, plots
+
+data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
+base_url = ""  # @param {type: "string"}
+cfg = config.load(data=data, base_url=base_url)
+made = pipeline.ensure(cfg, "download")
+
+# %% [markdown]
+# **What is there now.** The training images come with labels, lesion groupings (which images show the same lesion) and metadata.
+# The official test images have been public with their labels since 2023; where a mirror lacks them, that part is skipped.
+
+# %%
+sources = files.read_json(cfg.sources_file)
+for name in ("train", "test"):
+    if sources[name]:
+        found = clean.image_files(sources[name]["images"])
+        print(f"{name}: {len(found):,} image files, labels: {pathlib.Path(sources[name]['labels']).name}")
+    else:
+        print(f"{name}: not there")
+
+# %%
+for name in ("groupings", "metadata"):
+    print(f"{name}: {pathlib.Path(sources[name]).name if sources[name] else 'not there'}")
+plots.class_legend()
+
+# %% [markdown]
+# **Read back.** Nothing has been looked into yet: a file that is there may still be broken, and a label may be missing. That is
+# what 02_clean finds out.

@@ -1,0 +1,106 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#       jupytext_version: 1.19.6
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · Evaluate
+#
+# The best checkpoint on every held-out part. The number to quote is **balanced accuracy**, the challenge's own metric: the mean, over
+# the seven classes, of the share of each that was recognised. Quote it from the official test set where you have it, else from the
+# untouched test part, never from validation.
+
+# %% tags=["nbval-ignore-output"]
+# @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
+import pathlib
+import subprocess
+import sys
+
+REPOSITORY, TAG = "", ""  # where a machine with only this notebook on it gets the package from
+here = pathlib.Path.cwd()
+home = next((folder for folder in (here, *here.parents) if (folder / "dermai_utils").is_dir()), here / "DermAI-ISIC2018")
+if not home.exists():
+    if not REPOSITORY:
+        raise SystemExit("No dermai_utils folder here or above: open this notebook inside the repository, or set REPOSITORY.")
+    branch = ["--branch", TAG] if TAG else []
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", *branch, REPOSITORY, str(home)], check=True)
+sys.path.insert(0, str(home))
+from dermai_utils import environment
+
+environment.install_missing()
+print(environment.version_line())
+
+# %% [markdown]
+# **Settings.** A run keeps the settings it was trained with: its name is enough. Empty means `baseline`.
+
+# %% tags=["nbval-ignore-output"]
+import numpy as np
+
+from dermai_utils import clean, config, evaluate, files, pipeline, pixels, plots, report
+
+data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
+run_name = ""  # @param {type: "string"}
+cfg = config.of_run(data=data, run_name=run_name)
+made = pipeline.ensure(cfg, "evaluate")
+
+# %%
+found = files.read_json(cfg.report_dir / "metrics.json")
+predictions = clean.read_table(cfg.report_dir / "predictions.csv")
+part = found["headline"]
+numbers = found["parts"][part]
+for name in found["parts"]:
+    print(f"{report.PART_NAMES[name]}: n={found['parts'][name]['n']:,}")
+
+# %% [markdown]
+# **Class by class.** Recall: of the melanomas, how many were called melanoma. Precision: of those called melanoma, how many were.
+# With few images in a class each one moves its recall a lot: read the n beside it.
+
+# %% tags=["nbval-ignore-output"]
+print(report.PART_NAMES[part])
+evaluate.readable(evaluate.report_table(numbers))
+
+# %% tags=["nbval-ignore-output"]
+plots.confusion(np.array(numbers["confusion"]), title=report.PART_NAMES[part])
+
+# %% [markdown]
+# **How well it ranks.** A ROC curve doesn't depend on the threshold: an area of 0.5 is chance, 1 is perfect. It can be high while the
+# argmax is poor, which tells that the decision rule, not the features, is the weak part.
+
+# %% tags=["nbval-ignore-output"]
+truth, probabilities, _ = report.arrays(predictions, part)
+plots.roc(truth, probabilities, title=report.PART_NAMES[part])
+
+# %% [markdown]
+# **The most confident mistakes.** Some are the model's, some are hard for anybody, some are labels that deserve a second look.
+
+# %% tags=["nbval-ignore-output"]
+wrong = evaluate.mistakes(predictions[predictions["part"] == part], 12)
+plots.mistakes(wrong, pixels.load(cfg.pixels_file))
+
+# %% [markdown]
+# **By hand.** Balanced accuracy from the confusion matrix alone: the mean of the diagonal over the row sums.
+
+# %%
+confusion = np.array(numbers["confusion"])
+rows = confusion.sum(axis=1)
+by_hand = (confusion.diagonal()[rows > 0] / rows[rows > 0]).mean()
+print("agrees with metrics.json:", np.isclose(by_hand, numbers["balanced_accuracy"], atol=1e-12))
+print(
+    f"images in the confusion matrix: {confusion.sum():,}, rows in {cfg.show(made[1])}: {(predictions['part'] == part).sum():,}"
+)
+
+# %% tags=["nbval-ignore-output"]
+print(
+    f"On the {report.PART_NAMES[part]}: balanced accuracy {numbers['balanced_accuracy']:.3f}, macro F1 {numbers['macro_f1']:.3f},"
+)
+print(f"weighted F1 {numbers['weighted_f1']:.3f}, accuracy {numbers['accuracy']:.3f}, macro AUC {numbers['macro_auc']:.3f}.")

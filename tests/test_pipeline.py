@@ -1,0 +1,140 @@
+import re
+import subprocess
+import sys
+
+import pytest
+
+from dermai_utils import clean, config, files, pipeline
+from dermai_utils.__main__ import main
+from dermai_utils.config import ROOT, UserError
+
+
+@pytest.fixture
+def way(tmp_path, small):
+    """ensure(stage, field=value, ...) on the fixture in folders of its own, one epoch a run."""
+    folders = dict(cache_dir=tmp_path / "cache", work_dir=tmp_path / "work")
+
+    def ensure(stage, **given):
+        cfg = config.load(env={}, **(folders | small | {"epochs": 1} | given))
+        pipeline.ensure(cfg, stage)
+        return cfg
+
+    return ensure
+
+
+def stages_made(capsys):
+    """(made, up to date): the stages that the output names, in order."""
+    said = capsys.readouterr().out
+    current = re.findall(r"^(\w+): up to date", said, re.M)
+    return [s for s in pipeline.STAGES if s not in current and re.search(rf"^{s}: ", said, re.M)], current
+
+
+def test_any_stage_can_come_first_and_a_second_time_skips_everything(way, capsys):
+    cfg = way("gradcam")
+    assert (cfg.report_dir / "gradcam.png").exists()
+    made, current = stages_made(capsys)
+    assert made == list(pipeline.STAGES) and not current
+    way("gradcam")
+    made, current = stages_made(capsys)
+    assert made == ["download"] and current == ["clean", "split", "train", "evaluate", "gradcam"]
+
+
+@pytest.mark.parametrize(
+    "change, remade",
+    [
+        (dict(seed=1), ["train", "evaluate", "gradcam"]),
+        (dict(learning_rate=0.01), ["train", "evaluate", "gradcam"]),
+        (dict(split_seed=1), ["split", "train", "evaluate", "gradcam"]),
+        (dict(image_size=80), ["clean", "train", "evaluate", "gradcam"]),  # not the split: the table is the same
+        (dict(workers=1), []),
+    ],
+    ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
+)
+def test_a_changed_field_remakes_what_depends_on_it_and_no_more(way, capsys, change, remade):
+    way("gradcam")
+    capsys.readouterr()
+    way("gradcam", **change)
+    made, current = stages_made(capsys)
+    assert made == ["download", *remade]
+    assert set(current) == set(pipeline.STAGES) - {"download", *remade}
+
+
+def test_a_lost_cache_is_rebuilt_and_the_precious_part_stays(way, capsys):
+    """A fresh Colab machine with work_dir on Drive: the images are gone, the run is not."""
+    import shutil
+
+    cfg = way("evaluate")
+    before = files.checksum(cfg.run_dir / "best.pt")
+    shutil.rmtree(cfg.cache)
+    capsys.readouterr()
+    way("evaluate")
+    made, current = stages_made(capsys)
+    assert made == ["download", "clean"] and current == ["split", "train", "evaluate"]
+    assert files.checksum(cfg.run_dir / "best.pt") == before
+
+
+def test_a_finished_run_is_set_aside_not_lost(way, capsys):
+    cfg = way("train")
+    before = files.checksum(cfg.run_dir / "best.pt")
+    way("train", seed=1)
+    assert files.checksum(cfg.run_dir.with_name("baseline.previous") / "best.pt") == before
+    assert "kept as work/runs/baseline.previous" in capsys.readouterr().out
+
+
+def test_two_runs_live_side_by_side(way, capsys):
+    way("evaluate", run_name="a")
+    way("evaluate", run_name="b", seed=1)
+    capsys.readouterr()
+    way("evaluate", run_name="a")
+    assert stages_made(capsys)[0] == ["download"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(way, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(UserError, match="cannot write there"):
+        way("split", work_dir=tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def command(*arguments):
+    done = subprocess.run([sys.executable, "-m", "dermai_utils", *arguments], cwd=ROOT, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_the_command_ends_with_the_path_of_what_it_made(tmp_path):
+    status, out, _ = command("split", "--cache-dir", str(tmp_path / "c"), "--work-dir", str(tmp_path / "w"))
+    assert status == 0 and out.splitlines()[-1] == str(tmp_path / "w" / "split.csv")
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["split", "--epoch", "3"], "did you mean epochs?"),
+        (["split", "--epochs", "x"], "epochs='x'"),
+        (["splitt"], "splitt"),
+        (["split", "--data", "/no/such/folder"], "/no/such/folder"),
+        (["split", "stray"], "stray"),
+    ],
+)
+def test_a_usage_error_is_status_2_and_no_traceback(arguments, said):
+    status, _, err = command(*arguments)
+    assert status == 2 and said in err and "Traceback" not in err
+
+
+def test_interrupted_is_status_130(monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "ensure", stop)
+    assert main(["split"]) == 130
+    assert "run it again" in capsys.readouterr().err
+
+
+def test_metrics_hold_every_held_out_part(made):
+    found = files.read_json(made.report_dir / "metrics.json")
+    assert set(found["parts"]) == {"val", "test", "official"} and found["headline"] == "official"
+    predictions = clean.read_table(made.report_dir / "predictions.csv")
+    assert predictions["image"].is_unique
+    assert found["parts"]["official"]["n"] == (predictions["part"] == "official").sum() - 1  # ISIC_0035068 weighs zero
+    submission = clean.read_table(made.report_dir / "submission.csv")
+    assert "ISIC_0035068" in set(submission["image"]) and len(submission) == (predictions["part"] == "official").sum()
