@@ -5,6 +5,7 @@ Sources, later wins: the defaults, the preset, `DERMAI_<FIELD>` in the environme
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import os
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ class Config:
     run_name: str = "baseline"  # names the folder of a run's checkpoints and report
     seed: int = 0  # weights' initialisation, batch order, augmentation
     split: str = "lesion"  # lesion (no lesion on two sides) | random (image by image: leaks, for comparison)
+    near_duplicates: str = "listed"  # listed (assets/near_duplicates.csv) | none | your CSV of image_a,image_b: kept together
     split_seed: int = 0  # its own, so that several seeds can train on one split
     val_fraction: float = 0.12  # share of the images, for choosing the checkpoint
     test_fraction: float = 0.12  # share of the images, touched by the evaluation alone
@@ -115,6 +117,11 @@ class Config:
         return self.work / "rejected.csv"
 
     @property
+    def near_duplicates_file(self) -> Path | None:
+        listed = ROOT / "assets" / "near_duplicates.csv"
+        return {"none": None, "listed": listed}.get(self.near_duplicates, Path(self.near_duplicates).expanduser())
+
+    @property
     def split_file(self) -> Path:
         return self.work / "split.csv"
 
@@ -125,6 +132,10 @@ class Config:
     @property
     def run_dir(self) -> Path:
         return self.work / "runs" / self.run_name
+
+    @property
+    def pending_dir(self) -> Path:  # a run's files, on the machine's own disk, until they are in run_dir (on Drive, say)
+        return self.cache / "pending" / f"{self.run_name}-{hashlib.sha256(str(self.run_dir).encode()).hexdigest()[:8]}"
 
     @property
     def report_dir(self) -> Path:
@@ -204,8 +215,15 @@ def of_run(env=os.environ, **given) -> Config:
     values = _given(env, given)
     kept = Config(**_with_preset(values)).run_dir / "config.json"
     if kept.exists():
-        values = {k: v for k, v in json.loads(kept.read_text(encoding="utf-8")).items() if k in _FIELDS} | values
+        values = {k: v for k, v in _settings_in(kept).items() if k in _FIELDS} | values
     return Config(**_with_preset(values))
+
+
+def _settings_in(path):
+    try:
+        return dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as reason:
+        raise UserError(f"{path}: cannot be read as a run's settings ({reason}); delete it, or give another run_name") from None
 
 
 def _given(env, given):

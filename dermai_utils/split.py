@@ -5,7 +5,7 @@ import pandas as pd
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from dermai_utils import clean, files
+from dermai_utils import clean, duplicates, files
 from dermai_utils.config import CLASSES, UserError
 
 PARTS = ("train", "val", "test")
@@ -22,10 +22,25 @@ def join(*keys) -> np.ndarray:
     return connected_components(graph, directed=False)[1][:n]
 
 
-def groups(table: pd.DataFrame) -> np.ndarray:
-    """(N,) group numbers: images of one lesion, and images with the same pixels, are one group."""
+def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
+    """(N,) group numbers: images of one lesion, with the same pixels, or named as a pair of ids in `pairs`, are one group."""
     first = table["duplicate_of"].where(table["duplicate_of"] != "", table["image"])
-    return join(table["lesion_id"], first)
+    return duplicates.join(join(table["lesion_id"], first), _positions(table, pairs))
+
+
+def near_duplicates(cfg) -> np.ndarray:
+    """(P, 2) image ids that show one lesion under two lesion ids, as `cfg.near_duplicates` says."""
+    if cfg.near_duplicates_file is None:
+        return np.empty((0, 2), dtype=object)
+    if not cfg.near_duplicates_file.is_file():
+        raise UserError(f"near_duplicates={cfg.near_duplicates}: no such file; give listed, none, or a CSV of image_a,image_b")
+    return clean.read_csv(cfg.near_duplicates_file, ["image_a", "image_b"])[["image_a", "image_b"]].to_numpy()
+
+
+def _positions(table, pairs):
+    """(P', 2) row positions of the `pairs` of ids whose images are both in the table."""
+    place = {image: k for k, image in enumerate(table["image"])}
+    return np.array([(place[a], place[b]) for a, b in pairs if a in place and b in place], int).reshape(-1, 2)
 
 
 def deal(groups, labels, shares, seed: int) -> np.ndarray:
@@ -58,7 +73,7 @@ def make(table: pd.DataFrame, cfg, strategy: str | None = None) -> np.ndarray:
 
     strategy: lesion or random; by default the config's.
     """
-    together = groups(table) if (strategy or cfg.split) == "lesion" else np.arange(len(table))
+    together = groups(table, near_duplicates(cfg)) if (strategy or cfg.split) == "lesion" else np.arange(len(table))
     if cfg.folds:
         names = [str(fold) for fold in range(cfg.folds)]
         shares = [(1 - cfg.test_fraction) / cfg.folds] * cfg.folds
@@ -69,14 +84,19 @@ def make(table: pd.DataFrame, cfg, strategy: str | None = None) -> np.ndarray:
     return np.array(names)[deal(together, table["label"], shares, cfg.split_seed)]
 
 
-def audit(table: pd.DataFrame, part) -> dict:
-    """What leaks: lesions and sets of same-pixel images with members in several parts, and the images in them."""
+def audit(table: pd.DataFrame, part, pairs=()) -> dict:
+    """What leaks: lesions and sets of same-pixel images with members in several parts, and the images in them.
+
+    Then the near-duplicate `pairs` of image ids whose two images are in different parts.
+    """
     first = table["duplicate_of"].where(table["duplicate_of"] != "", table["image"]).to_numpy()
     counts = {}
     for name, key in (("lesions", table["lesion_id"].to_numpy()), ("exact_duplicates", first)):
         sides = pd.Series(np.asarray(part)).groupby(key).transform("nunique").to_numpy()
         counts[f"{name}_on_both_sides"] = int(len(np.unique(key[sides > 1])))
         counts[f"images_of_such_{name}"] = int((sides > 1).sum())
+    a, b = _positions(table, pairs).T
+    counts["near_duplicate_pairs_on_both_sides"] = int((np.asarray(part)[a] != np.asarray(part)[b]).sum())
     return counts
 
 
@@ -88,7 +108,10 @@ def run(cfg) -> None:
     table = clean.read_table(cfg.table_file)
     training = table[table["source"] == "train"].reset_index(drop=True)
     made = {strategy: make(training, cfg, strategy) for strategy in ("lesion", "random")}
-    audits = {strategy: audit(training, part) for strategy, part in made.items()}
+    pairs = near_duplicates(cfg)
+    audits = {strategy: audit(training, part, pairs) for strategy, part in made.items()}
+    if joined := len(_positions(training, pairs)):
+        print(f"split: {joined} near-duplicate pairs across lesion ids are kept together ({cfg.near_duplicates})")
     if any(audits["lesion"].values()):
         raise UserError(f"the lesion-safe split leaks ({audits['lesion']}): nothing was written; please report this")
     official = table.loc[table["source"] == "test", ["image"]].assign(part="official")

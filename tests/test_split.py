@@ -102,7 +102,7 @@ def test_a_fold_is_resolved_by_the_config(made, tmp_path):
 def test_a_lesion_safe_split_that_leaks_is_refused(made, tmp_path, monkeypatch):
     cfg = config.load(env={}, cache_dir=made.cache, work_dir=tmp_path)
     (tmp_path / "table.csv").write_bytes(made.table_file.read_bytes())
-    monkeypatch.setattr(split, "groups", lambda table: np.arange(len(table)))
+    monkeypatch.setattr(split, "groups", lambda table, pairs=(): np.arange(len(table)))
     with pytest.raises(UserError, match="leaks"):
         split.run(cfg)
     assert not cfg.split_file.exists()
@@ -123,3 +123,24 @@ def test_a_split_is_never_reshuffled_silently(made, tmp_path, capsys):
 def test_a_class_too_rare_for_every_part_is_announced(capsys):
     split._announce(np.array(["NV", "NV", "DF"]), np.array(["train", "val", "train"]))
     assert "no MEL, BCC, AKIEC, BKL, DF, VASC in val" in capsys.readouterr().out
+
+
+def test_near_duplicates_across_lesions_stay_together(made, tmp_path):
+    table = table_of(made)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("image_a,image_b,score\nISIC_9000001,ISIC_9000002,9\nISIC_9000002,ISIC_9000030,8\nISIC_0,ISIC_9000003,7\n")
+    apart = 0
+    for seed in range(6):
+        cfg = config.load(env={}, split_seed=seed, near_duplicates=str(pairs))
+        part = pd.Series(split.make(table, cfg), index=table["image"])
+        assert part[["ISIC_9000001", "ISIC_9000002", "ISIC_9000030"]].nunique() == 1
+        plain = split.make(table, config.load(env={}, split_seed=seed, near_duplicates="none"))
+        apart += split.audit(table, plain, split.near_duplicates(cfg))["near_duplicate_pairs_on_both_sides"]
+    assert apart > 0  # without the list they do come apart, and the audit sees it
+    with pytest.raises(UserError, match="no such file"):
+        split.make(table, config.load(env={}, near_duplicates="gone.csv"))
+
+
+def test_the_list_in_the_repository_holds_pairs_of_ids():
+    pairs = split.near_duplicates(config.load(env={}))
+    assert len(pairs) > 40 and all(image.startswith("ISIC_00") and len(image) == 12 for pair in pairs for image in pair)
