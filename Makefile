@@ -1,4 +1,4 @@
-# make run · test · sync · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
+# make run · test · sync · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 DATA ?= sample
 ARGS ?=
@@ -25,8 +25,15 @@ test: style .venv/made  ## style, the notebook pairs, unit tests, then every not
 sync: .venv/made  ## make each notebook and its .py equal, with outputs from the sample
 	$(VENV)/python tools/notebooks.py sync
 
+bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of real JPEGs
+	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
+	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES))
+
+faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
+	$(VENV)/python tools/faults.py $(ARGS)
+
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync style
+.PHONY: help run test sync bench style

@@ -7,17 +7,23 @@ import sys
 from dermai_utils import config, pipeline
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        raise config.UserError(f"{message}; python -m dermai_utils --help lists what there is")
+
+
 def main(arguments=None) -> int:
     """Exit status: 0 done, 2 a usage or input error in one plain line, 130 interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m dermai_utils", description=__doc__, allow_abbrev=False, add_help=True)
+    parser = _Parser(prog="python -m dermai_utils", description=__doc__, allow_abbrev=False, add_help=True)
     parser.add_argument("stage", choices=pipeline.STAGES, metavar="STAGE", help=", ".join(pipeline.STAGES))
     for field in dataclasses.fields(config.Config):
         shown = "(a preset may change it)" if field.default == "" else f"default {field.default}"
         parser.add_argument(f"--{field.name.replace('_', '-')}", metavar="VALUE", help=shown)
-    given, unknown = parser.parse_known_args(arguments)
-    given = vars(given)
-    stage = given.pop("stage")
+    stage = "dermai_utils"
     try:
+        given, unknown = parser.parse_known_args(arguments)
+        given = vars(given)
+        stage = given.pop("stage")
         if unknown:
             name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
             config.load(env={}, **{name or "?": "given"})

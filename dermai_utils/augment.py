@@ -112,14 +112,15 @@ class Batches:
         self.pool = ThreadPoolExecutor(workers)
         cv2.setNumThreads(1)  # one image is too small to share out; the threads here take one each
 
-    def draw(self, rows, key=None):
+    def draw(self, rows, key=None, mine=slice(None)):
         """What the cores do for a batch: a finished one on a CPU, else what `finish` needs on the device.
 
-        key: (seed, epoch, step) of an augmented batch; None: the plain view.
+        key: (seed, epoch, step) of an augmented batch; None: the plain view. mine: the share of the batch that this
+        process makes; the draws are those of the whole batch, so that they don't depend on how many share it.
         """
         random = None if key is None else np.random.default_rng(key)
-        maps = geometry(len(rows), self.images.shape[1:3], self.size, random)
-        colours = colour(len(rows), random)
+        maps = geometry(len(rows), self.images.shape[1:3], self.size, random)[mine]
+        colours, rows = colour(len(rows), random)[mine], rows[mine]
         if isinstance(self.images, torch.Tensor):
             return torch.as_tensor(rows), torch.from_numpy(maps), torch.from_numpy(colours)
         pixels = warp(self.images, rows, maps, self.size, self.pool)
@@ -141,11 +142,11 @@ class Batches:
             return part.pin_memory().to(self.device, non_blocking=True)
         return part.to(self.device)
 
-    def __call__(self, rows, key=None) -> torch.Tensor:
-        return self.finish(self.draw(rows, key))
+    def __call__(self, rows, key=None, mine=slice(None)) -> torch.Tensor:
+        return self.finish(self.draw(rows, key, mine))
 
     def stream(self, jobs):
-        """A batch for each (rows, key) of `jobs`, the next one drawn while the device works on this one."""
+        """A batch for each (rows, key, ...) of `jobs`, the next one drawn while the device works on this one."""
         if self.device.type == "cpu":  # the cores are busy with the step itself: nothing to win
             yield from (self(*job) for job in jobs)
             return

@@ -1,5 +1,6 @@
 """CSVs and images -> one validated table; every row that is left out is named, with its reason."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -20,17 +21,22 @@ def read_csv(path, columns) -> pd.DataFrame:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
         first = text.split("\n", 1)[0]
-        frame = pd.read_csv(path, sep=max(",;\t", key=first.count), dtype=str, encoding="utf-8-sig", skipinitialspace=True)
+        separator = max(",;\t", key=first.count)
+        with warnings.catch_warnings():  # a row with more cells than the header must not lose them: its label would be another
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", skipinitialspace=True, index_col=False)
     except UnicodeDecodeError:
         raise UserError(f"{path}: not a text file; expected a CSV with the columns {', '.join(columns)}") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
-        raise UserError(f"{path}: cannot be read as a CSV ({reason}); expected the columns {', '.join(columns)}") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as reason:
+        why = " ".join(str(reason).split())
+        raise UserError(f"{path}: cannot be read as a CSV ({why}); expected the columns {', '.join(columns)}") from None
     frame.columns = frame.columns.str.strip()
+    frame = frame.apply(lambda column: column.str.strip())  # "HAM_1 " and "HAM_1" are one lesion
+    frame = frame.where(frame != "")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise UserError(
-            f"{path}: no column {', '.join(missing)}; it has {', '.join(frame.columns)}. Restore the official header"
-        )
+        has = " ".join(", ".join(frame.columns).split())[:200]
+        raise UserError(f"{path}: no column {', '.join(missing)}; it has {has}. Restore the official header")
     return frame
 
 
@@ -101,14 +107,15 @@ def describe(table: pd.DataFrame, sources: dict) -> pd.DataFrame:
     extra = pd.DataFrame(columns=["image", "lesion_id", "age", "sex", "localization", "confirmed_by"], dtype=object)
     if sources["metadata"]:
         extra = read_csv(sources["metadata"], ["lesion_id", "image_id", "dx_type", "age", "sex", "localization"])
-        extra = extra.rename(columns={"image_id": "image", "dx_type": "confirmed_by"})
+        extra = _once(extra.rename(columns={"image_id": "image", "dx_type": "confirmed_by"}), sources["metadata"])
     if sources["groupings"]:
         grouping = read_csv(sources["groupings"], ["image", "lesion_id"])[["image", "lesion_id"]]
-        grouping = grouping.assign(image=_ids(grouping["image"])).drop_duplicates("image").set_index("image")
-        extra = extra.assign(image=_ids(extra["image"])).drop_duplicates("image").set_index("image")
-        extra = grouping.combine_first(extra).reset_index()  # an image that the groupings lack keeps the metadata's lesion
-    extra = extra.assign(image=_ids(extra["image"]), age=pd.to_numeric(extra["age"], errors="coerce"))
-    table = table.merge(extra.drop_duplicates("image"), on="image", how="left")
+        grouping = _once(grouping, sources["groupings"]).set_index("image")
+        extra = grouping.combine_first(extra.set_index("image"))  # an image that the groupings lack keeps the metadata's lesion
+        extra = extra.reset_index()
+    age = pd.to_numeric(extra["age"].astype(str).str.replace(",", "."), errors="coerce").astype(float)  # as the labels' commas
+    extra = extra.assign(age=age)
+    table = table.merge(extra, on="image", how="left")
     training = table["source"] == "train"
     lost = table["lesion_id"].isna()
     if (lost & training).any():
@@ -116,6 +123,16 @@ def describe(table: pd.DataFrame, sources: dict) -> pd.DataFrame:
         print(f"clean: {what}: each such image counts as a lesion of its own, so its other views may leak")
     table["lesion_id"] = table["lesion_id"].where(~lost, table["image"])
     return table
+
+
+def _once(frame, path) -> pd.DataFrame:
+    """Rows by image id, each once; rows that contradict each other about a lesion are announced."""
+    frame = frame.assign(image=_ids(frame["image"]))
+    frame = frame[frame["image"] != ""]
+    lesions = frame.groupby("image")["lesion_id"].nunique()
+    if (lesions > 1).any():
+        print(f"clean: {path} gives {(lesions > 1).sum()} images several lesions ({lesions.idxmax()}); the first row counts")
+    return frame.drop_duplicates("image")
 
 
 def run(cfg) -> None:
@@ -129,13 +146,17 @@ def run(cfg) -> None:
             parts.append(matched.assign(source=source))
             rejected += [bad.assign(source=source), alone.assign(source=source)]
     table = pd.concat(parts, ignore_index=True)
-    if table.empty:
-        raise UserError(f"{sources['train']['images']}: no image has a label row; are the ids in the CSV those of the files?")
+    if not (table["source"] == "train").any():
+        labels, images = sources["train"]["labels"], sources["train"]["images"]
+        raise UserError(f"{labels}: no row is the usable label of an image in {images} ({_commonest(rejected)}); "
+                        "are the ids in the CSV those of the files?")  # fmt: skip
     table["row"] = np.arange(len(table))
     made = pd.DataFrame(pixels.build(list(table["path"]), cfg.image_size, cfg.pixels_file, cfg.workers))
     broken = made["error"] != ""
     rejected.append(table.loc[broken, ["image", "source"]].assign(reason=made.loc[broken, "error"]))
     table = table.assign(file_hash=made["file_hash"])[~broken].reset_index(drop=True)
+    if not (table["source"] == "train").any():
+        raise UserError(f"{sources['train']['images']}: no image can be read ({_commonest(rejected)}); unpack them again")
     table = describe(duplicates(table, made.loc[~broken, "pixel_hash"]), sources)
     write_csv(table[COLUMNS], cfg.table_file)
     rejected = pd.concat(rejected)[["image", "source", "reason"]].sort_values(["source", "image"], ascending=[False, True])
@@ -143,6 +164,12 @@ def run(cfg) -> None:
     print(f"clean: {len(table):,} usable images, {len(rejected):,} rejected (see {cfg.show(cfg.rejected_file)})")
     for image, other in table.loc[table["conflict"] & (table["duplicate_of"] != ""), ["image", "duplicate_of"]].to_numpy():
         print(f"clean: {image} and {other} have the same pixels and different labels; both are kept, on one side of the split")
+
+
+def _commonest(rejected) -> str:
+    """The reason that rejected most rows, in words."""
+    counts = pd.concat(rejected)["reason"].value_counts()
+    return f"{counts.iloc[0]:,} × {counts.index[0]}" if len(counts) else "it has no rows"
 
 
 def write_csv(frame: pd.DataFrame, path) -> None:

@@ -1,10 +1,18 @@
-"""Files that are whole or absent: atomic writes, checksums, and markers that say what a stage was made from."""
+"""Files that are whole or absent: atomic writes, checksums, locks, and markers that say what a stage was made from."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shutil
+import socket
+import time
 from pathlib import Path
+
+from dermai_utils.config import UserError
+
+PATIENCE = 10.0  # seconds that a second process waits for the first
+_STARTED = time.strftime("%F %T") + f".{time.time_ns() % 10**9:09}"  # tells processes apart where pids repeat (containers)
 
 
 @contextlib.contextmanager
@@ -21,6 +29,96 @@ def atomic(path, mode="w"):
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def deliver(pending, folder) -> OSError | None:
+    """Move every file of the local `pending` to `folder` (on Drive, say); the file before last.pt is kept beside it.
+
+    Returns what stopped it, or None; whatever is still in `pending` then waits for the next call.
+    """
+    try:
+        for path in sorted(Path(pending).glob("[!.]*")):  # last.pt after best.pt and the history that belong to it
+            target = Path(folder) / path.name
+            if path.name == "last.pt" and target.exists():
+                os.replace(target, target.with_suffix(".previous.pt"))
+            _move(path, target)
+    except OSError as reason:
+        return reason
+
+
+def _move(path, target):
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.replace(path, target)
+    except OSError:  # another disk: its bytes have to travel
+        with atomic(target, "wb") as file, open(path, "rb") as source:
+            shutil.copyfileobj(source, file)
+        path.unlink()
+
+
+@contextlib.contextmanager
+def locked(folder):
+    """Hold `folder` for this process, until the end of the block or of the process; a block inside such a block is free.
+
+    Yields whether it is sure: a file system may refuse locks, and that is announced. UserError where another process
+    holds the folder for longer than PATIENCE.
+    """
+    with open(Path(folder) / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            mine = _acquire(file, folder)
+        except OSError as reason:
+            print(f"{folder}: no locks on this file system ({reason.strerror}): let only one process work there")
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            if mine:
+                file.truncate(0)  # so that a name in it is never that of a process which let go
+
+
+def _acquire(file, folder) -> bool:
+    me, deadline = f"process {os.getpid()} on {socket.gethostname()} (since {_STARTED})", None
+    while not _try_lock(file):
+        file.seek(0)
+        holder = file.read() or "another process"
+        if holder == me:
+            return False
+        if deadline is None:
+            deadline = time.monotonic() + PATIENCE
+            print(f"{folder}: {holder} is at work there; waiting up to {PATIENCE:.0f} s", flush=True)
+        if time.monotonic() >= deadline:
+            raise UserError(f"{folder}: {holder} is at work there; wait until it is done or stop it, or give another folder")
+        time.sleep(0.1)
+    file.truncate(0)
+    file.write(me)
+    file.flush()
+    return True
+
+
+def _try_lock(file) -> bool:
+    """Whether it is ours now; the system lets go of it when the process ends, however it ends."""
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            file.seek(2**30)  # a byte far behind the text, which stays readable so
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # Windows calls it a permission
+        return False
+    return True
+
+
+def sweep(folder):
+    """Remove what killed processes left half written in `folder` itself. Only under its lock: nobody else writes then."""
+    for pattern in (".*.[0-9]*.tmp", "pixels_*.part.npy"):
+        for path in Path(folder).glob(pattern):
+            with contextlib.suppress(OSError):  # what cannot be removed does no harm
+                path.unlink()
 
 
 def write_json(path, value):
@@ -62,7 +160,7 @@ def mark(marker, made_from: dict, outputs):
 def changes(marker, made_from: dict) -> list[str]:
     """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they were made."""
     record = read_json(marker)
-    if record is None:
+    if not isinstance(record, dict) or not {"made_from", "outputs"} <= set(record):
         return ["not made yet"]
     old = record["made_from"]
     reasons = [f"{key} changed" for key in made_from | old if old.get(key) != made_from.get(key)]

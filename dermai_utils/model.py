@@ -116,7 +116,7 @@ def read_weights(path) -> dict:
     except FileNotFoundError:
         raise UserError(f"weights={path}: no such file; give imagenet, none, or a .safetensors or .pth file") from None
     except Exception as reason:  # each format has errors of its own; none of them is the program's
-        line = str(reason).strip().splitlines()[0][:160]
+        line = (str(reason).strip() or type(reason).__name__).splitlines()[0][:160]
         raise UserError(
             f"weights={path}: cannot be read as tensors ({line}); expected a state_dict, not a whole model"
         ) from None

@@ -1,7 +1,9 @@
 """The order of the stages. `ensure(cfg, "split")` makes what is missing or out of date, and says why."""
 
+import contextlib
 import dataclasses
 import importlib
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +37,8 @@ STAGES = {
         after=("download",),
     ),
     "split": Stage(
-        "split", ("split", "split_seed", "val_fraction", "test_fraction", "folds"), lambda c: [c.table_file],
+        "split", ("split", "split_seed", "val_fraction", "test_fraction", "folds", "near_duplicates"),
+        lambda c: [c.table_file, *filter(None, [c.near_duplicates_file])],
         lambda c: [c.split_file, c.audit_file], after=("clean",),
     ),
     "train": Stage(
@@ -54,14 +57,61 @@ STAGES = {
 
 
 def ensure(cfg, stage: str) -> list[Path]:
-    """Make everything up to and with `stage` that is missing or out of date; returns the files the stage made."""
+    """Make everything up to and with `stage` that is missing or out of date; returns the files the stage made.
+
+    Both folders are this process's own meanwhile. Whatever the disk refuses is a UserError, as any wrong input is.
+    """
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}: the stages are {', '.join(STAGES)}")
-    for folder in (cfg.cache, cfg.work):
-        _writable(folder)
-    for name in _order(stage):
-        _make(cfg, name)
+    with _alone(cfg):
+        for name in _order(stage):
+            try:
+                with _main_first(cfg, name):
+                    _make(cfg, name)
+            except OSError as reason:
+                raise UserError(f"{name}: {_told(reason)}; put that right and run it again: what is finished is kept") from None
     return STAGES[stage].makes(cfg)
+
+
+def _main_first(cfg, name):
+    """Of accelerate's processes the main one makes a stage, and the others find it made; they train together."""
+    if "RANK" not in os.environ or name == "train":
+        return contextlib.nullcontext()
+    from accelerate import PartialState
+
+    return PartialState(cpu=cfg.device == "cpu").main_process_first()
+
+
+def _told(reason):
+    text = reason.strerror or (str(reason).strip() or type(reason).__name__).splitlines()[0]
+    where = reason.filename2 or reason.filename  # of a rename, the name that was to be
+    return f"{where}: {text}" if where else text
+
+
+@contextlib.contextmanager
+def _alone(cfg):
+    """cache_dir and work_dir exist, can be written, are locked, and free of what killed processes left there."""
+    if os.environ.get("RANK", "0") != "0":  # one of accelerate's processes: the main one stands for all
+        yield
+        return
+    with contextlib.ExitStack() as held:
+        sure = [_claim(folder, held) for folder in (cfg.cache, cfg.work)]
+        if all(sure) and "RANK" not in os.environ:  # else others may be writing
+            for folder in (cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir, cfg.work, cfg.run_dir, cfg.report_dir):
+                files.sweep(folder)
+        yield
+
+
+def _claim(folder, held) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        sure = held.enter_context(files.locked(folder))
+        with files.atomic(folder / ".writable"):
+            pass
+        (folder / ".writable").unlink()
+    except OSError as reason:
+        raise UserError(f"{folder}: cannot write there ({_told(reason)}); give another cache_dir or work_dir") from None
+    return sure
 
 
 def _order(stage):
@@ -90,7 +140,11 @@ def _make(cfg, name):
 
 def _made_from(cfg, stage):
     settings = dataclasses.asdict(cfg)
-    return {field: settings[field] for field in stage.fields} | {path.name: files.checksum(path) for path in stage.reads(cfg)}
+    return {field: settings[field] for field in stage.fields} | {p.name: _checksum(p) for p in stage.reads(cfg)}
+
+
+def _checksum(path):
+    return files.checksum(path) if path.exists() else None  # the stage itself says best what is missing
 
 
 def _marker(cfg, name):
@@ -105,13 +159,3 @@ def _set_aside(cfg):
         shutil.rmtree(previous)
     cfg.run_dir.rename(previous)
     print(f"train: the finished run is kept as {cfg.show(previous)}")
-
-
-def _writable(folder):
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with files.atomic(folder / ".writable"):
-            pass
-        (folder / ".writable").unlink()
-    except OSError as reason:
-        raise UserError(f"{folder}: cannot write there ({reason.strerror}); give another cache_dir or work_dir") from None

@@ -38,10 +38,11 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
             raise Image.DecompressionBombError
         turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: width and height change places
         image.draft("RGB", (height, width) if turned else (width, height))  # JPEG's own scaled decoding
-        image = ImageOps.exif_transpose(image)
+        ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):  # 16 bit: PIL clips these to 255 instead of scaling them
             image = Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
-        image = image.convert("RGB")
+        if image.mode != "RGB":  # a conversion to the mode it has is a copy
+            image = image.convert("RGB")
         scale = min(width / image.width, height / image.height)
         fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         if fitted != image.size:
@@ -110,4 +111,5 @@ def _plain(reason) -> str:
 
 
 def _hash(data) -> str:
-    return hashlib.blake2b(np.ascontiguousarray(data) if len(data) else b"", digest_size=8).hexdigest()
+    """16 hex digits. SHA-256, which processors of the last years have an instruction for: twice as fast as BLAKE2."""
+    return hashlib.sha256(np.ascontiguousarray(data) if len(data) else b"").hexdigest()[:16]

@@ -1,10 +1,17 @@
+import contextlib
+import errno
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from dermai_utils import files
+from dermai_utils.config import ROOT, UserError
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
@@ -51,3 +58,105 @@ json_values = st.recursive(
 def test_fingerprints_differ_exactly_when_values_do(a, b):
     same = json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
     assert (files.fingerprint(a) == files.fingerprint(b)) == same
+
+
+@contextlib.contextmanager
+def another_process(folder):
+    """A process that holds `folder` until the end of the block."""
+    code = f"import time; from dermai_utils import files\nwith files.locked({str(folder)!r}):"
+    code += " print('held', flush=True); time.sleep(60)"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_second_process_waits_then_stops_with_the_name_of_the_first(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "PATIENCE", 0.3)
+    with another_process(tmp_path) as other:
+        with pytest.raises(UserError, match=f"process {other.pid} on .* is at work there") as caught, files.locked(tmp_path):
+            pytest.fail("two processes in one folder")
+        assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
+        assert capsys.readouterr().out.count("waiting up to") == 1
+
+
+def test_a_kill_lets_go_and_the_one_that_waited_goes_on(tmp_path, capsys):
+    with another_process(tmp_path) as other:
+        waited = subprocess.Popen(
+            [sys.executable, "-c", f"from dermai_utils import files\nwith files.locked({str(tmp_path)!r}): print('in')"],
+            cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert "waiting up to" in waited.stdout.readline()
+        other.send_signal(signal.SIGKILL)
+        assert waited.communicate()[0] == "in\n"
+    with files.locked(tmp_path) as sure:
+        assert sure and not capsys.readouterr().out
+
+
+def test_a_process_may_lock_twice_and_keeps_the_folder_until_the_outer_end(tmp_path):
+    def held():
+        with open(tmp_path / ".lock", "a+") as file:
+            return not files._try_lock(file)
+
+    with files.locked(tmp_path):
+        with files.locked(tmp_path):
+            assert held()
+        assert held()
+    assert not held() and (tmp_path / ".lock").read_text() == ""
+
+
+def test_a_file_system_without_locks_is_announced_and_no_obstacle(tmp_path, monkeypatch, capsys):
+    def refuse(file):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr(files, "_try_lock", refuse)
+    with files.locked(tmp_path) as sure:
+        assert not sure
+    assert f"{tmp_path}: no locks on this file system (Operation not supported)" in capsys.readouterr().out
+
+
+def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
+    kept = [".stage.json", "a.txt", ".a.tmp", "pixels_64.npy", "mine.part.npy"]
+    for name in [*kept, ".a.txt.123.tmp", "pixels_64.part.npy"]:
+        (tmp_path / name).write_text("x")
+    files.sweep(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+
+
+@pytest.mark.parametrize("one_disk", [True, False])
+def test_delivery_moves_whole_files_and_keeps_the_checkpoint_before(tmp_path, monkeypatch, one_disk):
+    pending, folder = tmp_path / "pending", tmp_path / "drive"
+    plain = os.replace
+
+    def replace(source, target):
+        if not one_disk and os.path.dirname(source) != os.path.dirname(target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        plain(source, target)
+
+    monkeypatch.setattr(files.os, "replace", replace)
+    for content in ("old", "new"):
+        for name in ("last.pt", "best.pt"):
+            with files.atomic(pending / name) as file:
+                file.write(content)
+        assert files.deliver(pending, folder) is None and not list(pending.iterdir())
+    assert {p.name: p.read_text() for p in folder.iterdir()} == {
+        "last.pt": "new", "last.previous.pt": "old", "best.pt": "new",
+    }  # fmt: skip
+
+
+def test_delivery_that_fails_says_why_and_loses_nothing(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    pending = tmp_path / "pending"
+    pending.mkdir()
+    (pending / "best.pt").write_text("x")
+    assert isinstance(files.deliver(pending, tmp_path / "file"), OSError)
+    assert (pending / "best.pt").read_text() == "x" and (tmp_path / "file").read_text() == "in the way"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"made_from": {}}', "half"])
+def test_a_marker_that_was_edited_means_making_it_again(tmp_path, text):
+    (tmp_path / ".stage.json").write_text(text)
+    assert files.changes(tmp_path / ".stage.json", {"seed": 0}) == ["not made yet"]

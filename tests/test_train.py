@@ -1,5 +1,8 @@
+import errno
 import os
 import signal
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
@@ -7,7 +10,7 @@ import pytest
 import torch
 from sklearn.utils.class_weight import compute_class_weight
 
-from dermai_utils import clean, config, model, split, train
+from dermai_utils import clean, config, files, model, split, train
 from dermai_utils.config import UserError
 
 
@@ -165,3 +168,96 @@ def test_precision_goes_by_what_is_fast(monkeypatch):
 def test_a_device_that_is_not_there_is_one_line(fresh):
     with pytest.raises(UserError, match="no CUDA GPU"):
         train.run(fresh(device="cuda"))
+
+
+def drive_away(monkeypatch, code, calls):
+    """Delivery number k to run_dir fails with `code` where `calls(k)`, as Drive's do when it is gone or full."""
+    plain, count = files._move, [0]
+
+    def move(path, target):
+        count[0] += 1
+        if calls(count[0]):
+            raise OSError(code, os.strerror(code))
+        plain(path, target)
+
+    monkeypatch.setattr(files, "_move", move)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOTCONN, errno.ENOSPC, errno.EDQUOT], ids=errno.errorcode.get)
+def test_a_drive_that_goes_away_for_a_while_costs_nothing(fresh, monkeypatch, capsys, code):
+    whole, broken = fresh(run_name="whole"), fresh(run_name="broken")
+    train.run(whole)
+    capsys.readouterr()
+    drive_away(monkeypatch, code, lambda k: k == 2)  # the first is config.json
+    train.run(broken)
+    told = [line for line in capsys.readouterr().out.splitlines() if "takes no files" in line]
+    assert len(told) == 1 and os.strerror(code) in told[0] and str(broken.pending_dir) in told[0]
+    assert {p.name for p in broken.run_dir.iterdir()} >= {"best.pt", "last.pt", "history.csv", "config.json"}
+    assert not list(broken.pending_dir.iterdir()) and equal(weights_of(whole), weights_of(broken))
+
+
+def test_a_drive_that_stays_away_is_told_at_the_end_and_the_next_run_brings_the_files(fresh, monkeypatch, capsys):
+    whole, lost = fresh(run_name="whole"), fresh(run_name="lost")
+    train.run(whole)
+    with monkeypatch.context() as patch:
+        drive_away(patch, errno.ENOTCONN, lambda k: k > 1)
+        with pytest.raises(UserError, match="takes no files") as caught:
+            train.run(lost)
+    assert str(lost.pending_dir) in str(caught.value) and "run this again" in str(caught.value)
+    assert not (lost.run_dir / "best.pt").exists()
+    train.run(lost)  # nothing is left to train
+    assert "epoch 2/2" not in capsys.readouterr().out.split("going on")[-1]
+    assert equal(weights_of(whole), weights_of(lost)) and (lost.run_dir / "best.pt").exists()
+
+
+def test_a_run_folder_that_takes_nothing_is_told_before_training(fresh, monkeypatch):
+    cfg = fresh()
+    (cfg.work / "runs").mkdir()
+    cfg.run_dir.write_text("in the way")
+    monkeypatch.setattr(train.Run, "train_epoch", lambda *_: pytest.fail("trained"))
+    with pytest.raises(UserError, match="takes no files"):
+        train.run(cfg)
+    assert cfg.run_dir.read_text() == "in the way"
+
+
+def test_a_run_killed_after_its_last_checkpoint_only_has_to_say_so(fresh, capsys):
+    cfg = fresh()
+    train.run(cfg)
+    before = (cfg.run_dir / "best.pt").read_bytes()
+    train.run(cfg)
+    assert "best epoch" in capsys.readouterr().out.splitlines()[-1] and (cfg.run_dir / "best.pt").read_bytes() == before
+
+
+def test_too_few_images_are_one_line(fresh):
+    cfg = fresh()
+    clean.write_csv(clean.read_table(cfg.split_file).assign(part="train"), cfg.split_file)
+    with pytest.raises(UserError, match="0 for validation are too few"):
+        train.run(cfg)
+
+
+def test_the_draws_do_not_depend_on_how_many_share_a_batch():
+    images = np.random.default_rng(0).integers(0, 256, (8, 75, 100, 3), np.uint8)
+    batches = train.Batches(images, 32, (0, 0, 0), (1, 1, 1), "cpu", 1)
+    whole = batches(np.arange(8), (0, 0, 0))
+    halves = [batches(np.arange(8), (0, 0, 0), mine) for mine in (slice(0, 4), slice(4, 8))]
+    assert torch.equal(whole, torch.cat(halves))
+
+
+@pytest.mark.parametrize("backbone, tolerance", [("timm:test_vit", 1e-5), ("timm:test_resnet", 0.1)])
+def test_two_processes_give_the_metrics_of_one(made, small, tmp_path, backbone, tolerance):
+    """Equal but for rounding without batch normalisation; with it, each process has its own statistics (16 images, not 32)."""
+    histories = []
+    for processes in (1, 2):
+        work = tmp_path / str(processes)
+        given = small | {"backbone": backbone, "image_size": 64, "batch_size": 32, "epochs": 1, "learning_rate": 1e-3}
+        flags = [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+        # What `accelerate launch` starts on several GPUs; on CPUs alone it would want MPI.
+        launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+        folders = [f"--cache-dir={tmp_path / 'cache'}", f"--work-dir={work}"]
+        command = [sys.executable, *launch, "-m", "dermai_utils", "train", *flags, *folders]
+        done = subprocess.run(command, cwd=config.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert ("2 processes" in done.stdout) == (processes == 2)
+        histories.append(pd.read_csv(work / "runs" / "baseline" / "history.csv"))
+    one, two = (history[["loss", "val_loss", "balanced_accuracy", "macro_auc"]].to_numpy() for history in histories)
+    np.testing.assert_allclose(one, two, atol=tolerance)

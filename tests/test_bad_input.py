@@ -1,0 +1,432 @@
+"""Every user mistake, by the command: one plain line, exit status 2, and what was there before is as it was."""
+
+import builtins
+import contextlib
+import dataclasses
+import errno
+import io
+import json
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+from test_pixels import bomb, encoded, picture
+
+from dermai_utils import clean, config, files, model
+from dermai_utils.__main__ import main
+from dermai_utils.config import CLASSES, ROOT
+
+TRAIN = "ISIC2018_Task3_Training"
+LABELS, GROUPINGS, METADATA = f"{TRAIN}_GroundTruth.csv", f"{TRAIN}_LesionGroupings.csv", "HAM10000_metadata.csv"
+IDS = [f"ISIC_{k:07}" for k in range(28)]  # four of each class
+
+
+def label_row(image, label):
+    return ",".join([image, *("1.0" if name == label else "0.0" for name in CLASSES)])
+
+
+SMALL = {"image_size": 32, "backbone": "timm:test_resnet", "weights": "none", "epochs": 1, "batch_size": 16, "device": "cpu"}
+CSVS = {
+    LABELS: [",".join(["image", *CLASSES]), *(label_row(image, CLASSES[k % 7]) for k, image in enumerate(IDS))],
+    GROUPINGS: ["image,lesion_id,diagnosis_confirm_type", *(f"{image},HAM_{k // 2},histo" for k, image in enumerate(IDS))],
+    METADATA: ["lesion_id,image_id,dx,dx_type,age,sex,localization",
+               *(f"HAM_{k // 2},{image},nv,histo,{30 + k}.0,male,back" for k, image in enumerate(IDS))],
+}  # fmt: skip
+
+
+class User:
+    """Somebody with a small folder of data, who has made a split of it once."""
+
+    def __init__(self, home):
+        self.home, self.data = home, home / "data"
+        self.images = self.data / f"{TRAIN}_Input"
+        self.images.mkdir(parents=True)
+        for k, image in enumerate(IDS):
+            (self.images / f"{image}.jpg").write_bytes(encoded(picture(seed=k), "JPEG"))
+        for name, lines in CSVS.items():
+            (self.data / name).write_text("\n".join(lines) + "\n")
+        assert self.runs("split")[0] == 0
+
+    def runs(self, stage="split", **given):
+        """(exit status, standard output, standard error) of a command."""
+        given = SMALL | {"data": self.data, "cache_dir": self.home / "cache", "work_dir": self.home / "work"} | given
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main([stage, *(f"--{key.replace('_', '-')}={value}" for key, value in given.items())])
+        return status, out.getvalue(), err.getvalue()
+
+    def there(self):
+        """All that the user owns: the data, and what was made in work_dir."""
+        paths = [path for folder in ("data", "work") for path in (self.home / folder).rglob("*")]
+        return {path: path.read_bytes() if path.is_file() else None for path in paths if path.name != ".lock"}
+
+    def is_refused(self, said, stage="split", **given):
+        before = self.there()
+        status, _, told = self.runs(stage, **given)
+        assert status == 2 and self.there() == before
+        line = told.strip().splitlines()[-1]
+        assert line.startswith("error: ") and said in line and "Traceback" not in told, told
+        return line
+
+    def table(self):
+        return clean.read_table(self.home / "work" / "table.csv")
+
+
+@pytest.fixture
+def user(tmp_path):
+    return User(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_user(tmp_path_factory):
+    """The same one for many tests: a refusal changes nothing."""
+    return User(tmp_path_factory.mktemp("user"))
+
+
+# CSVs
+
+
+def text(name, lines=None):
+    return ("\n".join(lines or CSVS[name]) + "\n").encode()
+
+
+UNUSABLE = {
+    "empty": lambda name: (b"", "cannot be read as a CSV"),
+    "binary": lambda name: (bytes(range(256)), "not a text file"),
+    "zeros": lambda name: (b"\0" * 300, "no column"),
+    "utf-16": lambda name: (text(name).decode().encode("utf-16"), "not a text file"),
+    "missing column": lambda name: (b"\n".join(line.rpartition(b",")[0] for line in text(name).splitlines()), "no column"),
+    "renamed column": lambda name: (text(name).replace(b"image", b"picture", 1), "no column"),
+    "web page": lambda name: (b"<!DOCTYPE html>\n<html>404</html>\n", "no column"),
+    "ragged": lambda name: (text(name).replace(b"\n", b"\nx,1,2,3,4,5,6,7,8,9,10,11\n", 2), "cannot be read as a CSV"),
+    "decimal commas": lambda name: (text(name).replace(b".0", b",0").replace(b"histo", b"1,0"), "cannot be read as a CSV"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CSVS)
+@pytest.mark.parametrize("fault", UNUSABLE)
+def test_an_unusable_csv_is_named(user, name, fault):
+    if (name, fault) == (GROUPINGS, "missing column"):
+        content, said = b"image\nISIC_0000000\n", "no column lesion_id"
+    else:
+        content, said = UNUSABLE[fault](name)
+    (user.data / name).write_bytes(content)
+    assert name in user.is_refused(said)
+
+
+@pytest.mark.parametrize(
+    "lines, said",
+    [
+        ([CSVS[LABELS][0]], "28 × image without a label row"),
+        ([CSVS[LABELS][0], *(label_row(f"X{image}", "NV") for image in IDS)], "image file missing"),
+        ([CSVS[LABELS][0], *(label_row(image, "SCC") for image in IDS)], "no label"),
+        ([CSVS[LABELS][0], *(f"{image},1,1,0,0,0,0,0" for image in IDS)], "several labels"),
+        ([CSVS[LABELS][0], *(f"{image},,,,,,," for image in IDS)], "neither 0 nor 1"),
+        ([CSVS[LABELS][0], *(f"{image}{',nan' * 7}" for image in IDS)], "neither 0 nor 1"),
+        ([CSVS[LABELS][0], *(f",{label_row(image, 'NV').partition(',')[2]}" for image in IDS)], "without an image id"),
+    ],
+    ids=["header alone", "other ids", "unknown class", "several ones", "blank", "NaN", "no ids"],
+)
+def test_labels_of_which_no_row_is_usable_say_why(user, lines, said):
+    (user.data / LABELS).write_bytes(text(LABELS, lines))
+    assert LABELS in user.is_refused(said)
+
+
+SAVED = {
+    "bom": lambda data: b"\xef\xbb\xbf" + data,
+    "crlf": lambda data: data.replace(b"\n", b"\r\n"),
+    "semicolons": lambda data: data.replace(b",", b";"),
+    "tabs": lambda data: data.replace(b",", b"\t"),
+    "semicolons, decimal comma": lambda data: data.replace(b",", b";").replace(b".0", b",0"),
+    "integers": lambda data: data.replace(b".0", b""),
+    "extra column": lambda data: data.replace(b"\n", b",note\n"),
+    "trailing separators": lambda data: data.replace(b"\n", b",\n").replace(b",\n", b"\n", 1),
+    "spaces": lambda data: data.replace(b",", b" , ").replace(b"\n", b" \n"),
+    "ids with .jpg": lambda data: b"\n".join(line.replace(i.encode(), i.encode() + b".jpg") for i, line in zip(
+        ["#", *IDS], data.splitlines(), strict=True)),
+    "every row twice": lambda data: data + data.partition(b"\n")[2],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CSVS)
+@pytest.mark.parametrize("how", SAVED)
+def test_a_csv_that_a_spreadsheet_saved_gives_the_same_table(user, name, how):
+    before = user.table()
+    (user.data / name).write_bytes(SAVED[how](text(name)))
+    status, _, told = user.runs("clean")
+    assert status == 0, told
+    assert user.table().equals(before)
+
+
+@pytest.mark.parametrize("column, value", [("age", ""), ("age", "NaN"), ("age", "about 50"), ("sex", ""), ("localization", "")])
+def test_a_blank_cell_of_the_metadata_is_a_blank_and_no_more(user, column, value):
+    header, *rows = CSVS[METADATA]
+    cells = rows[3].split(",")
+    cells[header.split(",").index(column)] = value
+    (user.data / METADATA).write_bytes(text(METADATA, [header, *rows[:3], ",".join(cells), *rows[4:]]))
+    before = user.table()
+    assert user.runs("clean")[0] == 0
+    after, kept = user.table(), [name for name in before if name != column]
+    assert after[kept].equals(before[kept])
+    assert after[column].isna()[3] if column == "age" else after[column][3] == ""
+    assert after[column].drop(3).equals(before[column].drop(3))
+
+
+def test_a_blank_lesion_is_announced_and_its_own(user):
+    (user.data / METADATA).unlink()
+    (user.data / GROUPINGS).write_bytes(text(GROUPINGS).replace(b"ISIC_0000003,HAM_1", b"ISIC_0000003, "))
+    assert "1 images have no lesion id" in user.runs("clean")[1]
+    assert user.table()["lesion_id"][2:4].tolist() == ["HAM_1", "ISIC_0000003"]
+
+
+@pytest.mark.parametrize("name", [GROUPINGS, METADATA])
+def test_an_image_with_two_lesions_is_announced(user, name):
+    row = next(line for line in CSVS[name] if IDS[5] in line)
+    (user.data / name).write_bytes(text(name) + row.replace("HAM_2", "HAM_9").encode() + b"\n")
+    assert f"{name} gives 1 images several lesions (ISIC_0000005)" in user.runs("clean")[1]
+    assert user.table()["lesion_id"][5] == "HAM_2"
+
+
+# Images
+
+
+def test_odd_images_are_taken_and_broken_ones_named(user):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    taken = {
+        "grey.png": encoded(picture().convert("L")),
+        "cmyk.tif": encoded(picture().convert("CMYK"), "TIFF"),
+        "palette.png": encoded(picture(seed=50).convert("P")),
+        "rgba.png": encoded(picture(seed=51).convert("RGBA")),
+        "sixteen.png": encoded(Image.new("I;16", (120, 90), 30_000)),
+        "turned.jpg": encoded(picture(seed=52), "JPEG", exif=exif),
+        "moving.gif": encoded(picture(seed=53), "GIF", save_all=True, append_images=[picture(seed=54)]),
+        "un été à deux.jpg": encoded(picture(seed=55), "JPEG"),
+    }
+    broken = {
+        "empty.jpg": (b"", "zero bytes"),
+        "page.jpg": (b"<html>404</html>", "not an image"),
+        "half.jpg": (encoded(picture(450, 600), "JPEG")[:3000], "truncated or damaged"),
+        "bomb.png": (bomb(), "larger than 100 million pixels"),
+    }
+    for name, data in (taken | {name: data for name, (data, _) in broken.items()}).items():
+        (user.images / name).write_bytes(data)
+        with open(user.data / LABELS, "a", encoding="utf-8") as file:
+            file.write(label_row(name.rpartition(".")[0], "NV") + "\n")
+    (user.images / "folder.jpg").mkdir()
+    (user.data / LABELS).write_text((user.data / LABELS).read_text() + label_row("folder", "NV") + "\n")
+    mine = {path: content for path, content in user.there().items() if path.is_relative_to(user.data)}
+    status, _, told = user.runs("clean")
+    assert status == 0 and "Traceback" not in told
+    assert {name.rpartition(".")[0] for name in taken} <= set(user.table()["image"])
+    rejected = clean.read_table(user.home / "work" / "rejected.csv").set_index("image")["reason"]
+    assert set(rejected.index) == {name.rpartition(".")[0] for name in broken} | {"folder"}
+    assert all(said in rejected[name.rpartition(".")[0]] for name, (_, said) in broken.items())
+    assert all(path.read_bytes() == content for path, content in mine.items() if content is not None)
+
+
+def test_a_folder_where_no_image_can_be_read_is_one_line(user):
+    for path in user.images.iterdir():
+        path.write_bytes(b"")
+    assert "28 × the file is empty (zero bytes)" in user.is_refused("no image can be read")
+
+
+def test_images_without_labels_and_labels_without_images_are_one_line(user):
+    for path in user.images.iterdir():
+        path.rename(path.with_name(f"other_{path.name}"))
+    user.is_refused("are the ids in the CSV those of the files?")
+
+
+# Settings
+
+
+@pytest.mark.parametrize("field", dataclasses.fields(config.Config), ids=lambda field: field.name)
+def test_each_setting_refuses_what_it_is_not(one_user, field):
+    if field.name in ("cache_dir", "work_dir"):
+        (one_user.home / "a file").write_text("in the way")
+        one_user.is_refused("cannot write there", **{field.name: one_user.home / "a file"})
+    elif field.name == "base_url":
+        one_user.is_refused("base_url='no://such'", data="isic2018", base_url="no://such")
+    else:
+        stage = "train" if field.name in ("backbone", "weights") else "split"
+        assert field.name in one_user.is_refused("no/such thing", stage, **{field.name: "no/such thing"})
+
+
+@pytest.mark.parametrize("field", sorted(config._RANGES))
+@pytest.mark.parametrize("end", [0, 1], ids=["under", "over"])
+def test_each_number_refuses_what_is_out_of_range(one_user, field, end):
+    limit = config._RANGES[field][end]
+    value = limit + (1 if end else -1) * (1 if isinstance(limit, int) else max(1e-7, abs(limit)))
+    one_user.is_refused(f"{field}={value}: expected {config._RANGES[field][0]} to {config._RANGES[field][1]}", **{field: value})
+
+
+def test_an_unknown_setting_is_answered_with_the_nearest(one_user, monkeypatch):
+    one_user.is_refused("unknown setting epoch: did you mean epochs?", epoch=3)
+    monkeypatch.setenv("DERMAI_BATCHSIZE", "8")
+    one_user.is_refused("unknown setting batchsize: did you mean batch_size?")
+
+
+@pytest.mark.parametrize("words", [["split", "--epochs"], ["splitt"], []], ids=["no value", "no such stage", "no stage"])
+def test_a_command_that_is_not_whole_is_one_line(words, capsys):
+    assert main(words) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", "\0\0", "null", ""])
+def test_settings_of_a_run_that_were_edited_are_one_line(user, content):
+    kept = user.home / "work" / "runs" / "baseline" / "config.json"
+    kept.parent.mkdir(parents=True)
+    kept.write_text(content)
+    user.is_refused("cannot be read as a run's settings", "evaluate")
+
+
+# Files and folders
+
+
+def test_a_missing_folder_is_one_line(user):
+    assert "does not exist" in user.is_refused(str(user.home / "gone"), data=user.home / "gone")
+    user.is_refused("holds no training images", data=user.home / "work")
+
+
+def test_a_file_in_place_of_a_folder_is_one_line(user):
+    user.is_refused("is a file", data=user.data / LABELS)
+    (user.home / "work" / "runs").write_text("in the way")
+    user.is_refused("takes no files", "train")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["table.csv", "rejected.csv", "split.csv", "leakage.json", ".clean.json", ".lock", "../cache/pixels_32.npy",
+     "../cache/sources.json"],
+)  # fmt: skip
+def test_a_folder_in_place_of_a_file_is_one_line(user, name):
+    path = user.home / "work" / name
+    path.unlink()
+    path.mkdir()
+    (path / "mine").write_text("kept")
+    status, _, told = user.runs("split", split_seed=1)
+    line = told.splitlines()[-1]
+    assert status == 2 and line.startswith("error: ") and path.name in line and "Traceback" not in told
+    assert (path / "mine").read_text() == "kept"
+
+
+def forbid(monkeypatch, folder, code):
+    """Writing anywhere in `folder` fails with `code`. As root, which the tests may be, no folder is read-only by its mode."""
+    plain = builtins.open
+
+    def guarded(path, mode="r", *rest, **options):
+        if set(mode) & set("wax+") and str(path).startswith(str(folder)):
+            raise OSError(code, os.strerror(code), str(path))
+        return plain(path, mode, *rest, **options)
+
+    monkeypatch.setattr(builtins, "open", guarded)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("folder", ["work", "cache"])
+def test_a_folder_that_cannot_be_written_is_one_line(user, monkeypatch, folder, code):
+    forbid(monkeypatch, user.home / folder, code)
+    assert os.strerror(code) in user.is_refused(f"{user.home / folder}: cannot write there", split_seed=1)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.ENOSPC, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("name", [".table.csv", ".split.csv"])
+def test_a_disk_that_fails_inside_a_stage_is_one_line(user, monkeypatch, name, code):
+    (user.data / LABELS).write_bytes(text(LABELS)[: -len(label_row(IDS[0], "NV")) - 1])
+    assert user.runs("split")[0] == 0  # another table than the first
+    (user.data / LABELS).write_bytes(text(LABELS))
+    forbid(monkeypatch, user.home / "work" / name, code)
+    status, _, told = user.runs("split")
+    line = told.splitlines()[-1]
+    assert status == 2 and line.startswith("error: ") and os.strerror(code) in line and name in line
+    assert len(user.table()) == (27 if name == ".table.csv" else 28) and not list((user.home / "work").glob(".*.tmp"))
+
+
+def test_a_file_that_cannot_be_read_is_one_line(user, monkeypatch):
+    plain = io.open
+
+    def refuse(path, *rest, **options):
+        if str(path).endswith(LABELS):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return plain(path, *rest, **options)
+
+    monkeypatch.setattr(builtins, "open", refuse)
+    assert LABELS in user.is_refused("Permission denied")
+
+
+def test_a_folder_that_another_process_uses_is_one_line(user, monkeypatch):
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    code = (
+        f"import time; from dermai_utils import files\nwith files.locked({str(user.home / 'work')!r}): print(); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as other:
+        other.stdout.readline()
+        assert f"process {other.pid} on " in user.is_refused(f"{user.home / 'work'}: process", split_seed=1)
+        other.kill()
+    assert user.runs("split", split_seed=1)[0] == 0
+
+
+@pytest.mark.parametrize("rank, status", [("0", 2), ("1", 0)])
+def test_of_several_ranks_the_main_one_locks(user, monkeypatch, rank, status):
+    monkeypatch.setattr(files, "PATIENCE", 0.2)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(files, "_try_lock", lambda file: False)
+    assert user.runs("split")[0] == status
+
+
+# Weights
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, (os.environ["EVIL"],)
+
+
+WEIGHTS = {
+    "gone.pth": (lambda path: None, "no such file"),
+    "folder.pth": (lambda path: path.mkdir(), "Is a directory"),
+    "folder.safetensors": (lambda path: path.mkdir(), "cannot be read as tensors"),
+    "empty.pth": (lambda path: path.write_bytes(b""), "cannot be read as tensors"),
+    "empty.safetensors": (lambda path: path.write_bytes(b""), "cannot be read as tensors"),
+    "text.pth": (lambda path: path.write_text("hello"), "cannot be read as tensors"),
+    "pickle.pth": (lambda path: path.write_bytes(pickle.dumps(Evil())), "cannot be read as tensors"),
+    "code.pth": (lambda path: torch.save({"model": Evil()}, path), "cannot be read as tensors"),
+    "half.pth": (lambda path: (torch.save(tiny(), path), os.truncate(path, 5000)), "cannot be read as tensors"),
+    "list.pth": (lambda path: torch.save([1, 2], path), "no state_dict"),
+    "other.pth": (lambda path: torch.save({"stem.weight": torch.zeros(3)}, path), "not for this backbone: missing"),
+    "shape.pth": (lambda path: torch.save(tiny() | {next(iter(tiny())): torch.zeros(1)}, path), "is (1,), not"),
+}
+
+
+def tiny():
+    return model.build("timm:test_resnet").state_dict()
+
+
+@pytest.mark.parametrize("name", WEIGHTS)
+def test_weights_that_do_not_fit_are_one_line_and_no_code_runs(one_user, monkeypatch, name):
+    user = one_user
+    make, said = WEIGHTS[name]
+    monkeypatch.setenv("EVIL", str(user.home / "evil"))
+    make(user.home / name)
+    assert name in user.is_refused(said, "train", weights=user.home / name)
+    assert not (user.home / "evil").exists()
+
+
+def test_the_evil_pickle_would_have_been_evil(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVIL", str(tmp_path / "evil"))
+    pickle.loads(pickle.dumps(Evil()))
+    assert (tmp_path / "evil").is_dir()
+
+
+def test_a_run_of_which_the_checkpoint_is_broken_is_one_line(user):
+    assert user.runs("train")[0] == 0
+    best, marker = (user.home / "work" / "runs" / "baseline" / name for name in ("best.pt", ".train.json"))
+    best.write_bytes(best.read_bytes()[:-1])
+    record = json.loads(marker.read_text())
+    record["outputs"][str(best)] = files.checksum(best)  # as if the disk had lost it before the marker was written
+    marker.write_text(json.dumps(record))
+    user.is_refused("delete it and train again", "evaluate")

@@ -1,0 +1,152 @@
+"""Kill the pipeline at random moments, start it again each time, and compare what it makes in the end.
+
+    python tools/faults.py [--kills 100] [--seed 0]
+
+Each round begins with empty folders, is killed with SIGKILL once or twice in each stage, at a random moment of it, and
+ends with a start that nobody disturbs. Each start is the command in a fork of a process that has imported torch and done
+nothing else: so it takes no four seconds, and every kill falls into a stage instead of an import. Exit status 1 where
+a round ends with anything else than a run without kills. Not on Windows.
+"""
+
+import argparse
+import importlib
+import os
+import random
+import select
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors; and a forked process must not inherit a pool of threads
+from dermai_utils import config, pipeline  # noqa: E402
+
+STAGES = tuple(pipeline.STAGES)
+SETTINGS = {
+    "data": "sample", "image_size": 32, "backbone": "timm:test_resnet", "weights": "none", "epochs": 2, "batch_size": 16,
+    "device": "cpu", "checkpoint_minutes": 0,  # a checkpoint after every step
+}  # fmt: skip
+
+
+def arguments(folder):
+    given = SETTINGS | {"cache_dir": folder / "cache", "work_dir": folder / "work"}
+    return ["gradcam", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+
+
+def start(folder):
+    """A forked process at work in `folder`: its pid, and a pipe on which it names each stage that it begins."""
+    folder.mkdir(exist_ok=True)
+    reader, writer = os.pipe()
+    if pid := os.fork():
+        os.close(writer)
+        return pid, reader
+    status = 1
+    try:
+        log = os.open(folder.with_suffix(".log"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(log, 1), os.dup2(log, 2)
+        plain = pipeline._make
+        pipeline._make = lambda cfg, name: (os.write(writer, bytes([STAGES.index(name)])), plain(cfg, name))[1]
+        status = importlib.import_module("dermai_utils.__main__").main(arguments(folder))
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)  # none of the parent's clean-up
+
+
+def one_start(folder, stage=None, wait=0.0):
+    """Run to the end, or kill it `wait` seconds after `stage` begins: (the stage it was killed in or None, moments)."""
+    pid, reader = start(folder)
+    moments, deadline = {}, None
+    while True:
+        left = None if deadline is None else max(0.0, deadline - time.monotonic())
+        ready = select.select([reader], [], [], left)[0]
+        word = os.read(reader, 1) if ready else None
+        if word:
+            moments[STAGES[word[0]]] = time.monotonic()
+            if STAGES[word[0]] == stage:
+                deadline = time.monotonic() + wait
+        if not ready:
+            os.kill(pid, signal.SIGKILL)
+        if not word:
+            break
+    os.close(reader)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if status not in (0, -signal.SIGKILL):
+        sys.exit(f"error: a start after {stage} ended with status {status}:\n{folder.with_suffix('.log').read_text()[-3000:]}")
+    moments["end"] = time.monotonic()
+    return (list(moments)[-2] if status else None), moments
+
+
+def durations(moments):
+    return {stage: after - moment for (stage, moment), after in zip(moments.items(), [*moments.values()][1:], strict=False)}
+
+
+def made(folder):
+    """What a run leaves, in a form that equal runs have in common: no times, no marker, no temporary file."""
+    import pandas as pd
+
+    from dermai_utils import train
+
+    cfg = config.load(env={}, **SETTINGS, cache_dir=folder / "cache", work_dir=folder / "work")
+    found = {p: p.read_bytes() for p in (cfg.table_file, cfg.rejected_file, cfg.split_file, cfg.audit_file, cfg.pixels_file)}
+    found |= {p: p.read_bytes() for p in cfg.report_dir.glob("[!.]*")}
+    history = pd.read_csv(cfg.run_dir / "history.csv").drop(columns=["seconds", "images_per_second"])
+    found[cfg.run_dir / "history.csv"] = history.to_csv().encode()
+    for name in ("best.pt", "last.pt"):
+        tensors = train.load(cfg.run_dir / name)["model"]
+        found[cfg.run_dir / name] = b"".join(key.encode() + tensor.numpy().tobytes() for key, tensor in tensors.items())
+    names = {str(path.relative_to(folder)): content for path, content in found.items()}
+    left = [path for path in folder.rglob("*") if path.is_file() and path.name.endswith((".tmp", ".part", ".part.npy"))]
+    left += list((folder / "cache" / "pending").glob("*/*"))
+    return names | {f"left over: {path.relative_to(folder)}": b"" for path in left}
+
+
+def differences(expected, got):
+    return sorted(name for name in expected | got if expected.get(name) != got.get(name))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        return test(Path(home), given.kills, random.Random(given.seed))
+
+
+def test(home, kills, rng):
+    began = time.monotonic()
+    for stage in pipeline.STAGES.values():
+        importlib.import_module(f"dermai_utils.{stage.module}")
+    lasts = durations(one_start(home / "whole")[1])
+    expected = made(home / "whole")
+    done, rounds = Counter(), 0
+    while done.total() < kills:
+        folder, finished = home / f"round{rounds}", {}
+        for stage in [stage for stage in STAGES for _ in range(rng.choice((1, 2)))]:
+            if stage not in finished and done.total() < kills:
+                killed, moments = one_start(folder, stage, rng.random() * lasts[stage])
+                done.update([killed] if killed else [])
+                finished = {name: took for name, took in durations(moments).items() if name != killed} | finished
+        lasts |= finished  # how long it takes today: else a short stage would be over before its kill
+        one_start(folder)
+        if wrong := differences(expected, made(folder)):
+            print(f"round {rounds}: not as in an undisturbed run: {', '.join(wrong)}")
+            return 1
+        shutil.rmtree(folder)
+        rounds += 1
+    by_stage = ", ".join(f"{stage} {done[stage]}" for stage in STAGES)
+    print(f"{done.total()} kills ({by_stage}) in {rounds} rounds, {time.monotonic() - began:.0f} s: "
+          f"each round ended with the same {len(expected)} files as an undisturbed run")  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
