@@ -77,14 +77,15 @@ plots.confusion(np.array(numbers["confusion"]), title=report.PART_NAMES[part])
 # argmax is poor, which tells that the decision rule, not the features, is the weak part.
 
 # %% tags=["nbval-ignore-output"]
-truth, probabilities, _ = report.arrays(predictions, part)
+rows = report.counting(predictions, part)
+truth, probabilities = report.arrays(rows)
 plots.roc(truth, probabilities, title=report.PART_NAMES[part])
 
 # %% [markdown]
 # **The most confident mistakes.** Some are the model's, some are hard for anybody, some are labels that deserve a second look.
 
 # %% tags=["nbval-ignore-output"]
-wrong = evaluate.mistakes(predictions[predictions["part"] == part], 12)
+wrong = evaluate.mistakes(rows, 12)
 plots.mistakes(wrong, pixels.load(cfg.pixels_file))
 
 # %% [markdown]
@@ -92,12 +93,10 @@ plots.mistakes(wrong, pixels.load(cfg.pixels_file))
 
 # %%
 confusion = np.array(numbers["confusion"])
-rows = confusion.sum(axis=1)
-by_hand = (confusion.diagonal()[rows > 0] / rows[rows > 0]).mean()
+n = confusion.sum(axis=1)
+by_hand = (confusion.diagonal()[n > 0] / n[n > 0]).mean()
 print("agrees with metrics.json:", np.isclose(by_hand, numbers["balanced_accuracy"], atol=1e-12))
-print(
-    f"images in the confusion matrix: {confusion.sum():,}, rows in {cfg.show(made[1])}: {(predictions['part'] == part).sum():,}"
-)
+print(f"images in the confusion matrix: {confusion.sum():,}, rows of this part that count: {len(rows):,}")
 
 # %% tags=["nbval-ignore-output"]
 print(

@@ -58,7 +58,7 @@ made = pipeline.ensure(cfg, "gradcam")
 # %% tags=["nbval-ignore-output"]
 predictions = clean.read_table(cfg.report_dir / "predictions.csv")
 part = files.read_json(cfg.report_dir / "metrics.json")["headline"]
-chosen = explain.choose(predictions[predictions["part"] == part])
+chosen = explain.choose(report.counting(predictions, part))
 chosen[["image", "kind", "truth", "prediction", "confidence"]].round(2)
 
 # %% tags=["nbval-ignore-output"]

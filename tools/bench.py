@@ -1,0 +1,311 @@
+"""Speed, as ratios measured side by side in one run: python tools/bench.py [--images FOLDER] [--json FILE]
+
+Writes a table and a JSON. FOLDER holds real JPEGs, best the originals (600×450); smaller ones are enlarged to that size first.
+Without a folder, the pictures of the sample are enlarged, which compress better than real ones: the ratios are then a
+little kinder to decoding. Absolute figures hold for this machine alone.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torchvision import transforms as T  # noqa: E402
+
+from dermai_utils import augment, config, environment, files, pixels, train  # noqa: E402
+
+CORES = os.cpu_count()
+LOADERS = 2  # what Colab has, and what its warnings advise
+ON_GPU = torch.cuda.is_available()
+BACKBONE, SIZE, BATCH = "resnet18", 224, 64
+
+
+def enlarged(folder, target, n):
+    """`n` JPEGs of 600×450 px in `target`, made from the pictures in `folder`, repeated where there are fewer."""
+    sources = sorted(Path(folder).rglob("*.jpg"))[:n]
+    target.mkdir(parents=True)
+
+    def one(k):
+        with Image.open(sources[k % len(sources)]) as image:
+            image.convert("RGB").resize((600, 450), Image.Resampling.BICUBIC).save(target / f"ISIC_{k:07d}.jpg", quality=95)
+
+    with ThreadPoolExecutor(CORES) as pool:
+        list(pool.map(one, range(n)))
+    return sorted(target.iterdir())
+
+
+def seconds(function, repeats=3):
+    """The median time of `function()`, after one call that warms it up."""
+    function()
+    times = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        function()
+        if ON_GPU:
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+class Usual(Dataset):
+    """The usual notebook's loader: PIL decodes and torchvision augments every image in every epoch."""
+
+    def __init__(self, paths, size, labels=None):
+        s = augment.STRENGTH
+        self.paths, self.labels = paths, labels
+        moves = dict(translate=(s["shift"],) * 2, scale=(1 / s["scale"], s["scale"]))
+        self.transform = T.Compose([
+            T.Resize(pixels.shape(size)[0]),
+            T.RandomHorizontalFlip(),
+            T.RandomAffine(s["rotation"], **moves, interpolation=T.InterpolationMode.BILINEAR),
+            T.CenterCrop(size),
+            T.ColorJitter(s["brightness"], s["contrast"], s["colour"]),
+            T.ToTensor(),
+            T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+        ])  # fmt: skip
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, k):
+        with Image.open(self.paths[k]) as image:
+            return self.transform(image.convert("RGB")), 0 if self.labels is None else int(self.labels[k])
+
+
+def input_path(paths, array, device):
+    """Images/s of the input path alone, ours against the usual one."""
+    images = train.place(pixels.load(array), device, say=lambda text: None)
+    batches = augment.Batches(images, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), device, CORES)
+    rows = np.arange(len(paths))
+    parts = [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
+
+    def ours():
+        for batch in batches.stream((part, (0, 0, k)) for k, part in enumerate(parts)):
+            batch.to(device)
+
+    loader = DataLoader(Usual(paths, SIZE), BATCH, shuffle=True, num_workers=LOADERS, persistent_workers=True)
+
+    def usual():
+        for batch, _ in loader:
+            batch.to(device)
+
+    return len(paths) / seconds(ours), len(paths) / seconds(usual)
+
+
+def building(paths, folder):
+    """Images/s of building the array against plainly decoding the same files with all cores."""
+
+    def plain():
+        def one(path):
+            with Image.open(path) as image:
+                np.asarray(image.convert("RGB"))
+
+        with ThreadPoolExecutor(CORES) as pool:
+            list(pool.map(one, paths))
+
+    def ours():
+        pixels.build(paths, SIZE, folder / "bench.npy", progress=False)
+
+    return len(paths) / seconds(ours), len(paths) / seconds(plain)
+
+
+def run_on(paths, folder, n=None, **given):
+    """A train.Run over the array of `paths`, its table made here: 6 parts training, 1 part validation."""
+    settings = dict(image_size=SIZE, backbone=BACKBONE, weights="none", batch_size=BATCH, epochs=4, data="isic2018") | given
+    cfg = config.load(env={}, cache_dir=folder / "cache", work_dir=folder / "work", **settings)
+    if not cfg.pixels_file.exists():
+        pixels.build(paths, cfg.image_size, cfg.pixels_file, progress=False)
+    n = n or len(paths)
+    labels = np.array(config.CLASSES)[np.arange(n) % 7]
+    table = pd.DataFrame({"image": [p.stem for p in paths[:n]], "label": labels, "row": np.arange(n)})
+    table["part"] = np.where(np.arange(n) % 7 < 6, "train", "val")
+    for path in (cfg.table_file, cfg.split_file):
+        with files.atomic(path) as file:
+            table.to_csv(file, index=False)
+    return train.Run(cfg, table, train.start(cfg))
+
+
+class Never:
+    is_set = False
+
+
+def epoch_overhead(run):
+    """Wall time of a training epoch against the same number of steps on one resident batch."""
+
+    def epoch():
+        run.step = 0
+        run.train_epoch(Never)
+
+    images = run.batches(run.rows[: run.batch], (0, 0, 0))
+    targets = torch.from_numpy(run.labels[: run.batch]).to(run.accelerator.device)
+
+    def resident():
+        run.net.train()
+        for _ in range(run.steps):
+            run._train_step(images, targets)
+        run.total.item()
+
+    run.schedule.step = lambda: None  # as many steps as the bench needs
+    return seconds(epoch, 3), seconds(resident, 3)
+
+
+def fastai_epoch(paths, labels, run):
+    """Seconds of an epoch of fastai's vision_learner: the same backbone, size, batch, images and loaders."""
+    from fastai.vision import all as fastai
+    from torchvision.models import resnet18
+
+    frame = pd.DataFrame({"name": [str(path) for path in paths], "label": labels})
+    loaders = fastai.ImageDataLoaders.from_df(
+        frame, path="/", valid_pct=0, bs=BATCH, num_workers=LOADERS, item_tfms=fastai.Resize(pixels.shape(SIZE)[0]),
+        batch_tfms=fastai.aug_transforms(size=SIZE, max_rotate=180, max_zoom=1.25, max_warp=0.0), device=run.accelerator.device,
+    )  # fmt: skip
+    learner = fastai.vision_learner(loaders, resnet18, pretrained=False, metrics=[])
+    learner.unfreeze()
+    learner.remove_cb(fastai.ProgressCallback)
+
+    def epoch():
+        with learner.no_logging():
+            learner.fit(1, 1e-4, cbs=[])
+
+    return seconds(epoch, 2)
+
+
+def memory(paths, folder):
+    """Peak resident memory of a training run in a process of its own, over the array's size, in GB."""
+    code = f"""
+import resource, sys
+sys.path.insert(0, {str(ROOT / "tools")!r}); sys.path.insert(0, {str(ROOT)!r})
+import bench, pathlib
+folder = pathlib.Path({str(folder)!r})
+run = bench.run_on(sorted((folder / "jpeg").iterdir()), folder, device="cpu", epochs=1)
+run.train_epoch(bench.Never); run.validate()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - run.batches.images.nbytes)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return int(done.stdout.splitlines()[-1]) / 1e9
+
+
+def growth(paths, folder, sizes):
+    """Seconds an image of an epoch at each number of images; a small backbone, so that the rest would show."""
+    each = {}
+    for n in sizes:
+        run = run_on(paths, folder, n, backbone="timm:test_resnet", image_size=128)
+        run.schedule.step = lambda: None
+        started = []
+        for _ in range(2):
+            run.step = 0
+            begin = time.perf_counter()
+            run.train_epoch(Never)
+            started.append((time.perf_counter() - begin) / (run.steps * run.batch))
+        each[n] = min(started)
+    return each
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", default=str(ROOT / "cache" / "isic2018" / "images"))
+    parser.add_argument("--n", type=int, default=1024, help="images for most rows")
+    parser.add_argument("--json", default=str(ROOT / "work" / "bench.json"))
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, source = Path(temporary), Path(options.images)
+        if not any(source.rglob("*.jpg")):
+            source = folder / "sample"
+            import zipfile
+
+            zipfile.ZipFile(config.FIXTURE / "ISIC2018_Task3_Training_Input.zip").extractall(source)
+            for broken in (p for p in source.rglob("*.jpg") if p.stem in ("ISIC_9000903", "ISIC_9000904", "ISIC_9000905")):
+                broken.unlink()
+        many = enlarged(source, folder / "many", 10_000)
+        (folder / "jpeg").mkdir()
+        paths = [path.rename(folder / "jpeg" / path.name) for path in many[: options.n]]
+        rows = list(measure(paths, sorted((folder / "jpeg").iterdir()) + many[options.n :], folder))
+    table = pd.DataFrame(rows, columns=["row", "figure", "bar", "met", "detail"])
+    print(table.to_markdown(index=False) if _has("tabulate") else table.to_string(index=False))
+    about = {
+        "machine": f"{platform.processor() or platform.machine()}, {environment.machine()}",
+        "versions": environment.version_line(),
+    }
+    files.write_json(
+        options.json,
+        about | {"images": len(paths), "source": str(options.images), "rows": json.loads(table.to_json(orient="records"))},
+    )
+    print(options.json)
+
+
+def _has(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
+
+
+def measure(paths, many, folder):
+    device = "cuda" if ON_GPU else "cpu"
+    ours, plain = building(paths, folder)
+    yield (
+        "building the array / plain decoding, images/s",
+        ours / plain,
+        "≥ 0.9",
+        ours / plain >= 0.9,
+        f"{ours:.0f} / {plain:.0f}",
+    )
+    ours, usual = input_path(paths, folder / "bench.npy", device)
+    bar = 50 if ON_GPU else 4
+    yield (
+        "input path / PIL + torchvision + DataLoader, images/s",
+        ours / usual,
+        f"≥ {bar}",
+        ours / usual >= bar,
+        f"{ours:.0f} / {usual:.0f}",
+    )
+    run = run_on(paths, folder)
+    epoch, resident = epoch_overhead(run)
+    bar = 1.05 if ON_GPU else 1.10
+    yield (
+        "epoch / the same steps on one resident batch, s",
+        epoch / resident,
+        f"≤ {bar}",
+        epoch / resident <= bar,
+        f"{epoch:.1f} / {resident:.1f}",
+    )
+    if _has("fastai"):
+        mine = np.flatnonzero(np.arange(len(paths)) % 7 < 6)
+        theirs = fastai_epoch([paths[k] for k in mine], [config.CLASSES[k % 7] for k in mine], run)
+        bar = 0.25 if ON_GPU else 0.8
+        yield (
+            "epoch / fastai vision_learner's, s",
+            epoch / theirs,
+            f"≤ {bar}",
+            epoch / theirs <= bar,
+            f"{epoch:.1f} / {theirs:.1f}",
+        )
+    extra = memory(paths, folder)
+    yield "peak memory of a CPU run over the array, GB", extra, "≤ 2", extra <= 2, f"{len(paths)} images at {SIZE} px"
+    each = growth(many, folder, [n for n in (1000, 2500, 5000, 10_000) if n <= len(many)])
+    spread = max(each.values()) / min(each.values())
+    yield (
+        "time an image, slowest / fastest of 1k to 10k images",
+        spread,
+        "≤ 1.1",
+        spread <= 1.1,
+        ", ".join(f"{n}: {1e3 * s:.2f} ms" for n, s in each.items()),
+    )
+
+
+if __name__ == "__main__":
+    main()
