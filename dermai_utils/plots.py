@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import figure as mpl
+from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dermai_utils.config import CLASS_NAMES, CLASSES
@@ -21,9 +22,9 @@ class Figure(mpl.Figure):
 
     photographs = False  # then a notebook gets it as JPEG, a tenth of the size
 
-    def encoded(self, kind: str = "png") -> bytes:
+    def encoded(self, kind: str = "png", dpi: int = 80) -> bytes:
         buffer = io.BytesIO()
-        self.savefig(buffer, format=kind, dpi=80, bbox_inches="tight")
+        self.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight")
         return buffer.getvalue()
 
     def _repr_png_(self):
@@ -51,6 +52,8 @@ def class_counts(counts: pd.DataFrame) -> Figure:
         ax.bar_label(bars, fontsize=8, color=INK)
     ax.set_xticks(place, counts.index)
     ax.set_yscale("log")
+    ax.yaxis.set_major_formatter("{x:,.0f}")
+    ax.yaxis.set_minor_formatter(NullFormatter())
     ax.set_ylabel("count (log scale)")
     ax.set_title("Images (solid) and lesions (pale) of each class", fontsize=11)
     return figure
@@ -81,7 +84,9 @@ def split_counts(counts: pd.DataFrame) -> Figure:
     figure, axes = _figure(8, 3)
     shares = counts / counts.sum()
     shares.plot.bar(ax=axes[0, 0], color=[PART_COLOURS[part] for part in counts], width=0.75, rot=0)
-    axes[0, 0].set(xlabel="", ylabel="share of the part", yscale="log")
+    axes[0, 0].set(xlabel="", ylabel="share of the part (log scale)", yscale="log")
+    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
     axes[0, 0].legend([f"{part} (n={counts[part].sum():,})" for part in counts], frameon=False, fontsize=9)
     return figure
 
@@ -111,12 +116,13 @@ def curves(history: pd.DataFrame) -> Figure:
     right.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     return figure
 
 
 def confusion(counts: np.ndarray, title: str = "") -> Figure:
     """Two heatmaps of a (7, 7) confusion matrix, rows the true class: counts, and row-normalised (recall on the diagonal)."""
-    figure, axes = _figure(11.5, 4.6, 1, 2)
+    figure, axes = _figure(10, 4.7, 1, 2)
     n = counts.sum(axis=1, keepdims=True)
     share = np.divide(counts, n, out=np.full(counts.shape, np.nan), where=n > 0)
     rows = [f"{c} (n={k})" for c, k in zip(CLASSES, n[:, 0], strict=True)]
@@ -125,6 +131,8 @@ def confusion(counts: np.ndarray, title: str = "") -> Figure:
     sns.heatmap(share, ax=axes[0, 0], vmin=0, vmax=1, yticklabels=rows, **(heat | {"annot": counts, "fmt": "d"}))
     axes[0, 0].set(xlabel="predicted", ylabel="true", title="images")
     axes[0, 1].set(xlabel="predicted", ylabel="", title="share of the true class")
+    for ax in axes[0]:
+        ax.tick_params(axis="y", rotation=0)
     figure.suptitle(title, fontsize=11)
     return figure
 
@@ -146,8 +154,125 @@ def roc(truth, probabilities, title: str = "") -> Figure:
     return figure
 
 
+def headline(numbers: dict, title: str = "") -> Figure:
+    """A dot with whiskers for each number of intervals.headline, {name: {"value", "low", "high"}}, 95 % by lesion."""
+    rows = [(name.replace("_", " "), row["value"], row["low"], row["high"]) for name, row in numbers.items()]
+    rows = [(name.replace("auc", "AUC").replace("f1", "F1"), *rest) for name, *rest in rows if rest[0] is not None]
+    figure, axes = _figure(8, 0.8 + 0.36 * len(rows))
+    ax = axes[0, 0]
+    for y, (_, value, low, high) in enumerate(rows):
+        _whisker(ax, y, value, low, high, "#0072B2")
+        ax.text(1.03, y, f"{value:.3f}  [{low:.3f}, {high:.3f}]", va="center", fontsize=9, color=INK)
+    _rows_from_top(ax, [name for name, *_ in rows])
+    ax.set(xlim=(0, 1.02), xlabel="score, 0 to 1 (95 % interval by lesion)")
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def _whisker(ax, y, value, low, high, colour, hollow=False):
+    """A dot at `value` with its interval; hollow where there is too little to read much into."""
+    low, high = (value if v is None else v for v in (low, high))
+    ax.plot([low, high], [y, y], color=colour, lw=1.6, alpha=0.45 if hollow else 1, solid_capstyle="butt")
+    ax.plot(value, y, "o", ms=6, color=colour, mfc="white" if hollow else colour, clip_on=False, zorder=3)
+
+
+def _rows_from_top(ax, names):
+    ax.set_yticks(range(len(names)), names)
+    ax.set_ylim(len(names) - 0.5, -0.5)
+    ax.grid(axis="x", color="#E5E5E5", lw=0.8)
+    ax.set_axisbelow(True)
+
+
+def reliability(before: pd.DataFrame, after: pd.DataFrame, title: str = "") -> Figure:
+    """Accuracy against confidence (calibration.reliability), with Wilson's bars, before and after temperature scaling."""
+    figure, axes = _figure(8.6, 5, 2, 2, sharex=True, height_ratios=[3.2, 1])
+    for k, (name, bins) in enumerate((("as predicted", before), ("after temperature scaling", after))):
+        some, (top, below) = bins[bins["n"] > 0].astype(float), axes[:, k]
+        errors = np.clip([some["accuracy"] - some["low"], some["high"] - some["accuracy"]], 0, None)
+        top.plot([0, 1], [0, 1], color=INK, lw=0.7, ls=":")
+        top.errorbar(some["confidence"], some["accuracy"], errors, fmt="o", ms=5, color="#0072B2", elinewidth=1.2)
+        top.set(title=f"{name} (n={int(some['n'].sum()):,})", xlim=(0, 1.02), ylim=(0, 1.02))
+        top.title.set_fontsize(10)
+        below.bar(bins["bin"], bins["n"], 0.9 / max(len(bins), 1), color="#56B4E9")
+        below.set(xlabel="confidence (probability of the class called)")
+    axes[0, 0].set_ylabel("accuracy (95 % Wilson interval)")
+    axes[1, 0].set_ylabel("images")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def risk_coverage(curve: pd.DataFrame, points=(), title: str = "") -> Figure:
+    """Share of wrong answers against share answered (calibration.risk_coverage).
+
+    `points`: dicts with the `coverage` and `risk` at confidence thresholds chosen on validation, drawn as dots.
+    """
+    figure, axes = _figure(6.4, 3.8)
+    ax = axes[0, 0]
+    ax.plot(curve["coverage"], curve["risk"], color="#0072B2", lw=1.6, label="the surest answered first")
+    everyone = curve["risk"].iloc[-1] if len(curve) else 0
+    ax.axhline(everyone, color=INK, lw=0.8, ls=":", label="abstaining at random")
+    known = [(point["coverage"], point["risk"]) for point in points if point["risk"] is not None]
+    ax.plot(*np.reshape(known, (-1, 2)).T, "o", color="#D55E00", ms=6, label="thresholds chosen on validation")
+    ax.set(xlabel=f"share of the images answered (n={len(curve):,})", ylabel="share of the answers that is wrong")
+    ax.set(xlim=(0, 1.02), ylim=(0, max(1.25 * everyone, 0.05)))
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+    ax.legend(frameon=False, fontsize=8, loc="upper left")
+    ax.set_title(title, fontsize=10)
+    return figure
+
+
+def subgroups(groups: dict, title: str = "") -> Figure:
+    """Forest plot of balanced accuracy and accuracy, a row a subgroup with its n; hollow where there are few images.
+
+    groups: {column: rows of intervals.subgroups as dicts, with `group`}.
+    """
+    lines = []
+    for column, rows in groups.items():
+        lines += [(column.replace("_", " "), None), *((f"{row['group']} (n={row['n']:,})", row) for row in rows)]
+    figure, axes = _figure(9, 0.9 + 0.25 * len(lines), 1, 2, sharey=True)
+    for ax, score, colour in zip(axes[0], ("balanced_accuracy", "accuracy"), ("#0072B2", "#009E73"), strict=True):
+        for y, (_, row) in enumerate(lines):
+            if row and row[score] is not None:
+                _whisker(ax, y, row[score], row[f"{score}_low"], row[f"{score}_high"], colour, row["small"])
+            if row and score == "balanced_accuracy":
+                ax.text(1.04, y, f"{row['classes']} of 7", fontsize=8, color=INK, va="center")
+        _rows_from_top(ax, [name for name, _ in lines])
+        ax.set(xlim=(0, 1.03), xlabel=f"{score.replace('_', ' ')} (95 % interval)")
+    for label, (_, row) in zip(axes[0, 0].get_yticklabels(), lines, strict=True):
+        label.set_fontweight("bold" if row is None else "normal")
+    axes[0, 0].text(1.04, -1.1, "classes", fontsize=8, color=INK)
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
+def operating_points(points: list[dict], title: str = "") -> Figure:
+    """Sensitivity and specificity at thresholds chosen on validation: a panel a finding; the bar is what was asked for."""
+    findings = list(dict.fromkeys(point["finding"] for point in points))
+    figure, axes = _figure(9, 3.6, 1, len(findings), sharey=True)
+    colours = {"sensitivity": "#D55E00", "specificity": "#0072B2"}
+    for ax, finding in zip(axes[0], findings, strict=True):
+        mine = [point for point in points if point["finding"] == finding]
+        for y, point in enumerate(mine):
+            for (rate, colour), shift in zip(colours.items(), (-0.13, 0.13), strict=True):
+                scored = point["scored"]
+                if scored[rate] is not None:
+                    _whisker(ax, y + shift, scored[rate], scored[f"{rate}_low"], scored[f"{rate}_high"], colour)
+                if rate == point["rate"]:
+                    ax.plot([point["level"]] * 2, [y + shift - 0.14, y + shift + 0.14], color=INK, lw=1.6)
+        _rows_from_top(ax, [f"asked for: {point['rate']} {100 * point['level']:.0f} %" for point in mine])
+        n = next((point["scored"]["n"] for point in mine), 0)
+        ax.set(xlim=(0, 1.03), xlabel=f"rate on n={n:,} images (95 % by lesion)", title=finding)
+        ax.title.set_fontsize(10)
+    handles = [axes[0, 0].plot([], [], "o-", color=colour, label=rate)[0] for rate, colour in colours.items()]
+    handles += axes[0, 0].plot([], [], "|", ms=10, mew=1.6, color=INK, label="asked for")
+    figure.legend(handles=handles, frameon=False, fontsize=9, ncols=3, loc="outside lower center")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
-    """The images of wrong predictions with truth, prediction and confidence."""
+    """The images of wrong predictions with truth, prediction and confidence; `images[row]` for each `row` of them."""
     lines = max(1, -(-len(rows) // columns))
     figure, axes = _figure(2.6 * columns, 2.5 * lines, lines, columns)
     figure.photographs = True
@@ -180,6 +305,20 @@ def explanations(items: list[dict]) -> Figure:
         row[0].set_title(item["title"], fontsize=8, color=INK)
     for ax, name in zip(axes[0], ("", "Grad-CAM", "saliency"), strict=True):
         ax.set_title(f"{ax.get_title()}{name}", fontsize=8, color=INK)
+    return figure
+
+
+def pairs(items: list[dict], columns: int = 4) -> Figure:
+    """Each image beside itself under its Grad-CAM, `columns` such pairs a row; items as in `explanations`."""
+    lines = max(1, -(-len(items) // columns))
+    figure, axes = _figure(2 * 1.4 * columns, 1.85 * lines, lines, 2 * columns)
+    figure.photographs = True
+    _blank(axes)
+    for (left, right), item in zip(axes.reshape(-1, 2), items, strict=False):
+        left.imshow(item["image"])
+        right.imshow(item["image"])
+        right.imshow(item["gradcam"], cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+        left.set_title(item["title"].strip(), fontsize=7, color=INK, loc="left")
     return figure
 
 

@@ -1,9 +1,25 @@
 """The evaluation of a run: predictions of its best checkpoint on every held-out part, the numbers, the figures."""
 
 import numpy as np
+import pandas as pd
 
-from dermai_utils import clean, evaluate, files, model, pixels, plots, split, train
+from dermai_utils import (
+    calibration,
+    card,
+    clean,
+    evaluate,
+    files,
+    findings,
+    intervals,
+    model,
+    page,
+    pixels,
+    plots,
+    split,
+    train,
+)
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
+from dermai_utils.findings import arrays
 
 HELD_OUT = ("val", "test", "official")
 PART_NAMES = {
@@ -21,74 +37,110 @@ def predict(cfg):
     net, about = train.load_best(cfg, accelerator.device)
     if about["image_size"] != cfg.image_size:
         raise UserError(f"{cfg.show(cfg.run_dir)} was trained at {about['image_size']} px, not {cfg.image_size}")
+    at_once = train.evaluation_batch(cfg.batch_size, accelerator.device)
     with accelerator.autocast():
-        logits = model.predict(
-            net, train.batches_for(cfg, net, accelerator.device), table["row"].to_numpy(), 4 * cfg.batch_size
-        )
+        logits = model.predict(net, train.batches_for(cfg, net, accelerator.device), table["row"].to_numpy(), at_once)
     truth = table["label"].map(CLASSES.index).to_numpy()
     return evaluate.predictions_frame(
         table["image"], truth, model.softmax(logits), part=table["part"], lesion_id=table["lesion_id"], row=table["row"]
     )
 
 
-def arrays(predictions, part: str):
-    """(truth (N,) int, probabilities (N, 7), official weights (N,)) of one part."""
+def counting(predictions, part: str):
+    """The rows of one part that count: in the official test set ISIC_0035068 has zero weight, so it is in no number."""
     rows = predictions[predictions["part"] == part]
-    truth = rows["truth"].map(CLASSES.index).to_numpy()
-    return truth, rows[list(CLASSES)].to_numpy(), evaluate.weights(rows["image"])
+    return rows[evaluate.weights(rows["image"]) > 0]
 
 
-def headline_part(found: dict) -> str:
+def headline_part(found) -> str:
     """The part whose numbers may be quoted: the official test set, else the untouched test part, else validation."""
     return [part for part in HELD_OUT if part in found][-1]
 
 
 def run(cfg) -> None:
-    """Write predictions.csv, metrics.json, the submission for an official test set, and the figures, to cfg.report_dir."""
+    """Predict, and write all that `write` does. Maps of an earlier model go first: they would be shown as this one's."""
     predictions = predict(cfg)
-    found = {}
-    for part in HELD_OUT:
-        if (predictions["part"] == part).any():
-            found[part] = evaluate.metrics(*arrays(predictions, part))
+    for name in ("gradcam.png", "gradcam_mistakes.png", "gradcam.json"):
+        (cfg.report_dir / name).unlink(missing_ok=True)
+    write(cfg, predictions)
+
+
+def write(cfg, predictions) -> None:
+    """To cfg.report_dir: predictions.csv, metrics.json, the official test set's submission, figures, card, report.html."""
+    parts = {part: counting(predictions, part) for part in HELD_OUT if (predictions["part"] == part).any()}
+    found = numbers(cfg, parts)
     clean.write_csv(predictions, cfg.report_dir / "predictions.csv")
-    summary = {
-        "run": cfg.run_name,
-        "data": cfg.source,
-        "split": cfg.split,
-        "headline": headline_part(found),
-        "note": DISCLAIMER,
-    }
-    files.write_json(cfg.report_dir / "metrics.json", summary | {"parts": found})
-    if "official" in found:
+    files.write_json(cfg.report_dir / "metrics.json", found)
+    if "official" in parts:
         rows = predictions[predictions["part"] == "official"]
         evaluate.submission(rows["image"], rows[list(CLASSES)].to_numpy(), cfg.report_dir / "submission.csv")
-    figures(cfg, predictions, found)
-    for part, numbers in found.items():
+    figures(cfg, parts, found)
+    card.write(cfg, found)
+    page.write(cfg, found)
+    for part, scores in found["parts"].items():
         text = ", ".join(
-            f"{name.replace('_', ' ')} {_shown(numbers[name])}" for name in ("balanced_accuracy", "macro_f1", "macro_auc")
+            f"{name.replace('_', ' ')} {_shown(scores[name])}" for name in ("balanced_accuracy", "macro_f1", "macro_auc")
         )
-        print(f"evaluate: {PART_NAMES[part]}, n={numbers['n']:,}: {text}")
+        print(f"evaluate: {PART_NAMES[part]}, n={scores['n']:,}: {text}")
 
 
-def figures(cfg, predictions, found) -> None:
-    """Confusion matrix, ROC curves and the gallery of mistakes for each part, as PNG."""
-    images = pixels.load(cfg.pixels_file)
-    for part, numbers in found.items():
-        truth, probabilities, _ = arrays(predictions, part)
-        rows = predictions[predictions["part"] == part]
-        drawn = {
-            "confusion": plots.confusion(np.array(numbers["confusion"]), title=PART_NAMES[part]),
-            "roc": plots.roc(truth, probabilities, title=PART_NAMES[part]),
-            "mistakes": plots.mistakes(evaluate.mistakes(rows, 12), images),
-        }
-        for name, figure in drawn.items():
-            save_figure(figure, cfg.report_dir / f"{name}_{part}.png")
+def numbers(cfg, parts: dict) -> dict:
+    """All that metrics.json holds, from {part: counting rows}."""
+    headline = headline_part(parts)
+    about = {"run": cfg.run_name, "data": cfg.source, "split": cfg.split, "headline": headline, "note": DISCLAIMER}
+    found = {part: evaluate.metrics(*arrays(rows)) for part, rows in parts.items()}
+    return about | {"parts": found} | findings.collect(parts, headline, split.read(cfg))
+
+
+def compare(cfg, other: str) -> dict:
+    """This run minus run `other` on the images of the headline part, with paired intervals by lesion (intervals.difference).
+
+    UserError where the two were not evaluated on the same images.
+    """
+    one, two = (clean.read_table(folder / "predictions.csv") for folder in (cfg.report_dir, cfg.report_dir.with_name(other)))
+    part = headline_part(set(one["part"]))
+    one, two = counting(one, part).set_index("image"), counting(two, part).set_index("image")
+    if set(one.index) != set(two.index):
+        raise UserError(f"runs {cfg.run_name} and {other} have no {part} part in common: evaluate both on one split")
+    two = two.loc[one.index]
+    return intervals.difference(*arrays(one), arrays(two)[1], one["lesion_id"], n_resamples=findings.RESAMPLES)
+
+
+def figures(cfg, parts, found) -> None:
+    """As PNG: confusion matrix and ROC curves of every part, and all else for the part of the headline."""
+    images, headline = pixels.load(cfg.pixels_file), found["headline"]
+    drawn = {}
+    for part, rows in parts.items():
+        drawn[f"confusion_{part}"] = plots.confusion(np.array(found["parts"][part]["confusion"]), title=PART_NAMES[part])
+        drawn[f"roc_{part}"] = plots.roc(*arrays(rows), title=PART_NAMES[part])
+        if part != headline:
+            drawn[f"mistakes_{part}"] = plots.mistakes(evaluate.mistakes(rows, 12), images)
+    rows, title = parts[headline], PART_NAMES[headline]
+    before, after = (pd.DataFrame(found["calibration"][when]["reliability"]) for when in ("before", "after"))
+    drawn |= {
+        "headline": plots.headline(found["intervals"][headline], title),
+        "calibration": plots.reliability(before, after, title),
+        "operating_points": plots.operating_points(found["operating_points"], title),
+        "risk_coverage": plots.risk_coverage(calibration.risk_coverage(*arrays(rows)), found["risk_coverage"]["points"], title),
+    }
+    if found["subgroups"]["part"]:
+        drawn["subgroups"] = plots.subgroups(found["subgroups"]["groups"], PART_NAMES[found["subgroups"]["part"]])
+    pictures = {"most_confident": "mistakes", "costly": "costly", "likely_mislabelled": "likely_mislabelled"}
+    for kind, name in pictures.items():
+        drawn[f"{name}_{headline}"] = plots.mistakes(mistaken(found, rows, kind), images)
+    for name, figure in drawn.items():
+        save_figure(figure, cfg.report_dir / f"{name}.png")
+
+
+def mistaken(found, rows, kind: str):
+    """The rows of predictions that metrics.json lists as `kind` of mistake, in its order."""
+    return rows.set_index("image", drop=False).loc[[row["image"] for row in found["mistakes"][kind]]]
 
 
 def save_figure(figure, path) -> None:
-    """A figure as PNG, atomically."""
+    """A figure as PNG, atomically; 120 dots an inch, so that small print is legible on a fine screen."""
     with files.atomic(path, "wb") as file:
-        file.write(figure.encoded("png"))
+        file.write(figure.encoded("png", 120))
 
 
 def _shown(value):

@@ -3,7 +3,7 @@ import pandas as pd
 import pytest
 import torch
 
-from dermai_utils import explain, model
+from dermai_utils import explain, files, model
 from dermai_utils.config import CLASSES, UserError
 
 
@@ -65,3 +65,71 @@ def test_what_is_shown_is_what_the_model_saw():
 def test_the_overlays_of_the_fixture_are_made(made):
     assert (made.report_dir / "gradcam.png").stat().st_size > 50_000
     assert len(CLASSES) == 7
+
+
+# The checks.
+
+
+class Corner(torch.nn.Module):
+    """Answers class 1 as far as the upper left quarter is bright, and sees nothing else."""
+
+    def forward(self, x):
+        inside = x[:, :, :16, :16].mean((1, 2, 3))
+        return torch.stack([torch.zeros_like(inside), 10 * inside], 1)
+
+
+def test_the_right_map_is_better_than_a_random_and_a_wrong_one():
+    images = torch.full((3, 3, 32, 32), -1.0)
+    images[:, :, :16, :16] = torch.tensor([1.0, -1.0]).repeat(8)  # detail that a blur takes away
+    images[:, :, :16, :16] += 0.6
+    right = np.zeros((3, 32, 32), np.float32)
+    right[:, :16, :16] = 1
+    ours = explain.curves(Corner(), images, [1, 1, 1], right)
+    noise = explain.curves(Corner(), images, [1, 1, 1], explain.random_maps(3, 32, 0))
+    wrong = explain.curves(Corner(), images, [1, 1, 1], 1 - right)
+    for other in (noise, wrong):
+        assert (ours["deletion"].mean(1) < other["deletion"].mean(1)).all()
+        assert (ours["insertion"].mean(1) > other["insertion"].mean(1)).all()
+    whole, blurred = (Corner()(x).softmax(1)[:, 1].numpy() for x in (images, explain.blur(images)))
+    for name, start, end in (("deletion", whole, blurred), ("insertion", blurred, whole)):
+        assert ours[name].shape == (3, 11)
+        np.testing.assert_allclose(ours[name][:, 0], start, rtol=1e-5)
+        np.testing.assert_allclose(ours[name][:, -1], end, rtol=1e-5)
+
+
+def test_a_randomised_network_is_another_one_and_leaves_the_first_alone():
+    net = model.build("resnet18", "none", 64, seed=1).eval()
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    state = torch.get_rng_state()
+    other = explain.randomised(net, 0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(torch.equal(value, net.state_dict()[name]) for name, value in before.items())
+    weights = [name for name, value in before.items() if value.ndim > 1]
+    assert weights and not any(torch.equal(before[name], other.state_dict()[name]) for name in weights)
+
+
+def test_rank_correlation_is_one_with_itself_and_nan_for_a_constant_map():
+    maps = np.random.default_rng(0).random((3, 9, 9))
+    np.testing.assert_allclose(explain.rank_correlation(maps, np.exp(maps)), 1)
+    np.testing.assert_allclose(explain.rank_correlation(maps, -maps), -1)
+    expected = np.corrcoef(maps[0].ravel().argsort().argsort(), maps[1].ravel().argsort().argsort())[0, 1]
+    assert explain.rank_correlation(maps[:1], maps[1:2])[0] == pytest.approx(expected)
+    assert np.isnan(explain.rank_correlation(maps[:1], np.ones((1, 9, 9)))).all()
+
+
+def test_the_share_of_a_map_inside_a_mask():
+    maps, masks = np.zeros((3, 4, 4)), np.zeros((3, 4, 4), bool)
+    masks[:, :2, :2] = True
+    maps[0, :2, :2], maps[1] = 1, 1
+    inside, area = explain.share_inside(maps, masks)
+    np.testing.assert_allclose(inside, [1, 0.25, np.nan])
+    np.testing.assert_allclose(area, 0.25)
+
+
+def test_the_checks_of_the_fixture_are_kept(made):
+    found = files.read_json(made.report_dir / "gradcam.json")
+    names = {"deletion", "insertion", "deletion_random", "insertion_random", "randomised_correlation"}
+    assert found["images"] and set(found["mean"]) == names
+    mean = np.mean([row["deletion"] for row in found["images"]])
+    assert found["mean"]["deletion"] == pytest.approx(mean)
+    assert (made.report_dir / "gradcam_mistakes.png").stat().st_size > 10_000
