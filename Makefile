@@ -17,7 +17,7 @@ run: .venv/made  ## notebooks 01-06 in order on DATA (sample, isic2018, a folder
 
 test: style .venv/made  ## style, the notebook pairs, unit tests, then every notebook on the fixture
 	$(VENV)/python tools/notebooks.py check
-	$(VENV)/python -m pytest tests
+	$(VENV)/python -m pytest -n 2 tests
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks

@@ -73,6 +73,11 @@ def ensure(cfg, stage: str) -> list[Path]:
     return STAGES[stage].makes(cfg)
 
 
+def _is_main() -> bool:
+    """Whether this is the main one of accelerate's processes, or there are no others."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def _main_first(cfg, name):
     """Of accelerate's processes the main one makes a stage, and the others find it made; they train together."""
     if "RANK" not in os.environ or name == "train":
@@ -91,7 +96,7 @@ def _told(reason):
 @contextlib.contextmanager
 def _alone(cfg):
     """cache_dir and work_dir exist, can be written, are locked, and free of what killed processes left there."""
-    if os.environ.get("RANK", "0") != "0":  # one of accelerate's processes: the main one stands for all
+    if not _is_main():  # the main one stands for all
         yield
         return
     with contextlib.ExitStack() as held:
@@ -132,10 +137,11 @@ def _make(cfg, name):
         return
     if reasons != ["not made yet"]:
         print(f"{name}: making it again, because {', '.join(reasons)}")
-        if name == "train":
+        if name == "train" and _is_main():
             _set_aside(cfg)
     run(cfg)
-    files.mark(marker, made_from, stage.makes(cfg))
+    if _is_main():
+        files.mark(marker, made_from, stage.makes(cfg))
 
 
 def _made_from(cfg, stage):

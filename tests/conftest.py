@@ -1,6 +1,8 @@
 import os
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other where cores are shared
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores already
 for name in [key for key in os.environ if key.startswith("DERMAI_")]:
     del os.environ[name]  # the tests say themselves what they want
 

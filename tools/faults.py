@@ -142,7 +142,8 @@ def test(home, kills, rng):
             return 1
         shutil.rmtree(folder)
         rounds += 1
-    by_stage = ", ".join(f"{stage} {done[stage]}" for stage in STAGES)
+        by_stage = ", ".join(f"{stage} {done[stage]}" for stage in STAGES)
+        print(f"round {rounds}: {done.total()} kills so far ({by_stage})", flush=True)
     print(f"{done.total()} kills ({by_stage}) in {rounds} rounds, {time.monotonic() - began:.0f} s: "
           f"each round ended with the same {len(expected)} files as an undisturbed run")  # fmt: skip
     return 0
