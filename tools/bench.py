@@ -202,7 +202,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - run.batches.im
 
 def growth(paths, folder, sizes):
     """Seconds an image of an epoch at each number of images; a small backbone, so that the rest would show."""
-    each = {}
+    each, folder = {}, folder / "growth"
     for n in sizes:
         run = run_on(paths, folder, n, backbone="timm:test_resnet", image_size=128)
         run.schedule.step = lambda: None
@@ -219,7 +219,7 @@ def growth(paths, folder, sizes):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", default=str(ROOT / "cache" / "isic2018" / "images"))
-    parser.add_argument("--n", type=int, default=1024, help="images for most rows")
+    parser.add_argument("--n", type=int, default=512, help="images for most rows")
     parser.add_argument("--json", default=str(ROOT / "work" / "bench.json"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -231,10 +231,9 @@ def main():
             zipfile.ZipFile(config.FIXTURE / "ISIC2018_Task3_Training_Input.zip").extractall(source)
             for broken in (p for p in source.rglob("*.jpg") if p.stem in ("ISIC_9000903", "ISIC_9000904", "ISIC_9000905")):
                 broken.unlink()
-        many = enlarged(source, folder / "many", 10_000)
-        (folder / "jpeg").mkdir()
-        paths = [path.rename(folder / "jpeg" / path.name) for path in many[: options.n]]
-        rows = list(measure(paths, sorted((folder / "jpeg").iterdir()) + many[options.n :], folder))
+        sources = sorted(source.rglob("*.jpg"))
+        many = (sources * (10_000 // len(sources) + 1))[:10_000]
+        rows = list(measure(enlarged(source, folder / "jpeg", options.n), many, folder))
     table = pd.DataFrame(rows, columns=["row", "figure", "bar", "met", "detail"])
     print(table.to_markdown(index=False) if _has("tabulate") else table.to_string(index=False))
     about = {
@@ -243,7 +242,7 @@ def main():
     }
     files.write_json(
         options.json,
-        about | {"images": len(paths), "source": str(options.images), "rows": json.loads(table.to_json(orient="records"))},
+        about | {"images": options.n, "source": str(options.images), "rows": json.loads(table.to_json(orient="records"))},
     )
     print(options.json)
 
