@@ -51,7 +51,7 @@ STAGES = {
     ),
     "gradcam": Stage(
         "explain", ("run_name", "seed"), lambda c: [c.run_dir / "best.pt", c.report_dir / "predictions.csv"],
-        lambda c: [c.report_dir / "gradcam.png"], after=("evaluate",),
+        lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"], after=("evaluate",),
     ),
 }  # fmt: skip
 
