@@ -49,17 +49,18 @@ def enlarged(folder, target, n):
     return sorted(target.iterdir())
 
 
-def seconds(function, repeats=3):
-    """The median time of `function()`, after one call that warms it up."""
-    function()
-    times = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        function()
-        if ON_GPU:
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+def seconds(*functions, repeats=5):
+    """The median time of each function, called in turns after a call that warms it up: what slows the machine slows all."""
+    times = [[] for _ in functions]
+    for turn in range(repeats + 1):
+        for function, taken in zip(functions, times, strict=True):
+            started = time.perf_counter()
+            function()
+            if ON_GPU:
+                torch.cuda.synchronize()
+            if turn:
+                taken.append(time.perf_counter() - started)
+    return [statistics.median(taken) for taken in times]
 
 
 class Usual(Dataset):
@@ -104,7 +105,7 @@ def input_path(paths, array, device):
         for batch, _ in loader:
             batch.to(device)
 
-    return len(paths) / seconds(ours), len(paths) / seconds(usual)
+    return len(paths) / np.array(seconds(ours, usual))
 
 
 def building(paths, folder):
@@ -121,7 +122,7 @@ def building(paths, folder):
     def ours():
         pixels.build(paths, SIZE, folder / "bench.npy", progress=False)
 
-    return len(paths) / seconds(ours), len(paths) / seconds(plain)
+    return len(paths) / np.array(seconds(ours, plain, repeats=9))
 
 
 def run_on(paths, folder, n=None, **given):
