@@ -27,7 +27,7 @@ def main(arguments=None) -> int:
         if unknown:
             name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
             config.load(env={}, **{name or "?": "given"})
-        cfg = (config.load if stage in ("download", "clean", "split", "train") else config.of_run)(**given)
+        cfg = (config.load if stage in ("download", "clean", "split", "instant", "train") else config.of_run)(**given)
         made = pipeline.ensure(cfg, stage)
     except config.UserError as reason:
         print(f"error: {reason}", file=sys.stderr)

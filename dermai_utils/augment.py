@@ -112,29 +112,32 @@ class Batches:
         self.pool = ThreadPoolExecutor(workers)
         cv2.setNumThreads(1)  # one image is too small to share out; the threads here take one each
 
-    def draw(self, rows, key=None, mine=slice(None)):
+    def draw(self, rows, key=None, mine=slice(None), size=None):
         """What the cores do for a batch: a finished one on a CPU, else what `finish` needs on the device.
 
         key: (seed, epoch, step) of an augmented batch; None: the plain view. mine: the share of the batch that this
         process makes; the draws are those of the whole batch, so that they don't depend on how many share it.
+        size: another side than the usual one, px.
         """
+        size = size or self.size
         random = None if key is None else np.random.default_rng(key)
-        maps = geometry(len(rows), self.images.shape[1:3], self.size, random)[mine]
+        maps = geometry(len(rows), self.images.shape[1:3], size, random)[mine]
         colours, rows = colour(len(rows), random)[mine], rows[mine]
         if isinstance(self.images, torch.Tensor):
-            return torch.as_tensor(rows), torch.from_numpy(maps), torch.from_numpy(colours)
-        pixels = warp(self.images, rows, maps, self.size, self.pool)
+            return size, torch.as_tensor(rows), torch.from_numpy(maps), torch.from_numpy(colours)
+        pixels = warp(self.images, rows, maps, size, self.pool)
         if self.device.type == "cpu":
             return paint(pixels, colours, self.mean, self.std, self.pool)
-        return torch.from_numpy(pixels), None, torch.from_numpy(colours)
+        return size, torch.from_numpy(pixels), None, torch.from_numpy(colours)
 
     def finish(self, drawn) -> torch.Tensor:
         """The rest, on the device: (B, 3, size, size) float32, normalised."""
         if isinstance(drawn, torch.Tensor):
             return drawn
-        pixels, maps, colours = (part if part is None else self._move(part) for part in drawn)
+        size, *parts = drawn
+        pixels, maps, colours = (part if part is None else self._move(part) for part in parts)
         if maps is not None:
-            pixels = warp_on_device(self.images[pixels], maps, self.size)
+            pixels = warp_on_device(self.images[pixels], maps, size)
         return paint_on_device(pixels, colours, self.mean, self.std)
 
     def _move(self, part):
@@ -142,8 +145,8 @@ class Batches:
             return part.pin_memory().to(self.device, non_blocking=True)
         return part.to(self.device)
 
-    def __call__(self, rows, key=None, mine=slice(None)) -> torch.Tensor:
-        return self.finish(self.draw(rows, key, mine))
+    def __call__(self, rows, key=None, mine=slice(None), size=None) -> torch.Tensor:
+        return self.finish(self.draw(rows, key, mine, size))
 
     def stream(self, jobs):
         """A batch for each (rows, key, ...) of `jobs`, the next one drawn while the device works on this one."""

@@ -62,12 +62,21 @@ class Config:
     image_size: int = 224  # px, the side of the square the model sees
     backbone: str = "resnet18"  # a torchvision classifier, or timm:NAME
     weights: str = "imagenet"  # imagenet | none | a .safetensors or .pth file
-    imbalance: str = "class_weights"  # none | class_weights (inverse frequency) | sampler (classes drawn evenly)
+    imbalance: str = (
+        "logit_adjustment"  # none | class_weights (inverse frequency) | sqrt_weights | effective_number | sampler | focal
+    )
+    deferred: bool = True  # the balancing is phased in: none of it for the first 35 % of the steps, all from 65 % on
+    label_smoothing: float = 0.05  # share of the truth that is spread over all classes
+    ema: float = 0.99  # decay a step of the moving average of the weights that is evaluated and kept; 0: none
+    freeze: str = "none"  # none | backbone (only the new head learns)
+    head_rate: float = 3.0  # the new head's learning rate over the backbone's
+    schedule: str = "one_cycle"  # one_cycle | cosine | constant
+    first_size: int = 0  # px; the side of the first epochs' squares, rising to image_size; 0: image_size throughout
     augment: bool = True  # random flips, rotation, scale, aspect, shift, brightness, contrast, colour
     optimizer: str = "adamw"  # adam | adamw
     epochs: int = 10  # passes over the training part
     batch_size: int = 64  # images, over all devices together
-    learning_rate: float = 5e-4  # peak of the one-cycle schedule
+    learning_rate: float = 5e-4  # the backbone's, at the peak of the schedule
     weight_decay: float = 0.01  # per unit of learning rate; adamw only
     device: str = "auto"  # auto | cpu | cuda | mps
     precision: str = "auto"  # auto | fp32 | fp16 | bf16
@@ -130,6 +139,10 @@ class Config:
         return self.work / "leakage.json"
 
     @property
+    def instant_file(self) -> Path:
+        return self.work / "instant.json"
+
+    @property
     def run_dir(self) -> Path:
         return self.work / "runs" / self.run_name
 
@@ -153,7 +166,9 @@ _FIELDS = [field.name for field in dataclasses.fields(Config)]
 _CHOICES = {
     "preset": ("", *PRESETS),
     "split": ("lesion", "random"),
-    "imbalance": ("none", "class_weights", "sampler"),
+    "imbalance": ("none", "class_weights", "sqrt_weights", "effective_number", "sampler", "focal", "logit_adjustment"),
+    "freeze": ("none", "backbone"),
+    "schedule": ("one_cycle", "cosine", "constant"),
     "optimizer": ("adam", "adamw"),
     "device": ("auto", "cpu", "cuda", "mps"),
     "precision": ("auto", "fp32", "fp16", "bf16"),
@@ -170,6 +185,10 @@ _RANGES = {
     "batch_size": (2, 4096),
     "learning_rate": (1e-7, 10.0),
     "weight_decay": (0.0, 1.0),
+    "label_smoothing": (0.0, 0.5),
+    "ema": (0.0, 0.99999),
+    "head_rate": (0.01, 1000.0),
+    "first_size": (0, 1024),
     "workers": (0, 256),
     "checkpoint_minutes": (0.0, 1e6),
 }

@@ -26,8 +26,9 @@ class Stage:
 
 
 _TRAINING = (
-    "image_size", "backbone", "weights", "imbalance", "augment", "optimizer", "epochs", "batch_size", "learning_rate",
-    "weight_decay", "precision", "seed", "folds", "fold", "run_name",
+    "image_size", "backbone", "weights", "imbalance", "deferred", "label_smoothing", "ema", "freeze", "head_rate", "schedule",
+    "first_size", "augment", "optimizer", "epochs", "batch_size", "learning_rate", "weight_decay", "precision",
+    "seed", "folds", "fold", "run_name",
 )  # fmt: skip
 
 STAGES = {
@@ -40,6 +41,10 @@ STAGES = {
         "split", ("split", "split_seed", "val_fraction", "test_fraction", "folds", "near_duplicates"),
         lambda c: [c.table_file, *filter(None, [c.near_duplicates_file])],
         lambda c: [c.split_file, c.audit_file], after=("clean",),
+    ),
+    "instant": Stage(
+        "instant", ("image_size", "backbone", "weights"), lambda c: [c.table_file, c.split_file], lambda c: [c.instant_file],
+        after=("split",),
     ),
     "train": Stage(
         "train", _TRAINING, lambda c: [c.table_file, c.split_file],

@@ -9,7 +9,6 @@ import os
 import signal
 import time
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
 from tqdm.auto import tqdm
 
-from dermai_utils import clean, evaluate, files, model, pixels, split
+from dermai_utils import clean, evaluate, files, model, pixels, recipe, split
 from dermai_utils.augment import Batches
 from dermai_utils.config import CLASSES, UserError
 
@@ -109,22 +108,6 @@ def batches_for(cfg, net, device, say=print) -> Batches:
     return Batches(images, cfg.image_size, net.mean, net.std, device, cfg.workers or os.cpu_count())
 
 
-def class_weights(labels) -> np.ndarray:
-    """(7,) float32, inverse class frequency, 1 on average over the images; 0 for a class that isn't there."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
-    present = counts > 0
-    return np.where(present, len(labels) / (present.sum() * np.maximum(counts, 1)), 0).astype(np.float32)
-
-
-def order(labels, imbalance: str, seed: int, epoch: int) -> np.ndarray:
-    """(N,) positions to train on in this epoch: a permutation, or for `sampler` draws with every class equally likely."""
-    random = np.random.default_rng((seed, epoch))
-    if imbalance != "sampler":
-        return random.permutation(len(labels))
-    chance = class_weights(labels)[labels]
-    return random.choice(len(labels), len(labels), p=chance / chance.sum())
-
-
 # A run.
 
 
@@ -165,12 +148,10 @@ class Run:
         net = net.to(device, memory_format=torch.channels_last)  # what convolutions are fast at
         self.batch = min(cfg.batch_size, len(self.rows)) // accelerator.num_processes * accelerator.num_processes
         self.steps = len(self.rows) // self.batch  # the rest of an epoch's shuffle waits for another epoch
+        self.average = recipe.averaged(net, cfg.ema)
         self.net, self.optimizer = accelerator.prepare(net, self._optimizer(net))
-        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
-            self.optimizer.optimizer, cfg.learning_rate, total_steps=cfg.epochs * self.steps + 1, pct_start=0.25
-        )
-        weight = class_weights(self.labels) if cfg.imbalance == "class_weights" else None
-        self.weight = None if weight is None else torch.from_numpy(weight).to(device)
+        self.schedule = recipe.schedule(self.optimizer.optimizer, cfg.schedule, cfg.epochs * self.steps)
+        self.loss = recipe.Loss(cfg, self.labels, device)
         self.epoch, self.step, self.history, self.total = 0, 0, [], torch.zeros((), device=device)
         self.seconds, self.bar = 0.0, None
         accelerator.print(f"train: {len(self.rows):,} images, {len(self.val):,} for validation, {self.steps:,} steps an epoch")
@@ -178,22 +159,24 @@ class Run:
     def _optimizer(self, net):
         kind = torch.optim.AdamW if self.cfg.optimizer == "adamw" else torch.optim.Adam
         decay = {"weight_decay": self.cfg.weight_decay} if self.cfg.optimizer == "adamw" else {}
-        return kind(net.parameters(), lr=self.cfg.learning_rate, fused=self.accelerator.device.type in ("cuda", "cpu"), **decay)
+        fused = self.accelerator.device.type in ("cuda", "cpu")
+        return kind(recipe.parameter_groups(net, self.cfg), fused=fused, **decay)
 
     def train_epoch(self, stop) -> None:
         """The steps of this epoch that are still to do. No step waits for the device: the loss adds up over there."""
         self.net.train()
         self._bar()
-        positions = order(self.labels, self.cfg.imbalance, self.cfg.seed, self.epoch)[: self.steps * self.batch]
-        positions = positions.reshape(self.steps, self.batch)
+        balance = self._phase(0) if self.cfg.imbalance == "sampler" else 0.0
+        positions = recipe.order(self.labels, self.cfg.seed, self.epoch, balance)[: self.steps * self.batch]
+        positions, size = positions.reshape(self.steps, self.batch), recipe.size(self.cfg, self.epoch)
         rank, share = self.accelerator.process_index, self.batch // self.accelerator.num_processes
         mine = slice(rank * share, (rank + 1) * share)
         targets = torch.from_numpy(self.labels[positions]).to(self.accelerator.device)
         todo = range(self.step, self.steps)
-        jobs = ((self.rows[positions[k]], self._key(k), mine) for k in todo)
+        jobs = ((self.rows[positions[k]], self._key(k), mine, size) for k in todo)
         started = saved = shown = time.monotonic()
         for k, images in zip(todo, self.batches.stream(jobs), strict=True):
-            self._train_step(images, targets[k], mine)
+            self._train_step(images, targets[k], mine, self._phase(k))
             self.step = k + 1
             now = time.monotonic()
             if now - shown > 1:  # reading the loss waits for the device: once a second, not once a step
@@ -215,21 +198,30 @@ class Run:
     def _key(self, step):
         return (self.cfg.seed, self.epoch, step) if self.cfg.augment else None
 
-    def _train_step(self, images, targets, mine=slice(None)):
+    def _phase(self, step):
+        return recipe.phase(self.cfg, (self.epoch + step / self.steps) / self.cfg.epochs)
+
+    def _train_step(self, images, targets, mine=slice(None), phase=1.0):
         """One step on this process's share of a batch. The loss is the whole batch's weighted mean, however many share it."""
         with self.accelerator.autocast():
-            loss = F.cross_entropy(self.net(images), targets[mine], self.weight, reduction="sum")
-        whole = len(targets) if self.weight is None else self.weight[targets].sum()
-        loss = loss * (self.accelerator.num_processes / whole)  # accelerate averages the gradients over the processes
+            losses = self.loss(self.net(images), targets[mine], phase)
+        weight = self.loss.weight(targets, phase)
+        loss = (losses * weight[mine]).sum() / weight.sum() * self.accelerator.num_processes  # accelerate averages over them
         self.accelerator.backward(loss)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad()
+        if self.average:
+            self.average.update_parameters(self.accelerator.unwrap_model(self.net))
         self.total += loss.detach()
+
+    def _kept_net(self):
+        """The weights that count: their moving average where there is one."""
+        return self.average.module if self.average else self.accelerator.unwrap_model(self.net)
 
     def validate(self) -> None:
         """Close the epoch: validation metrics, a row of history, best.pt if it is the best, last.pt."""
-        net = self.accelerator.unwrap_model(self.net)
+        net = self._kept_net()
         loss = self.accelerator.reduce(self.total, "mean").item() / self.steps
         row = {"epoch": self.epoch + 1, "loss": loss, **self._validation_scores(net)}
         row |= {"seconds": self.seconds, "images_per_second": self.steps * self.batch / max(self.seconds, 1e-9)}
@@ -295,6 +287,7 @@ class Run:
             return
         state = {
             "model": self.accelerator.unwrap_model(self.net).state_dict(),
+            "average": self.average.state_dict() if self.average else {},
             "optimizer": self.optimizer.state_dict(),
             "schedule": self.schedule.state_dict(),
             "scaler": self.accelerator.scaler.state_dict() if self.accelerator.scaler else {},
@@ -339,6 +332,8 @@ class Run:
             raise UserError(f"{folder} holds an unfinished run with other settings ({'; '.join(changed)}): "
                             f"give them again to go on, another run_name to start afresh, or delete {folder}")  # fmt: skip
         self.accelerator.unwrap_model(self.net).load_state_dict(state["model"])
+        if self.average:
+            self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.load_state_dict(state["schedule"])
         if self.accelerator.scaler:
