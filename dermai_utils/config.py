@@ -81,6 +81,8 @@ class Config:
     device: str = "auto"  # auto | cpu | cuda | mps
     precision: str = "auto"  # auto | fp32 | fp16 | bf16
     workers: int = 0  # threads for decoding and augmenting; 0: one a core
+    views: int = 1  # 1 | 2 | 4 | 8 flips and quarter turns of each image, whose logits are averaged in the evaluation
+    ensemble: str = ""  # names of trained runs, "a,b,c": run_name is then their mean, and nothing is trained
     checkpoint_minutes: float = 10.0  # minutes between checkpoints inside an epoch
 
     def __post_init__(self):
@@ -147,6 +149,11 @@ class Config:
         return self.work / "runs" / self.run_name
 
     @property
+    def member_dirs(self) -> list[Path]:  # of the runs whose predictions are averaged; without `ensemble` the run itself
+        names = [name.strip() for name in self.ensemble.split(",") if name.strip()] or [self.run_name]
+        return [self.work / "runs" / name for name in names]
+
+    @property
     def pending_dir(self) -> Path:  # a run's files, on the machine's own disk, until they are in run_dir (on Drive, say)
         return self.cache / "pending" / f"{self.run_name}-{hashlib.sha256(str(self.run_dir).encode()).hexdigest()[:8]}"
 
@@ -168,6 +175,7 @@ _CHOICES = {
     "split": ("lesion", "random"),
     "imbalance": ("none", "class_weights", "sqrt_weights", "effective_number", "sampler", "focal", "logit_adjustment"),
     "freeze": ("none", "backbone"),
+    "views": (1, 2, 4, 8),
     "schedule": ("one_cycle", "cosine", "constant"),
     "optimizer": ("adam", "adamw"),
     "device": ("auto", "cpu", "cuda", "mps"),
@@ -208,9 +216,9 @@ def _checked(field, value):
         expected = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
         raise UserError(f"{name}={value!r}: expected {expected}") from None
     if name in _CHOICES and value not in _CHOICES[name]:
-        near = difflib.get_close_matches(value, _CHOICES[name], 1)
+        near = difflib.get_close_matches(str(value), [str(choice) for choice in _CHOICES[name]], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{name}={value!r}: expected one of {', '.join(c or '(empty)' for c in _CHOICES[name])}{hint}")
+        raise UserError(f"{name}={value!r}: expected one of {', '.join(str(c) or '(empty)' for c in _CHOICES[name])}{hint}")
     if name in _RANGES and not _RANGES[name][0] <= value <= _RANGES[name][1]:
         raise UserError(f"{name}={value}: expected {_RANGES[name][0]} to {_RANGES[name][1]}")
     if name == "run_name" and (not value or set(value) & set('/\\:*?"<>|') or value.startswith(".")):
@@ -232,7 +240,7 @@ def of_run(env=os.environ, **given) -> Config:
     So evaluating a run needs its name alone, and never trains it again by mistake.
     """
     values = _given(env, given)
-    kept = Config(**_with_preset(values)).run_dir / "config.json"
+    kept = Config(**_with_preset(values)).member_dirs[0] / "config.json"
     if kept.exists():
         values = {k: v for k, v in _settings_in(kept).items() if k in _FIELDS} | values
     return Config(**_with_preset(values))

@@ -132,17 +132,19 @@ def head(model: nn.Module) -> nn.Module:
 
 
 @torch.inference_mode()
-def predict(model: nn.Module, batches, rows, batch_size: int, with_features: bool = False):
-    """(N, 7) float32 logits for rows of the pixel array, in order; with `with_features` the head's (N, D) inputs too."""
+def predict(model: nn.Module, batches, rows, batch_size: int, with_features: bool = False, views: int = 1):
+    """(N, 7) float32 logits for rows of the pixel array, in order, averaged over `views` of each (see `turned`).
+
+    With `with_features` the head's (N, D) inputs too, of the plain view.
+    """
     model.eval()
     logits, features = [], []
     hook = head(model).register_forward_pre_hook(lambda module, args: features.append(args[0]))
     try:
         jobs = [(rows[k : k + batch_size], None) for k in range(0, len(rows), batch_size)]
-        for images in batches.stream(jobs):
-            logits.append(model(images).float())
-            if not with_features:
-                features.clear()
+        for number, images in enumerate(batches.stream(jobs), 1):
+            logits.append(sum(model(turned(images, view)).float() for view in range(views)) / views)
+            del features[number if with_features else 0 :]
     finally:
         hook.remove()
     logits = torch.cat(logits).cpu().numpy() if logits else np.zeros((0, len(CLASSES)), np.float32)
@@ -150,6 +152,13 @@ def predict(model: nn.Module, batches, rows, batch_size: int, with_features: boo
         return logits
     pooled = [f.float().flatten(2).mean(2) if f.ndim == 4 else f.float() for f in features]
     return logits, torch.cat(pooled).cpu().numpy()
+
+
+def turned(images: torch.Tensor, view: int) -> torch.Tensor:
+    """One of the eight flips and quarter turns of square images (B, 3, S, S); 0 is the images as they are."""
+    order = (0, 2, 4, 6, 1, 3, 5, 7)[view]  # the first two: upright and upside down; the first four: both mirrored too
+    images = images.flip(3) if order >= 4 else images
+    return images.rot90(order % 4, (2, 3)) if order % 4 else images
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

@@ -51,11 +51,12 @@ STAGES = {
         lambda c: [c.run_dir / "best.pt", c.run_dir / "history.csv"], after=("split",),
     ),
     "evaluate": Stage(
-        "report", ("run_name",), lambda c: [c.table_file, c.split_file, c.run_dir / "best.pt"],
+        "report", ("run_name", "views", "ensemble"),
+        lambda c: [c.table_file, c.split_file, *(folder / "best.pt" for folder in c.member_dirs)],
         lambda c: [c.report_dir / "metrics.json", c.report_dir / "predictions.csv"], after=("train",),
     ),
     "gradcam": Stage(
-        "explain", ("run_name", "seed"), lambda c: [c.run_dir / "best.pt", c.report_dir / "predictions.csv"],
+        "explain", ("run_name", "seed"), lambda c: [c.member_dirs[0] / "best.pt", c.report_dir / "predictions.csv"],
         lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"], after=("evaluate",),
     ),
 }  # fmt: skip
@@ -129,6 +130,9 @@ def _order(stage):
 
 
 def _make(cfg, name):
+    if name == "train" and cfg.ensemble:
+        importlib.import_module("dermai_utils.train").check_members(cfg)
+        return
     stage = STAGES[name]
     run = importlib.import_module(f"dermai_utils.{stage.module}").run
     if stage.always:
@@ -151,7 +155,9 @@ def _make(cfg, name):
 
 def _made_from(cfg, stage):
     settings = dataclasses.asdict(cfg)
-    return {field: settings[field] for field in stage.fields} | {p.name: _checksum(p) for p in stage.reads(cfg)}
+    return {field: settings[field] for field in stage.fields} | {
+        cfg.show(p) if cfg.ensemble else p.name: _checksum(p) for p in stage.reads(cfg)
+    }
 
 
 def _checksum(path):

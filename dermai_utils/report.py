@@ -34,15 +34,21 @@ def predict(cfg):
     table = split.read(cfg)
     table = table[table["part"].isin(HELD_OUT)].reset_index(drop=True)
     accelerator = train.start(cfg)
-    net, about = train.load_best(cfg, accelerator.device)
-    if about["image_size"] != cfg.image_size:
-        raise UserError(f"{cfg.show(cfg.run_dir)} was trained at {about['image_size']} px, not {cfg.image_size}")
-    at_once = train.evaluation_batch(cfg.batch_size, accelerator.device)
-    with accelerator.autocast():
-        logits = model.predict(net, train.batches_for(cfg, net, accelerator.device), table["row"].to_numpy(), at_once)
+    at_once, probabilities = train.evaluation_batch(cfg.batch_size, accelerator.device), []
+    for folder in cfg.member_dirs:
+        net, _ = train.load_best(cfg, accelerator.device, folder)
+        batches = train.batches_for(cfg, net, accelerator.device)
+        with accelerator.autocast():
+            logits = model.predict(net, batches, table["row"].to_numpy(), at_once, views=cfg.views)
+        probabilities.append(model.softmax(logits))
     truth = table["label"].map(CLASSES.index).to_numpy()
     return evaluate.predictions_frame(
-        table["image"], truth, model.softmax(logits), part=table["part"], lesion_id=table["lesion_id"], row=table["row"]
+        table["image"],
+        truth,
+        np.mean(probabilities, axis=0),
+        part=table["part"],
+        lesion_id=table["lesion_id"],
+        row=table["row"],
     )
 
 

@@ -21,7 +21,9 @@ from dermai_utils.augment import Batches
 from dermai_utils.config import CLASSES, UserError
 
 RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and activations
-FREE_TO_CHANGE = ("cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset", "device")
+FREE_TO_CHANGE = (
+    "cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset", "device", "views", "ensemble",
+)  # fmt: skip
 
 
 class Interrupted(KeyboardInterrupt):
@@ -365,17 +367,37 @@ def load(path, device="cpu") -> dict:
     return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
 
 
-def load_best(cfg, device="cpu"):
-    """The best checkpoint's model, on `device`, in evaluation mode, and what it says about itself."""
-    path = cfg.run_dir / "best.pt"
+def load_best(cfg, device="cpu", folder=None):
+    """The best checkpoint's model, on `device`, in evaluation mode, and what it says about itself.
+
+    folder: of the run; by default `cfg`'s own, or that of the first member of an ensemble.
+    """
+    path = (folder or cfg.member_dirs[0]) / "best.pt"
     try:
         state = load(path, device)
+    except FileNotFoundError:
+        raise UserError(f"{cfg.show(path)}: there is no such run; train it first, or name another") from None
     except ValueError as reason:
         raise UserError(f"{path}: {reason}; delete it and train again") from None
     about = state["about"]
+    if about["image_size"] != cfg.image_size:
+        raise UserError(f"{cfg.show(path.parent)} was trained at {about['image_size']} px, not {cfg.image_size}")
     net = model.build(about["backbone"], "none", about["image_size"])
     net.load_state_dict(state["model"])
     return net.to(device, memory_format=torch.channels_last).eval(), about
+
+
+def check_members(cfg) -> None:
+    """Runs may be averaged where all of them were held out from the same images: a UserError names the one that wasn't."""
+    settings = [files.read_json(folder / "config.json") or {} for folder in cfg.member_dirs]
+    for folder, one in zip(cfg.member_dirs, settings, strict=True):
+        if not (folder / "best.pt").exists():
+            raise UserError(f"ensemble: {cfg.show(folder)} holds no trained run; train it first, or leave it out")
+        for name in ("split file", "folds", "fold", "image_size"):
+            if one.get(name) != settings[0].get(name):
+                raise UserError(f"ensemble: {cfg.show(folder)} and {cfg.show(cfg.member_dirs[0])} differ in {name}: their "
+                                "predictions can't be averaged honestly")  # fmt: skip
+    files.write_json(cfg.run_dir / "config.json", settings[0] | {"run_name": cfg.run_name, "ensemble": cfg.ensemble})
 
 
 class _Flag:

@@ -94,3 +94,25 @@ def test_an_unknown_backbone_is_answered_with_names():
         model.build("resnet19")
     with pytest.raises(UserError, match="tf_efficientnet_lite0"):
         model.build("timm:tf_efficientnet_light0")
+
+
+@pytest.mark.parametrize("views", [1, 2, 4, 8])
+def test_views_are_different_turns_of_the_square_and_their_logits_are_averaged(views):
+    square = torch.arange(9.0).reshape(1, 1, 3, 3)
+    seen = {tuple(model.turned(square, view).flatten().tolist()) for view in range(views)}
+    assert len(seen) == views and all(sorted(one) == list(range(9)) for one in seen)
+    everything = {tuple(np.rot90(m, k).flatten()) for m in (square[0, 0].numpy(), square[0, 0].numpy().T) for k in range(4)}
+    assert seen <= everything
+
+    class Batches:
+        def stream(self, jobs):
+            return (torch.tensor(images[rows]) for rows, _ in jobs)
+
+    images = np.random.default_rng(0).normal(size=(5, 3, 4, 4)).astype(np.float32)
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(48, 7))
+    net.head_names = ["1"]
+    logits, features = model.predict(net, Batches(), np.arange(5), 2, with_features=True, views=views)
+    expected = np.mean([net(model.turned(torch.tensor(images), view)).detach().numpy() for view in range(views)], axis=0)
+    np.testing.assert_allclose(logits, expected, atol=1e-6)
+    np.testing.assert_array_equal(features, images.reshape(5, 48))
