@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from dermai_utils.config import CLASSES, UserError
 
@@ -139,7 +140,7 @@ def predict(model: nn.Module, batches, rows, batch_size: int, with_features: boo
     hook = head(model).register_forward_pre_hook(lambda module, args: features.append(args[0]))
     try:
         jobs = [(rows[k : k + batch_size], None) for k in range(0, len(rows), batch_size)]
-        for images in batches.stream(jobs):
+        for images in tqdm(batches.stream(jobs), "predict", len(jobs), unit="batch", delay=2, leave=False):
             logits.append(model(images).float())
             if not with_features:
                 features.clear()

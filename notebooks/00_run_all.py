@@ -25,7 +25,7 @@
 #
 # **Research and education only. Not a medical device: never use it to decide about a person's skin.**
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
 import shutil
@@ -73,10 +73,8 @@ print(environment.version_line())
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np
-from IPython.display import display_jpeg
-from PIL import Image
 
-from dermai_utils import clean, colab, config, files, machine, pipeline, plots, report
+from dermai_utils import clean, colab, config, explain, files, machine, pipeline, plots, report
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 preset = ""  # @param ["", "sample", "quick", "strong"]
@@ -110,6 +108,7 @@ made = pipeline.ensure(cfg, "gradcam")
 found = files.read_json(cfg.report_dir / "metrics.json")
 part = found["headline"]
 score = found["intervals"][part]["balanced_accuracy"]
+print("Made-up pictures: this number means nothing." if cfg.data == "sample" else "On images of real lesions:")
 print(f"{report.PART_NAMES[part]}, n={found['parts'][part]['n']:,}:")
 print(f"balanced accuracy {score['value']:.3f}, 95 % interval {score['low']:.3f} to {score['high']:.3f}")
 plots.headline(found["intervals"][part], report.PART_NAMES[part])
@@ -121,12 +120,12 @@ plots.headline(found["intervals"][part], report.PART_NAMES[part])
 plots.confusion(np.array(found["parts"][part]["confusion"]), title=report.PART_NAMES[part])
 
 # %% [markdown]
-# **Where it looks.** A map on a ruler, a hair or the rim of the lens is a warning; a map on the lesion is not a proof.
+# **Where it looks.** Images that were called right, wrong and with doubt, each beside its Grad-CAM. A map on a ruler, a hair or the rim of the
+# lens is a warning; a map on the lesion is not a proof.
 
 # %% tags=["nbval-ignore-output"]
-maps = Image.open(cfg.report_dir / "gradcam.png").convert("RGB")
-maps.thumbnail((640, 10_000))  # px
-display_jpeg(maps)
+chosen = explain.choose(report.counting(clean.read_table(cfg.report_dir / "predictions.csv"), part))
+plots.pairs(explain.maps_for(cfg, chosen))
 
 # %% [markdown]
 # **Where everything lies.** `report.html` is the whole report on one page, to open in a browser. Tick `download_report` to get the report's

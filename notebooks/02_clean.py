@@ -22,7 +22,7 @@
 # One table with one row for each usable image, and a list of everything that was left out, with the reason. The pass that finds
 # the broken files also decodes every image, once, into one array on disk that all later notebooks read.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
 import shutil

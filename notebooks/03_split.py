@@ -23,7 +23,7 @@
 # lesion, not how well it would do on a new patient. Here whole lesions are dealt to the parts, class by class, so that none is on
 # two sides; the random split, which most published notebooks use, is made beside it to show what it leaks.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
 import shutil

@@ -24,7 +24,7 @@
 # best checkpoint by balanced accuracy is kept. Stop it, or lose the machine, and running the cell again goes on from the last
 # checkpoint.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
 import shutil

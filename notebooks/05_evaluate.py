@@ -23,7 +23,7 @@
 # the seven classes, of the share of each that was recognised. Quote it from the official test set where you have it, else from the
 # untouched test part, never from validation.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
 import shutil

@@ -23,7 +23,7 @@
 # but tied to what the last layers use. Saliency is the gradient at each pixel: fine, and noisy. A map on the skin around the lesion,
 # on a ruler, a hair or the rim of the lens is a warning. A map on the lesion is not a proof.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
 import shutil

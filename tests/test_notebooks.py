@@ -10,6 +10,11 @@ import pytest
 
 from dermai_utils.config import ROOT
 
+sys.path.insert(0, str(ROOT / "tools"))
+import publish  # noqa: E402
+
+import notebooks  # noqa: E402
+
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -76,34 +81,37 @@ def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
         shutil.rmtree(folder)
 
 
-def tool(folder, *arguments):
-    command = [sys.executable, str(folder / "tools" / "notebooks.py"), *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
-
-
 @pytest.fixture
-def copy(tmp_path):
-    """The repository's notebooks, to be changed."""
-    for name in ("tools", "notebooks", "dermai_utils"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "nbval_can_fail"))
+def tool(tmp_path, monkeypatch, capsys):
+    """tools/notebooks.py on a copy of the notebooks: (exit status, output, errors) of a command."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__", "nbval_can_fail"))
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
-    return tmp_path
+    for module in (notebooks, publish):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", sorted((tmp_path / "notebooks").glob("*.py")))
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["notebooks.py", *arguments])
+        return notebooks.main() or 0, *capsys.readouterr()
+
+    command.folder = tmp_path / "notebooks"
+    return command
 
 
-def test_the_pairs_are_equal_and_an_edit_of_either_half_is_noticed(copy):
-    assert tool(copy, "check").returncode == 0
-    py = copy / "notebooks" / "03_split.py"
+def test_the_pairs_are_equal_and_an_edit_of_either_half_is_noticed(tool):
+    assert tool("check") == (0, "", "")
+    py = tool.folder / "03_split.py"
     old = py.read_text()
     py.write_text(old.replace("split.counts(table)", "split.counts(table) + 0"))
-    done = tool(copy, "check")
-    assert done.returncode == 1 and "03_split.py" in done.stdout
+    status, out, _ = tool("check")
+    assert status == 1 and "03_split.py" in out
     py.write_text(old)
-    ipynb = copy / "notebooks" / "03_split.ipynb"
+    ipynb = tool.folder / "03_split.ipynb"
     ipynb.write_text(ipynb.read_text().replace("split.counts(table)", "split.counts(table) + 0"))
-    assert tool(copy, "check").returncode == 1
+    assert tool("check")[0] == 1
     ipynb.unlink()
-    assert tool(copy, "check").returncode == 1
+    assert tool("check")[0] == 1
 
 
 def top(path):
@@ -112,31 +120,28 @@ def top(path):
     return cells[0].source, next(cell.source for cell in cells if cell.cell_type == "code")
 
 
-def test_publish_writes_one_address_into_every_setup_cell_and_badge(copy):
-    assert tool(copy, "publish", "somebody/derm-ai", "v1.2").returncode == 0
-    address = 'REPOSITORY, TAG = "https://github.com/somebody/derm-ai", "v1.2"'
-    for path in (copy / "notebooks").glob("0*"):
+def test_publish_writes_one_address_into_every_setup_cell_and_badge(tool):
+    assert tool("publish", "somebody/derm-ai", "v1.2")[0] == 0
+    address, unset = 'REPOSITORY, TAG = "https://github.com/somebody/derm-ai", "v1.2"', 'REPOSITORY, TAG = "", "main"'
+    for path in tool.folder.glob("0*"):
         badge, setup = top(path)
         assert f"(https://colab.research.google.com/github/somebody/derm-ai/blob/v1.2/notebooks/{path.stem}.ipynb)" in badge
-        assert address in setup and setup.replace(address, "") == top(NOTEBOOKS[0])[1].replace(UNSET, "")
+        assert address in setup and setup.replace(address, unset) == top(NOTEBOOKS[0])[1]
     for path in NOTEBOOKS:  # nothing was executed
-        assert [c["outputs"] for c in code_cells(copy / "notebooks" / path.name)] == [c["outputs"] for c in code_cells(path)]
-    assert "github/somebody/derm-ai/blob/v1.2/notebooks/00_run_all.ipynb" in (copy / "README.md").read_text()
-    assert tool(copy, "check").stdout == ""
-    pyproject = copy / "pyproject.toml"
+        assert [c["outputs"] for c in code_cells(tool.folder / path.name)] == [c["outputs"] for c in code_cells(path)]
+    assert "github/somebody/derm-ai/blob/v1.2/notebooks/00_run_all.ipynb" in (tool.folder / "../README.md").read_text()
+    assert tool("check") == (0, "", "")
+    pyproject = tool.folder / "../pyproject.toml"
     pyproject.write_text(pyproject.read_text().replace("v1.2", "v2"))  # now badges and cells say another tag
-    done = tool(copy, "check")
-    assert done.returncode == 1 and done.stdout.count("\n") == len(NOTEBOOKS) + 1
+    status, out, _ = tool("check")
+    assert status == 1 and out.count("\n") == len(NOTEBOOKS) + 1
 
 
-UNSET = 'REPOSITORY, TAG = "", "main"'
-
-
-@pytest.mark.parametrize("given", [("owner/name", ""), ('owner"/name', "v1"), ("owner/name", "a/b")])
-def test_publish_refuses_what_cannot_be_an_address_in_one_line(given, copy):
-    done = tool(copy, "publish", *given)
-    assert done.returncode == 2 and done.stderr.startswith("error: publish") and done.stderr.count("\n") == 1
-    assert (copy / "README.md").read_text() == (ROOT / "README.md").read_text()
+@pytest.mark.parametrize("given", [("", "v1"), ("owner/name", ""), ('owner"/name', "v1"), ("owner/name", "a/b")])
+def test_publish_refuses_what_cannot_be_an_address_in_one_line(given, tool):
+    status, _, errors = tool("publish", *given)
+    assert status == 2 and errors.startswith("error: publish") and errors.count("\n") == 1
+    assert tool("check")[0] == 0
 
 
 def test_the_percent_files_compile():

@@ -39,6 +39,7 @@ def stamp(notebook, name: str, setup: str):
     if "badge" not in notebook.cells[0].metadata.get("tags", []):
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(metadata={"tags": ["badge"]}))
     notebook.cells[0].source = badge(name)
+    first_code(notebook).metadata["jupyter"] = {"source_hidden": True}  # JupyterLab folds it, as Colab does
     first_code(notebook).source = ADDRESS.sub('REPOSITORY, TAG = "{}", "{}"'.format(*published()), setup)
     return notebook
 
