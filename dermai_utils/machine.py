@@ -14,6 +14,7 @@ from dermai_utils.config import CLASSES
 OFFICIAL = 10_015  # training images; the challenge's test images are 1,512 more
 ARCHIVES_GB = 5.8  # the official archives, and the images unpacked from them
 MEMORY_GB = 5.0  # ResNet18 at 224 px in batches of 64 on a CPU took 4.5 (tools/bench.py)
+PATIENCE = 4.0  # seconds of measuring; a busy or slow machine does fewer steps
 FORWARD_SHARE = 1 / 3  # of a training step's time; the usual count: the backward pass costs two forward ones
 
 
@@ -59,12 +60,17 @@ def _time(cfg):
     done = _epochs_done(cfg)
     if done >= cfg.epochs:
         return f"time: run {cfg.run_name} is trained; what follows takes a few minutes"
-    speed = images_per_second(cfg)
+    try:
+        speed = images_per_second(cfg)
+    except torch.cuda.OutOfMemoryError:
+        return f"time: a batch of {cfg.batch_size} does not fit into this GPU's memory: give a smaller batch_size"
+    finally:
+        torch.cuda.empty_cache()  # what the measurement took would count as taken when the images are placed
     if cfg.data != "isic2018":
-        return f"time: {speed:.0f} images/s in training here, so {_words(1000 / speed)} for 1,000 images and one epoch"
+        return f"time: {speed:.3g} images/s in training here, so {_words(1000 / speed)} for 1,000 images and one epoch"
     seen = OFFICIAL * (1 - cfg.val_fraction - cfg.test_fraction + FORWARD_SHARE * cfg.val_fraction)
     left = f"{cfg.epochs} epochs" if not done else f"the {cfg.epochs - done} epochs of {cfg.epochs} that are left"
-    return (f"time: {_words((cfg.epochs - done) * seen / speed)} for {left}, at {speed:.0f} images/s as just measured here; "
+    return (f"time: {_words((cfg.epochs - done) * seen / speed)} for {left}, at {speed:.3g} images/s as just measured here; "
             "the first time, downloading and decoding come on top")  # fmt: skip
 
 
@@ -75,26 +81,26 @@ def _epochs_done(cfg):
         return 0
 
 
-def images_per_second(cfg, steps: int = 3) -> float:
-    """Training steps of cfg's network on this machine: random weights, one resident batch. A CPU gets small batches."""
+def images_per_second(cfg, steps: int = 5) -> float:
+    """Training steps of cfg's network on this machine: random weights, one resident batch, small on a CPU. Some seconds."""
     accelerator = train.start(cfg)
     on_gpu = accelerator.device.type == "cuda"
-    batch = cfg.batch_size if on_gpu else min(16, cfg.batch_size)
+    batch, warm = (cfg.batch_size, 2) if on_gpu else (min(8, cfg.batch_size), 1)  # the first steps choose kernels
     net = model.build(cfg.backbone, "none", cfg.image_size).to(accelerator.device, memory_format=torch.channels_last).train()
     net, optimizer = accelerator.prepare(net, torch.optim.AdamW(net.parameters(), lr=1e-4))
     images = torch.zeros(batch, 3, cfg.image_size, cfg.image_size, device=accelerator.device)
     images = images.to(memory_format=torch.channels_last)
     targets = torch.arange(batch, device=accelerator.device) % len(CLASSES)
-    for k in range(-2 if on_gpu else -1, steps):  # the first steps choose kernels and reserve memory
-        if k == 0:
-            started = time.monotonic()
+    times = [time.monotonic()]
+    while len(times) <= warm + 1 or (len(times) <= warm + steps and times[-1] - times[0] < PATIENCE):
         with accelerator.autocast():
             loss = F.cross_entropy(net(images), targets)
         accelerator.backward(loss)
         optimizer.step()
         optimizer.zero_grad()
         loss.item()  # waits for the device
-    return steps * batch / (time.monotonic() - started)
+        times.append(time.monotonic())
+    return (len(times) - 1 - warm) * batch / (times[-1] - times[warm])
 
 
 def _words(seconds):

@@ -58,6 +58,14 @@ def test_without_a_gpu_it_says_what_to_click(check, monkeypatch):
     assert "slowly" not in check()
 
 
+def test_a_batch_that_does_not_fit_is_told_and_stops_nothing(check, monkeypatch):
+    def full(cfg):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate ...")
+
+    monkeypatch.setattr(machine, "images_per_second", full)
+    assert "smaller batch_size" in check(batch_size=512)
+
+
 def test_little_memory_is_told(check, monkeypatch):
     monkeypatch.setattr(machine, "memory_gb", lambda: 3.0)
     assert "smaller batch_size" in check()
