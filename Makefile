@@ -1,7 +1,9 @@
-# make run · test · sync · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
+# make run · test · lab · sync · publish · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 DATA ?= sample
 ARGS ?=
+REPO ?=
+TAG ?=
 VENV := .venv/bin
 
 help:
@@ -25,6 +27,13 @@ test: style .venv/made  ## style, the notebook pairs, unit tests, then every not
 sync: .venv/made  ## make each notebook and its .py equal, with outputs from the sample
 	$(VENV)/python tools/notebooks.py sync
 
+publish: .venv/made  ## where Colab gets the package: REPO=owner/name TAG=v1, into every setup cell and badge
+	$(VENV)/python tools/notebooks.py publish "$(REPO)" "$(TAG)"
+
+lab: .venv/made  ## JupyterLab on the notebooks
+	$(VENV)/python -m pip install --quiet jupyterlab
+	$(VENV)/jupyter lab notebooks
+
 bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of real JPEGs
 	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
 	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES))
@@ -36,4 +45,5 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync bench style
+
+.PHONY: help run test sync publish lab bench faults style

@@ -9,6 +9,7 @@ Research and education only: never a medical device.
     train       the training loop                                  evaluate    arrays in, numbers out
     explain     Grad-CAM and saliency                              plots       every figure
     pipeline    ensure(cfg, stage) makes what is missing           __main__    python -m dermai_utils STAGE
+    machine     GPU, memory, disk; the time to expect              colab       results on Drive, files to the browser
 
 Imports point upward in that list, and importing the package loads none of it.
 """

@@ -8,6 +8,7 @@ import numpy as np
 import safetensors.torch
 import torch
 from torch import nn
+from tqdm.auto import tqdm
 
 from dermai_utils.config import CLASSES, UserError
 
@@ -142,7 +143,8 @@ def predict(model: nn.Module, batches, rows, batch_size: int, with_features: boo
     hook = head(model).register_forward_pre_hook(lambda module, args: features.append(args[0]))
     try:
         jobs = [(rows[k : k + batch_size], None) for k in range(0, len(rows), batch_size)]
-        for number, images in enumerate(batches.stream(jobs), 1):
+        bar = tqdm(batches.stream(jobs), "predict", len(jobs), unit="batch", delay=2, leave=False)
+        for number, images in enumerate(bar, 1):
             logits.append(sum(model(turned(images, view)).float() for view in range(views)) / views)
             del features[number if with_features else 0 :]
     finally:

@@ -13,6 +13,9 @@
 #     name: python3
 # ---
 
+# %% [markdown] tags=["badge"]
+# *No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, once the repository is on GitHub.*
+
 # %% [markdown]
 # # 01 · Download
 #
@@ -22,20 +25,31 @@
 #
 # Research and education only. Not a medical device.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
+import shutil
 import subprocess
 import sys
 
-REPOSITORY, TAG = "", ""  # where a machine with only this notebook on it gets the package from
-here = pathlib.Path.cwd()
-home = next((folder for folder in (here, *here.parents) if (folder / "dermai_utils").is_dir()), here / "DermAI-ISIC2018")
-if not home.exists():
-    if not REPOSITORY:
-        raise SystemExit("No dermai_utils folder here or above: open this notebook inside the repository, or set REPOSITORY.")
-    branch = ["--branch", TAG] if TAG else []
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", *branch, REPOSITORY, str(home)], check=True)
+REPOSITORY, TAG = "", "main"  # where a machine with only this notebook gets the package: `make publish` writes it
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [f"error: {self}"]})  # one line, no traceback
+clone = pathlib.Path.cwd() / f"DermAI-ISIC2018-{TAG}"
+# VS Code may work in another folder than the notebook's
+near = [*clone.parents, *pathlib.Path(globals().get("__vsc_ipynb_file__", "")).parents, *map(pathlib.Path, sys.path), clone]
+home = next((folder for folder in near if (folder / "dermai_utils" / "config.py").is_file()), None)
+if not home and not REPOSITORY:
+    raise Stop("no dermai_utils folder near: open this notebook in the repository, or write its https address into REPOSITORY")
+if not home:
+    part = clone.with_name(f"{clone.name}.part")  # only a whole clone gets the name that is believed
+    shutil.rmtree(part, ignore_errors=True)
+    git = ["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, REPOSITORY, str(part)]
+    try:
+        subprocess.run(git, check=True, capture_output=True, text=True, start_new_session=True)  # no terminal, no password prompt
+        home = part.rename(clone)
+    except (OSError, subprocess.CalledProcessError) as reason:
+        why = (getattr(reason, "stderr", "") or str(reason)).strip().splitlines()[-1]
+        raise Stop(f"{REPOSITORY} {TAG} can't be fetched ({why}): check address and network (Kaggle: Internet on), run this again") from None
 sys.path.insert(0, str(home))
 from dermai_utils import environment
 

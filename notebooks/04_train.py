@@ -13,6 +13,9 @@
 #     name: python3
 # ---
 
+# %% [markdown] tags=["badge"]
+# *No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, once the repository is on GitHub.*
+
 # %% [markdown]
 # # 04 · Train
 #
@@ -21,20 +24,31 @@
 # best checkpoint by balanced accuracy is kept. Stop it, or lose the machine, and running the cell again goes on from the last
 # checkpoint.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
 import pathlib
+import shutil
 import subprocess
 import sys
 
-REPOSITORY, TAG = "", ""  # where a machine with only this notebook on it gets the package from
-here = pathlib.Path.cwd()
-home = next((folder for folder in (here, *here.parents) if (folder / "dermai_utils").is_dir()), here / "DermAI-ISIC2018")
-if not home.exists():
-    if not REPOSITORY:
-        raise SystemExit("No dermai_utils folder here or above: open this notebook inside the repository, or set REPOSITORY.")
-    branch = ["--branch", TAG] if TAG else []
-    subprocess.run(["git", "clone", "--quiet", "--depth", "1", *branch, REPOSITORY, str(home)], check=True)
+REPOSITORY, TAG = "", "main"  # where a machine with only this notebook gets the package: `make publish` writes it
+Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [f"error: {self}"]})  # one line, no traceback
+clone = pathlib.Path.cwd() / f"DermAI-ISIC2018-{TAG}"
+# VS Code may work in another folder than the notebook's
+near = [*clone.parents, *pathlib.Path(globals().get("__vsc_ipynb_file__", "")).parents, *map(pathlib.Path, sys.path), clone]
+home = next((folder for folder in near if (folder / "dermai_utils" / "config.py").is_file()), None)
+if not home and not REPOSITORY:
+    raise Stop("no dermai_utils folder near: open this notebook in the repository, or write its https address into REPOSITORY")
+if not home:
+    part = clone.with_name(f"{clone.name}.part")  # only a whole clone gets the name that is believed
+    shutil.rmtree(part, ignore_errors=True)
+    git = ["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, REPOSITORY, str(part)]
+    try:
+        subprocess.run(git, check=True, capture_output=True, text=True, start_new_session=True)  # no terminal, no password prompt
+        home = part.rename(clone)
+    except (OSError, subprocess.CalledProcessError) as reason:
+        why = (getattr(reason, "stderr", "") or str(reason)).strip().splitlines()[-1]
+        raise Stop(f"{REPOSITORY} {TAG} can't be fetched ({why}): check address and network (Kaggle: Internet on), run this again") from None
 sys.path.insert(0, str(home))
 from dermai_utils import environment
 
@@ -42,22 +56,25 @@ environment.install_missing()
 print(environment.version_line())
 
 # %% [markdown]
-# **Settings.** Empty means the preset's. `backbone`: a torchvision classifier, or `timm:NAME`. `weights`: `imagenet`, `none` or a file.
-# Without a GPU everything works, slower: ten epochs of the real data at 224 px are hours on two cores; take `image_size` 128 and
-# `timm:tf_efficientnet_lite0` there.
+# **Settings.** Empty means what the run was trained with, or for a new one the preset's. `backbone`: a torchvision classifier, or
+# `timm:NAME`. `weights`: `imagenet`, `none` or a file. `run_name`: a new name keeps the earlier run beside it. `keep_on_drive`: as in 02_clean.
+# Without a GPU everything works, slower: the lines below the form say how long, measured on this machine.
 
 # %% tags=["nbval-ignore-output"]
-from dermai_utils import clean, config, pipeline, plots
+from dermai_utils import clean, colab, config, machine, pipeline, plots
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 backbone = ""  # @param ["", "resnet18", "resnet50", "efficientnet_b0", "timm:tf_efficientnet_lite0"] {allow-input: true}
 weights = ""  # @param ["", "imagenet", "none"] {allow-input: true}
 image_size = ""  # @param ["", "128", "224", "320"] {allow-input: true}
-imbalance = ""  # @param ["", "none", "class_weights", "sampler"]
+imbalance = ""  # @param ["", "logit_adjustment", "class_weights", "sampler", "none"] {allow-input: true}
 epochs = ""  # @param ["", "3", "10", "30"] {allow-input: true}
 learning_rate = ""  # @param ["", "1e-4", "5e-4", "1e-3"] {allow-input: true}
-cfg = config.load(data=data, backbone=backbone, weights=weights, image_size=image_size, imbalance=imbalance,
-                  epochs=epochs, learning_rate=learning_rate)  # fmt: skip
+run_name = ""  # @param {type: "string"}
+keep_on_drive = False  # @param {type: "boolean"}
+cfg = config.of_run(data=data, backbone=backbone, weights=weights, image_size=image_size, imbalance=imbalance, epochs=epochs,
+                    learning_rate=learning_rate, run_name=run_name, **colab.folders(keep_on_drive, data))  # fmt: skip
+machine.check(cfg)
 
 # %% tags=["nbval-ignore-output"]
 made = pipeline.ensure(cfg, "train")

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,11 @@ import jupytext
 import pytest
 
 from dermai_utils.config import ROOT
+
+sys.path.insert(0, str(ROOT / "tools"))
+import publish  # noqa: E402
+
+import notebooks  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -20,9 +26,17 @@ def ignored(cell):
     return "nbval-ignore-output" in cell["metadata"].get("tags", [])
 
 
-def test_there_are_six_and_the_first_cell_of_each_is_the_same():
-    assert [path.stem[:2] for path in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_they_are_numbered_and_the_first_cell_of_each_is_the_same():
+    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(len(NOTEBOOKS))]
     assert len({"".join(code_cells(path)[0]["source"]) for path in NOTEBOOKS}) == 1
+
+
+def test_colab_is_asked_for_a_t4_and_for_a_pinned_runtime():
+    for path in NOTEBOOKS:
+        about = json.loads(path.read_text())["metadata"]
+        assert (about["accelerator"], about["colab"]["gpuType"]) == ("GPU", "T4")
+        assert re.fullmatch(r"20\d\d\.\d\d", about["colab"]["runtime_attributes"]["runtime_version"])
+        assert about["kaggle"]["isInternetEnabled"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -32,7 +46,8 @@ def test_every_cell_was_executed_in_order_and_compared_ones_say_something(path):
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
     compared = [cell for cell in cells if not ignored(cell)]
     assert compared and all(cell["outputs"] for cell in compared)
-    assert all(len("".join(cell["source"]).splitlines()) <= 25 for cell in cells)
+    lines = [[line for line in "".join(cell["source"]).splitlines() if line and line[0] != "#"] for cell in cells]
+    assert max(map(len, lines)) <= 25
 
 
 def test_what_is_compared_comes_from_the_fixture(made):
@@ -40,7 +55,7 @@ def test_what_is_compared_comes_from_the_fixture(made):
     from dermai_utils import clean
 
     table, rejected = clean.read_table(made.table_file), clean.read_table(made.rejected_file)
-    texts = "".join("".join(output.get("text", "")) for cell in code_cells(NOTEBOOKS[1]) for output in cell["outputs"])
+    texts = "".join("".join(output.get("text", "")) for cell in code_cells(NOTEBOOKS[2]) for output in cell["outputs"])
     assert f"{len(table):,} usable images, {len(rejected):,} rows left out" in texts
 
 
@@ -55,7 +70,7 @@ def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
     env = {"DERMAI_CACHE_DIR": str(tmp_path / "cache"), "DERMAI_WORK_DIR": str(tmp_path / "work")}
     try:
         for falsified in (False, True):
-            notebook = json.loads(NOTEBOOKS[0].read_text())
+            notebook = json.loads(NOTEBOOKS[1].read_text())
             if falsified:
                 text = json.dumps(notebook).replace("train: 113 image files", "train: 114 image files")
                 assert text != json.dumps(notebook)
@@ -66,26 +81,67 @@ def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
         shutil.rmtree(folder)
 
 
-def pairs_equal(folder):
-    command = [sys.executable, str(folder / "tools" / "notebooks.py"), "check"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+@pytest.fixture
+def tool(tmp_path, monkeypatch, capsys):
+    """tools/notebooks.py on a copy of the notebooks: (exit status, output, errors) of a command."""
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__", "nbval_can_fail"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, tmp_path)
+    for module in (notebooks, publish):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", sorted((tmp_path / "notebooks").glob("*.py")))
+
+    def command(*arguments):
+        monkeypatch.setattr(sys, "argv", ["notebooks.py", *arguments])
+        return notebooks.main() or 0, *capsys.readouterr()
+
+    command.folder = tmp_path / "notebooks"
+    return command
 
 
-def test_the_pairs_are_equal_and_an_edit_of_either_half_is_noticed(tmp_path):
-    for name in ("tools", "notebooks", "dermai_utils"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "nbval_can_fail"))
-    assert pairs_equal(tmp_path).returncode == 0
-    py = tmp_path / "notebooks" / "03_split.py"
+def test_the_pairs_are_equal_and_an_edit_of_either_half_is_noticed(tool):
+    assert tool("check") == (0, "", "")
+    py = tool.folder / "03_split.py"
     old = py.read_text()
     py.write_text(old.replace("split.counts(table)", "split.counts(table) + 0"))
-    done = pairs_equal(tmp_path)
-    assert done.returncode == 1 and "03_split.py" in done.stdout
+    status, out, _ = tool("check")
+    assert status == 1 and "03_split.py" in out
     py.write_text(old)
-    ipynb = tmp_path / "notebooks" / "03_split.ipynb"
+    ipynb = tool.folder / "03_split.ipynb"
     ipynb.write_text(ipynb.read_text().replace("split.counts(table)", "split.counts(table) + 0"))
-    assert pairs_equal(tmp_path).returncode == 1
+    assert tool("check")[0] == 1
     ipynb.unlink()
-    assert pairs_equal(tmp_path).returncode == 1
+    assert tool("check")[0] == 1
+
+
+def top(path):
+    """(the first cell's source, the setup cell's) of either half."""
+    cells = jupytext.read(path).cells
+    return cells[0].source, next(cell.source for cell in cells if cell.cell_type == "code")
+
+
+def test_publish_writes_one_address_into_every_setup_cell_and_badge(tool):
+    assert tool("publish", "somebody/derm-ai", "v1.2")[0] == 0
+    address, unset = 'REPOSITORY, TAG = "https://github.com/somebody/derm-ai", "v1.2"', 'REPOSITORY, TAG = "", "main"'
+    for path in tool.folder.glob("0*"):
+        badge, setup = top(path)
+        assert f"(https://colab.research.google.com/github/somebody/derm-ai/blob/v1.2/notebooks/{path.stem}.ipynb)" in badge
+        assert address in setup and setup.replace(address, unset) == top(NOTEBOOKS[0])[1]
+    for path in NOTEBOOKS:  # nothing was executed
+        assert [c["outputs"] for c in code_cells(tool.folder / path.name)] == [c["outputs"] for c in code_cells(path)]
+    assert "github/somebody/derm-ai/blob/v1.2/notebooks/00_run_all.ipynb" in (tool.folder / "../README.md").read_text()
+    assert tool("check") == (0, "", "")
+    pyproject = tool.folder / "../pyproject.toml"
+    pyproject.write_text(pyproject.read_text().replace("v1.2", "v2"))  # now badges and cells say another tag
+    status, out, _ = tool("check")
+    assert status == 1 and out.count("\n") == len(NOTEBOOKS) + 1
+
+
+@pytest.mark.parametrize("given", [("", "v1"), ("owner/name", ""), ('owner"/name', "v1"), ("owner/name", "a/b")])
+def test_publish_refuses_what_cannot_be_an_address_in_one_line(given, tool):
+    status, _, errors = tool("publish", *given)
+    assert status == 2 and errors.startswith("error: publish") and errors.count("\n") == 1
+    assert tool("check")[0] == 0
 
 
 def test_the_percent_files_compile():

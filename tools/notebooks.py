@@ -1,9 +1,11 @@
 """The notebooks from a terminal.
 
-    python tools/notebooks.py run [--data isic2018] [--field value ...]   execute 01-06 in order, leave them as HTML
+    python tools/notebooks.py run [--data isic2018] [--field value ...]   execute 01 and on in order, leave them as HTML
     python tools/notebooks.py sync                                        make each pair equal, with outputs from the sample
     python tools/notebooks.py check                                       say which pairs differ (exit 1)
+    python tools/notebooks.py publish owner/name v1                       where Colab gets the package: setup cells, badges
 
+00_run_all does in one notebook what the others do together: `run` leaves it out. Its setup cell is everybody's.
 A pair is compared by content, cell types and sources, never by file time.
 """
 
@@ -22,9 +24,12 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
+import publish  # noqa: E402
+
 from dermai_utils import config, files  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+RUNTIME = "2026.07"  # Colab's: Python 3.12, torch 2.11; the pinnable ones are listed at github.com/googlecolab/backend-info
 
 
 def cells(notebook):
@@ -43,9 +48,34 @@ def differing():
 
 
 def check():
-    for path in differing():
-        print(f"{path.relative_to(ROOT)} and its .ipynb differ: run `make sync`")
-    return 1 if differing() else 0
+    wrong = [f"{path.relative_to(ROOT)} and its .ipynb differ: run `make sync`" for path in differing()]
+    setup = publish.first_code(jupytext.read(NOTEBOOKS[0])).source
+    for path in NOTEBOOKS:
+        if cells(jupytext.read(path)) != cells(publish.stamp(jupytext.read(path), path.stem, setup)):
+            wrong.append(f"{path.relative_to(ROOT)}: its badge or its setup cell isn't everybody's: run `make sync`")
+    if publish.badge(NOTEBOOKS[0].stem) not in (ROOT / "README.md").read_text(encoding="utf-8"):
+        wrong.append("README.md: its Colab button isn't the one that pyproject.toml says: run `make publish REPO=... TAG=...`")
+    print("".join(f"{line}\n" for line in wrong), end="")
+    return 1 if wrong else 0
+
+
+def publish_as(repository, tag):
+    """Fill in the address wherever it stands. Executes nothing, so the outputs stay."""
+    publish.record(repository, tag)
+    for py in NOTEBOOKS:
+        for half in (py, py.with_suffix(".ipynb")):
+            notebook = jupytext.read(half)
+            write(publish.stamp(notebook, py.stem, publish.first_code(notebook).source), half)
+    print(f"notebooks get the package from {publish.published()[0]} at {tag}: now commit, `git tag {tag}`, and push both")
+
+
+def write(notebook, path):
+    with files.atomic(path) as file:
+        if path.suffix == ".ipynb":
+            tidy(notebook)
+            nbformat.write(notebook, file)
+        else:
+            file.write(jupytext.writes(notebook, fmt="py:percent"))
 
 
 def changed_since_commit(path):
@@ -89,26 +119,28 @@ def execute(notebook, name):
 
 
 def sync():
+    setup = publish.first_code(jupytext.read(newer(NOTEBOOKS[0]))).source
+    notebooks = {py: publish.stamp(jupytext.read(newer(py)), py.stem, setup) for py in NOTEBOOKS}
     with tempfile.TemporaryDirectory() as folder:
-        os.environ.update(DERMAI_DATA="sample", DERMAI_CACHE_DIR=f"{folder}/cache", DERMAI_WORK_DIR=f"{folder}/work")
-        for py in NOTEBOOKS:
-            notebook = jupytext.read(newer(py))
+        for py, notebook in notebooks.items():
+            mine = f"{folder}/{'00' if py == NOTEBOOKS[0] else 'others'}"  # so that 01 and on show how things are made, too
+            os.environ.update(DERMAI_DATA="sample", DERMAI_CACHE_DIR=f"{mine}/cache", DERMAI_WORK_DIR=f"{mine}/work")
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.outputs, cell.execution_count = [], None
             execute(notebook, py.stem)
-            tidy(notebook)
-            with files.atomic(py.with_suffix(".ipynb")) as file:
-                nbformat.write(notebook, file)
-            with files.atomic(py) as file:
-                file.write(jupytext.writes(notebook, fmt="py:percent"))
+            write(notebook, py.with_suffix(".ipynb"))
+            write(notebook, py)
 
 
 def tidy(notebook):
     """What changes from run to run and says nothing: times, the Python version, progress bars' widget state."""
     notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
                          "jupytext": {"formats": "ipynb,py:percent"}, "language_info": {"name": "python"},
-                         "accelerator": "GPU", "colab": {"gpuType": "T4", "provenance": []}}  # fmt: skip
+                         "accelerator": "GPU",
+                         "colab": {"gpuType": "T4", "provenance": [], "runtime_attributes": {"runtime_version": RUNTIME}},
+                         "kaggle": {"accelerator": "nvidiaTeslaT4", "dataSources": [], "isGpuEnabled": True,
+                                    "isInternetEnabled": True, "language": "python", "sourceType": "notebook"}}  # fmt: skip
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"
         cell.metadata.pop("execution", None)
@@ -123,7 +155,7 @@ def run(arguments):
         if value and Path(value).expanduser().exists() or name.endswith("_dir") and value:
             os.environ[f"DERMAI_{name.upper()}"] = str(Path(value).expanduser().resolve())
     folder = cfg.work / "html"
-    for py in NOTEBOOKS:
+    for py in NOTEBOOKS[1:]:
         notebook = jupytext.read(py)
         execute(notebook, py.stem)
         with files.atomic(folder / f"{py.stem}.html") as file:
@@ -138,6 +170,8 @@ def main():
             return run(rest)
         if command in ("sync", "check"):
             return globals()[command]()
+        if command == "publish" and len(rest) == 2:
+            return publish_as(*rest)
     except config.UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
