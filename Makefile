@@ -1,11 +1,12 @@
 # make run · test · sync · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
+PYTHON313 ?= python3.13
 DATA ?= sample
 ARGS ?=
 VENV := .venv/bin
 
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/  /'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
 .venv/made: requirements.txt requirements-dev.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv
@@ -32,8 +33,23 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
 
+.venv-colab/made: requirements-colab.txt
+	$(PYTHON313) -m venv --clear .venv-colab
+	.venv-colab/bin/python -m pip install --quiet -r requirements-colab.txt
+	touch $@
+
+colab: .venv-colab/made  ## every notebook alone, in the versions that Colab has; PYTHON313=its Python
+	.venv-colab/bin/python tools/colab.py $(ARGS)
+
+test-newest:  ## the same with the newest version of everything
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	sed 's/==.*//' requirements-colab.txt > .venv-newest/names.txt
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/names.txt
+	.venv-newest/bin/python tools/colab.py $(ARGS)
+
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync bench style
+.PHONY: help run test sync bench faults colab test-newest style
