@@ -16,7 +16,8 @@ help:
 run: .venv/made  ## notebooks 01-06 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, the notebook pairs, unit tests, then every notebook on the fixture
+test: style .venv/made  ## style, habits, the notebook pairs, unit tests, then every notebook on the fixture
+	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 tests
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
