@@ -5,8 +5,8 @@
 Each starts in an empty folder that has only the .ipynb in it, with a stand-in for google.colab, and gets the package from a
 git URL: a copy of this repository as it was last committed, under a tag. What the setup cell installs goes into a layer on top
 of the environment, made for that one notebook and thrown away. The setup cell runs twice. A notebook passes where no cell
-raises, no package that was there (torch, numpy, pandas ...) has another version after the setup, and the second run of that
-cell installs and changes nothing.
+raises, no package that was there (torch, numpy, pandas ...) has another version after the setup, the second run of that cell
+installs and changes nothing, and what is not tagged nbval-ignore-output says what it says in the repository.
 """
 
 import argparse
@@ -69,14 +69,25 @@ def prepared(path, url):
     """The notebook as published, with its setup cell twice and a look at the installed packages before, between and after."""
     notebook = nbformat.read(path, as_version=4)
     number = next(i for i, cell in enumerate(notebook.cells) if cell.cell_type == "code")
-    setup = notebook.cells[number]
+    setup, before = notebook.cells[number], compared(notebook)
     setup.source, found = WHERE.subn(f"REPOSITORY, TAG = {url!r}, {TAG!r}", setup.source)
     if found != 1:
         sys.exit(f"error: {path.name}: the setup cell has no line `REPOSITORY, TAG = ...`")
     again = nbformat.v4.new_code_cell(setup.source)
     look = [nbformat.v4.new_code_cell(PROBE) for _ in range(3)]
     notebook.cells[number : number + 1] = [look[0], setup, look[1], again, look[2]]
-    return notebook, setup, again, look
+    return notebook, setup, again, look, before
+
+
+def said(cell):
+    """What nbval compares of a cell, pictures and HTML left out: (printed, results)."""
+    return text(cell), [output["data"].get("text/plain") for output in cell.outputs if "data" in output]
+
+
+def compared(notebook):
+    """[(cell, what it said)] of the cells that are not tagged."""
+    untagged = [c for c in notebook.cells if c.cell_type == "code" and "nbval-ignore-output" not in c.metadata.get("tags", [])]
+    return [(cell, said(cell)) for cell in untagged]
 
 
 def text(cell):
@@ -103,7 +114,7 @@ def alone(path, url, keep):
     with tempfile.TemporaryDirectory() as folder:
         jupyter, empty = layer(Path(folder, "layer")), Path(folder, "content")
         empty.mkdir()
-        notebook, setup, again, look = prepared(path, url)
+        notebook, setup, again, look, before = prepared(path, url)
         nbformat.write(notebook, empty / path.name)
         os.environ |= (inside := surroundings(jupyter))
         client = NotebookClient(
@@ -122,6 +133,7 @@ def alone(path, url, keep):
             if keep:
                 nbformat.write(notebook, keep / path.name)
         wrong, installed = judge(setup, again, look)
+        wrong += [f"said {said(cell)} where the repository has {old}" for cell, old in before if said(cell) != old]
         print(f"{path.stem}: {time.monotonic() - started:.0f} s, setup {seconds(setup):.0f} s ({' '.join(installed)}), "
               f"again {seconds(again):.1f} s", flush=True)  # fmt: skip
         return wrong
