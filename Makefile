@@ -34,6 +34,7 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
 
+.PHONY: colab test-newest
 .venv-colab/made: requirements-colab.txt
 	$(PYTHON313) -m venv --clear .venv-colab
 	.venv-colab/bin/python -m pip install --quiet -r requirements-colab.txt
@@ -53,4 +54,4 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync bench faults colab test-newest style
+.PHONY: help run test sync bench style
