@@ -1,5 +1,6 @@
 # make run · test · lab · sync · publish · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
+PYTHON313 ?= python3.13
 DATA ?= sample
 ARGS ?=
 REPO ?=
@@ -7,7 +8,7 @@ TAG ?=
 VENV := .venv/bin
 
 help:
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*##/  /'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed 's/:.*##/  /'
 
 .venv/made: requirements.txt requirements-dev.txt
 	test -x $(VENV)/python || $(PYTHON) -m venv .venv
@@ -17,7 +18,8 @@ help:
 run: .venv/made  ## notebooks 01-06 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, the notebook pairs, unit tests, then every notebook on the fixture
+test: style .venv/made  ## style, habits, the notebook pairs, unit tests, then every notebook on the fixture
+	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 tests
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
@@ -40,6 +42,22 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
+
+.PHONY: colab test-newest
+.venv-colab/made: requirements-colab.txt
+	$(PYTHON313) -m venv --clear .venv-colab
+	.venv-colab/bin/python -m pip install --quiet -r requirements-colab.txt
+	touch $@
+
+colab: .venv-colab/made  ## every notebook alone, in the versions that Colab has; PYTHON313=its Python
+	.venv-colab/bin/python tools/colab.py $(ARGS)
+
+test-newest:  ## the same with the newest version of everything
+	test -x .venv-newest/bin/python || $(PYTHON) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --upgrade pip
+	sed 's/==.*//' requirements-colab.txt > .venv-newest/names.txt
+	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/names.txt
+	.venv-newest/bin/python tools/colab.py $(ARGS)
 
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .

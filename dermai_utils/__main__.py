@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import sys
 
-from dermai_utils import config, pipeline
+from dermai_utils import config, environment, pipeline
 
 
 class _Parser(argparse.ArgumentParser):
@@ -14,6 +14,9 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments=None) -> int:
     """Exit status: 0 done, 2 a usage or input error in one plain line, 130 interrupted."""
+    if (arguments or sys.argv[1:]) == ["--version"]:
+        print(environment.version_line())
+        return 0
     parser = _Parser(prog="python -m dermai_utils", description=__doc__, allow_abbrev=False, add_help=True)
     parser.add_argument("stage", choices=pipeline.STAGES, metavar="STAGE", help=", ".join(pipeline.STAGES))
     for field in dataclasses.fields(config.Config):

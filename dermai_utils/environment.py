@@ -32,11 +32,13 @@ def install_missing() -> list[str]:
         print(f"setup: installing {', '.join(missing)}")
         with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as pins:
             pins.writelines(f"{name}=={version}\n" for name in KEPT if (version := _version(name)))
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--constraint", pins.name, *missing]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-color", "--constraint", pins.name, *missing]
         done = subprocess.run(command, capture_output=True, text=True)
         os.unlink(pins.name)
         if done.returncode:
-            raise UserError(f"pip could not install {', '.join(missing)}: {(done.stderr.strip() or '?').splitlines()[-1]}")
+            said = done.stderr.strip().splitlines() or ["?"]
+            why = next((line for line in said if line.startswith("ERROR: ")), said[-1])  # pip's last line is often a link
+            raise UserError(f"pip could not install {', '.join(missing)}: {why}")
         importlib.invalidate_caches()
     return missing
 
