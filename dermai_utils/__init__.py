@@ -8,7 +8,8 @@ Research and education only: never a medical device.
     augment     random geometry and colour, a batch at a time      model       backbone + new head
     train       the training loop                                  evaluate    arrays in, numbers out
     explain     Grad-CAM and saliency                              plots       every figure
-    pipeline    ensure(cfg, stage) makes what is missing           __main__    python -m dermai_utils STAGE
+    pipeline    ensure(cfg, stage) makes what is missing           predict     your own photo
+    export      the model as ONNX and .pt2                         __main__    python -m dermai_utils STAGE
 
 Imports point upward in that list, and importing the package loads none of it.
 """
