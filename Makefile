@@ -1,4 +1,4 @@
-# make run · test · sync · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
+# make run · test · sync · bench · app · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 DATA ?= sample
 ARGS ?=
@@ -12,7 +12,7 @@ help:
 	$(VENV)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-run: .venv/made  ## notebooks 01-06 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
+run: .venv/made  ## notebooks 01-07 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
 test: style .venv/made  ## style, the notebook pairs, unit tests, then every notebook on the fixture
@@ -32,8 +32,12 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
 
+app: .venv/made  ## a page on this machine where a photo can be dropped; DATA and ARGS say which run
+	$(VENV)/python -m pip install --quiet -r requirements-app.txt
+	$(VENV)/python -m dermai_utils app --data $(DATA) $(ARGS)
+
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync bench style
+.PHONY: help run test sync bench app style
