@@ -1,4 +1,4 @@
-# make run · test · lab · sync · publish · bench · style; each makes .venv by itself where there is none. Windows, or no make: see the README.
+# make run · test · lab · sync · publish · bench · app · style; each makes .venv where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 PYTHON313 ?= python3.13
 DATA ?= sample
@@ -15,7 +15,7 @@ help:
 	$(VENV)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-run: .venv/made  ## notebooks 01-06 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
+run: .venv/made  ## notebooks 01-07 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
 test: style .venv/made  ## style, habits, the notebook pairs, unit tests, then every notebook on the fixture
@@ -59,9 +59,12 @@ test-newest:  ## the same with the newest version of everything
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/names.txt
 	.venv-newest/bin/python tools/colab.py $(ARGS)
 
+app: .venv/made  ## a page on this machine where a photo can be dropped; DATA and ARGS say which run
+	$(VENV)/python -m pip install --quiet -r requirements-app.txt
+	$(VENV)/python -m dermai_utils app --data $(DATA) $(ARGS)
+
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-
-.PHONY: help run test sync publish lab bench faults style
+.PHONY: help run test sync publish lab bench faults app style

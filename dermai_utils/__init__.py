@@ -6,10 +6,14 @@ Research and education only: never a medical device.
     files       atomic writes, checksums, stage markers            clean       one validated table, every reject named
     pixels      each image decoded once, into one uint8 array      split       lesion-safe parts, leakage audit
     augment     random geometry and colour, a batch at a time      model       backbone + new head
-    train       the training loop                                  evaluate    arrays in, numbers out
+    recipe      loss, balance, rates, averaged weights             train       the training loop
+    features    what the frozen backbone says of every image       instant     the baseline before any training
+    evaluate    arrays in, numbers out                             report      a run's numbers, figures and page
     explain     Grad-CAM and saliency                              plots       every figure
-    pipeline    ensure(cfg, stage) makes what is missing           __main__    python -m dermai_utils STAGE
     machine     GPU, memory, disk; the time to expect              colab       results on Drive, files to the browser
+    reference   what an answer to a photo stands on                predict     your own photo
+    export      the model as ONNX and .pt2                         app         a page for one photo
+    pipeline    ensure(cfg, stage) makes what is missing           __main__    python -m dermai_utils STAGE
 
 Imports point upward in that list, and importing the package loads none of it.
 """

@@ -59,6 +59,12 @@ STAGES = {
         "explain", ("run_name", "seed"), lambda c: [c.member_dirs[0] / "best.pt", c.report_dir / "predictions.csv"],
         lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"], after=("evaluate",),
     ),
+    "reference": Stage(
+        "reference", ("run_name",),
+        lambda c: [c.table_file, c.split_file, c.run_dir / "best.pt", c.report_dir / "predictions.csv",
+                   c.report_dir / "metrics.json"],
+        lambda c: [c.report_dir / "reference.npz", c.report_dir / "reference.json"], after=("evaluate",),
+    ),
 }  # fmt: skip
 
 
@@ -165,8 +171,8 @@ def _checksum(path):
 
 
 def _marker(cfg, name):
-    folder = {"train": cfg.run_dir, "evaluate": cfg.report_dir, "gradcam": cfg.report_dir}.get(name, cfg.work)
-    return folder / f".{name}.json"
+    folder = {"train": cfg.run_dir} | dict.fromkeys(("evaluate", "gradcam", "reference"), cfg.report_dir)
+    return folder.get(name, cfg.work) / f".{name}.json"
 
 
 def _set_aside(cfg):

@@ -15,6 +15,8 @@ from dermai_utils.config import UserError
 
 MAX_PIXELS = 100_000_000  # a dermoscopic photograph has under 25 million; a bomb is refused before it is decoded
 FLUSH_BYTES = 2**24  # of decoded pixels between two writes to the disk
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # and no other: for EPS, Pillow would start Ghostscript
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what `decode` may raise
 
 
 def shape(image_size: int) -> tuple[int, int]:
@@ -34,7 +36,7 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
     """
     if not data:
         raise ValueError("the file is empty (zero bytes)")
-    with Image.open(io.BytesIO(data)) as image:
+    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
         turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: width and height change places
@@ -82,8 +84,8 @@ def build(paths, image_size: int, target, workers: int = 0, progress: bool = Tru
             data = Path(path).read_bytes()
             array[row] = decode(data, height, width)
             error = ""
-        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as reason:
-            error = _plain(reason)
+        except UNREADABLE as reason:
+            error = plain(reason)
         return {"file_hash": _hash(data), "pixel_hash": "" if error else _hash(array[row]), "error": error}
 
     results, often = [], max(1, FLUSH_BYTES // (height * width * 3))
@@ -103,7 +105,8 @@ def load(path) -> np.ndarray:
     return np.load(path, mmap_mode="r")
 
 
-def _plain(reason) -> str:
+def plain(reason) -> str:
+    """Why `decode` gave no image, in words."""
     if isinstance(reason, Image.DecompressionBombError):
         return f"larger than {MAX_PIXELS // 10**6} million pixels"
     text = str(reason)

@@ -322,6 +322,49 @@ def pairs(items: list[dict], columns: int = 4) -> Figure:
     return figure
 
 
+def answer(item, images=None) -> Figure:
+    """A predict.Answer: what the model saw, its Grad-CAM, the probabilities (pale: ruled out), and where the pixel array
+    `images` is given the most similar training images."""
+    figure = Figure(figsize=(10, 3 if images is None else 5.6), layout="constrained")
+    figure.photographs = True
+    heights = (1.15,) if images is None else (1.15, 1)
+    upper, *lower = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    seen, gradcam, bars = upper.subplots(1, 3, width_ratios=(1, 1, 1.35))
+    _blank([seen, gradcam])
+    for ax, name in ((seen, "what the model saw"), (gradcam, "no Grad-CAM" if item.gradcam is None else "Grad-CAM")):
+        ax.imshow(item.seen)
+        ax.set_title(name, fontsize=9, color=INK)
+    if item.gradcam is not None:
+        gradcam.imshow(item.gradcam, cmap="inferno", alpha=0.5, vmin=0, vmax=1)
+    _probabilities(bars, item)
+    for part in lower:
+        _similar(part, item.similar, images)
+    figure.suptitle(item.text, fontsize=11, wrap=True, color=INK if item.familiar else "#D55E00")
+    return figure
+
+
+def _similar(part, similar, images):
+    axes = part.subplots(1, len(similar), squeeze=False)[0]
+    _blank(axes)
+    for ax, one in zip(axes, similar, strict=True):
+        ax.imshow(images[one["row"]])
+        ax.set_title(f"{one['image']}, {one['similarity']:.2f}\n{CLASS_NAMES[one['label']]}", fontsize=8, color=INK)
+    part.suptitle("most similar in training, each of another lesion (cosine of the model's features)", fontsize=9, color=INK)
+
+
+def _probabilities(ax, item):
+    shown = [item.familiar and c in item.possible for c in CLASSES]
+    bars = ax.barh(CLASSES, item.probabilities, color=[COLOURS[c] for c in CLASSES])
+    for bar, solid in zip(bars, shown, strict=True):
+        bar.set_alpha(1 if solid else 0.25)
+    ax.bar_label(bars, fmt="{:.0%}", padding=4, fontsize=9, color=INK)
+    _rows_from_top(ax, [f"{CLASS_NAMES[c]} ({c})" for c in CLASSES])
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.tick_params(colors=INK, labelsize=9)
+    ax.set(xlim=(0, 1.12), xlabel="calibrated probability (solid: can't be ruled out)")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
 def class_legend() -> pd.DataFrame:
     """The seven classes and what they stand for."""
     return pd.DataFrame({"class": CLASSES, "diagnosis": [CLASS_NAMES[c] for c in CLASSES]})

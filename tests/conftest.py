@@ -23,4 +23,5 @@ def made(tmp_path_factory, small):
     folder = tmp_path_factory.mktemp("made")
     cfg = config.load(env={}, cache_dir=folder / "cache", work_dir=folder / "work", **small)
     pipeline.ensure(cfg, "gradcam")
+    pipeline.ensure(cfg, "reference")
     return cfg
