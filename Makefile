@@ -40,6 +40,9 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
 	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES))
 
+ablation: .venv/made  ## what each choice of the recipe is worth, on validation; settings in ARGS
+	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)
+
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
 
@@ -67,4 +70,4 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync publish lab bench faults app style
+.PHONY: help run test sync publish lab bench ablation faults app style

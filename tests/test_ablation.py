@@ -1,0 +1,42 @@
+"""The ablation's table, against a bootstrap written out by hand."""
+
+import sys
+
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score
+
+from dermai_utils import config
+
+sys.path.insert(0, str(config.ROOT / "tools"))
+import ablation  # noqa: E402
+
+
+def test_every_row_changes_settings_that_exist():
+    for name in ablation.ROWS:
+        cfg = ablation.variant(config.load(env={}), name, 3)
+        assert cfg.seed == 3 and cfg.run_name == f"ablation-{name}-3"
+        assert bool(cfg.ensemble) == (name == "8-views")
+
+
+def test_the_difference_is_the_mean_over_seeds_and_its_interval_holds_it():
+    random = np.random.default_rng(0)
+    truth = random.integers(0, 7, 300)
+    good, bad = ([np.eye(7)[truth] * s + random.dirichlet(np.ones(7), 300) for _ in range(2)] for s in (0.6, 0.3))
+    found = ablation.difference(truth, good, bad, np.arange(300))
+    scores = [[balanced_accuracy_score(truth, p.argmax(1)) for p in side] for side in (good, bad)]
+    number = found["balanced_accuracy"]
+    assert number["value"] == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]))
+    draws = []
+    for _ in range(300):
+        drawn = np.concatenate([random.choice(np.flatnonzero(truth == k), (truth == k).sum()) for k in range(7)])
+        draws.append(np.mean([balanced_accuracy_score(truth[drawn], a.argmax(1)[drawn]) for a in (*good,)])
+                     - np.mean([balanced_accuracy_score(truth[drawn], b.argmax(1)[drawn]) for b in (*bad,)]))  # fmt: skip
+    assert (number["low"], number["high"]) == pytest.approx(np.percentile(draws, [2.5, 97.5]), abs=0.02)
+    assert 0 < number["low"] < number["high"]
+
+
+def test_an_unknown_row_is_answered_with_the_rows(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablation.py", "--rows", "magic"])
+    assert ablation.main() == 2
+    assert "the rows are recipe, no-balance" in capsys.readouterr().err

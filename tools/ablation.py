@@ -1,0 +1,126 @@
+"""What each choice of the recipe is worth: python tools/ablation.py [--rows a,b] [--seeds 1] [--field value ...]
+
+Every row is the recipe with one change, trained on the same split and scored on validation, never on test: balanced
+accuracy, macro F1 and AUC, and the paired difference to the recipe as it is, with its 95 % interval by lesion. A row that is
+trained already is not trained again. The table goes to work/<data>/ablation.json and .md.
+"""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import numpy as np  # noqa: E402
+
+from dermai_utils import clean, config, files, intervals, pipeline, report  # noqa: E402
+
+ROWS = {
+    "recipe": {},
+    "no-balance": dict(imbalance="none"),
+    "class-weights": dict(imbalance="class_weights"),
+    "sqrt-weights": dict(imbalance="sqrt_weights"),
+    "effective-number": dict(imbalance="effective_number"),
+    "sampler": dict(imbalance="sampler"),
+    "focal": dict(imbalance="focal"),
+    "not-deferred": dict(deferred=False),
+    "no-average": dict(ema=0.0),
+    "no-smoothing": dict(label_smoothing=0.0),
+    "even-rates": dict(head_rate=1.0),
+    "cosine": dict(schedule="cosine"),
+    "constant": dict(schedule="constant"),
+    "backbone-frozen": dict(freeze="backbone"),
+    "no-augmentation": dict(augment=False),
+    "full-size": dict(first_size=0),
+    "8-views": dict(views=8),  # an evaluation of the recipe's own runs
+}
+NUMBERS = intervals.CONFUSION_NUMBERS + intervals.AUC_NUMBERS
+SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")
+
+
+def validation(cfg):
+    """The rows of predictions on the validation part, trained first where need be, and the seconds that training took."""
+    pipeline.ensure(cfg, "train")
+    rows = report.predict(cfg)
+    seconds = clean.read_table(cfg.member_dirs[0] / "history.csv")["seconds"].sum()
+    return rows[rows["part"] == "val"], float(seconds)
+
+
+def variant(base, name, seed):
+    """The config of a row; what changes the evaluation alone takes the recipe's own run."""
+    changed = ROWS[name]
+    own = dataclasses.replace(base, **changed, seed=seed, run_name=f"ablation-{name}-{seed}")
+    return dataclasses.replace(own, ensemble=f"ablation-recipe-{seed}") if set(changed) == {"views"} else own
+
+
+def row_of(base, name, seeds):
+    """(rows of validation, each seed's (N, 7) probabilities, seconds a seed)."""
+    found = [validation(variant(base, name, seed)) for seed in seeds]
+    return found[0][0], [report.arrays(one)[1] for one, _ in found], np.mean([seconds for _, seconds in found])
+
+
+def difference(truth, ours, theirs, lesions) -> dict:
+    """{name: {"value", "low", "high"}} of ours minus theirs, seed by seed, averaged; the interval draws lesions, not seeds."""
+
+    def statistic(weights):
+        apart = [
+            intervals.headline_numbers(truth, a, weights) - intervals.headline_numbers(truth, b, weights)
+            for a, b in zip(ours, theirs, strict=True)
+        ]
+        return np.mean(apart, axis=0)
+
+    value = statistic(np.ones((1, len(truth))))[0]
+    low, high = intervals.by_lesion(statistic, lesions, strata=truth, vectorised=True)
+    each = zip(value.tolist(), low.tolist(), high.tolist(), strict=True)
+    return {name: dict(zip(("value", "low", "high"), three, strict=True)) for name, three in zip(NUMBERS, each, strict=True)}
+
+
+def measured(base, names, seeds):
+    """One dict a row, ready for JSON; the first is the recipe, which the others are compared with."""
+    rows, recipe, _ = row_of(base, "recipe", seeds)
+    truth, lesions = report.arrays(rows)[0], rows["lesion_id"]
+    for name in ["recipe", *(name for name in names if name != "recipe")]:
+        _, probabilities, seconds = row_of(base, name, seeds)
+        scores = [intervals.headline_numbers(truth, p, np.ones((1, len(truth))))[0] for p in probabilities]
+        row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "minutes": seconds / 60, "n": len(truth)}
+        each = dict(zip(NUMBERS, np.transpose(scores).tolist(), strict=True))
+        row |= {key: {"mean": float(np.mean(values)), "each": values} for key, values in each.items()}
+        yield row if name == "recipe" else row | {"difference": difference(truth, probabilities, recipe, lesions)}
+
+
+def table(rows) -> str:
+    """The rows as Markdown."""
+    lines = ["| change | minutes | balanced accuracy | difference [95 %] | macro F1 | macro AUC |", "|---|---|---|---|---|---|"]
+    for row in rows:
+        change = ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none: the recipe"
+        apart = row.get("difference", {}).get("balanced_accuracy")
+        told = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]" if apart else ""
+        shown = [f"{row[key]['mean']:.3f}" for key in SHOWN]
+        lines.append(f"| {change} | {row['minutes']:.1f} | {shown[0]} | {told} | {shown[1]} | {shown[2]} |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    given = dict(zip((a.removeprefix("--").replace("-", "_") for a in sys.argv[1::2]), sys.argv[2::2], strict=False))
+    names, seeds = given.pop("rows", ",".join(ROWS)).split(","), range(int(given.pop("seeds", 1)))
+    try:
+        if unknown := set(names) - set(ROWS):
+            raise config.UserError(f"--rows {','.join(sorted(unknown))}: the rows are {', '.join(ROWS)}")
+        base, done = config.load(**given), []
+        pipeline.ensure(base, "split")
+        for row in measured(base, names, seeds):
+            done.append(row)
+            files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
+            with files.atomic(base.work / "ablation.md") as file:
+                file.write(table(done))
+            print(table(done), flush=True)
+    except config.UserError as reason:
+        print(f"error: {reason}", file=sys.stderr)
+        return 2
+    print(base.work / "ablation.md")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
