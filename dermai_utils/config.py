@@ -29,9 +29,13 @@ PRESETS = {
     "sample": dict(
         backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3
     ),  # a toy of half a million weights
-    "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=5e-4),
-    "strong": dict(image_size=224, weights="imagenet", epochs=30, batch_size=64, learning_rate=5e-4),
-}
+    "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4),
+    "quick_cpu": dict(
+        backbone="timm:tf_efficientnet_lite0", image_size=128, first_size=96, weights="imagenet", epochs=10, batch_size=32,
+        learning_rate=5e-4,
+    ),  # for two processor cores
+    "strong": dict(image_size=224, weights="imagenet", epochs=20, batch_size=64, learning_rate=7e-4, seeds=3, views=8),
+}  # fmt: skip
 
 
 class UserError(Exception):
@@ -45,7 +49,7 @@ class UserError(Exception):
 class Config:
     """All settings. `load()` builds one from every source; `Config()` is the sample on the defaults."""
 
-    preset: str = ""  # sample | quick | strong; empty: sample for data=sample, else quick
+    preset: str = ""  # sample | quick | quick_cpu | strong; empty: sample for data=sample, else quick
     data: str = "sample"  # sample (made-up, in the repository) | isic2018 (official archives) | a folder of yours
     base_url: str = ""  # one URL in place of the official mirrors
     cache_dir: str = ""  # large, can be rebuilt: archives, images, pixels; empty: cache/<data> in the repository
@@ -82,6 +86,7 @@ class Config:
     precision: str = "auto"  # auto | fp32 | fp16 | bf16
     workers: int = 0  # threads for decoding and augmenting; 0: one a core
     views: int = 1  # 1 | 2 | 4 | 8 flips and quarter turns of each image, whose logits are averaged in the evaluation
+    seeds: int = 1  # more: that many runs, <run_name>-0 and on, from `seed` up, are trained and their answers averaged
     ensemble: str = ""  # names of trained runs, "a,b,c": run_name is then their mean, and nothing is trained
     checkpoint_minutes: float = 10.0  # minutes between checkpoints inside an epoch
 
@@ -149,8 +154,9 @@ class Config:
         return self.work / "runs" / self.run_name
 
     @property
-    def member_dirs(self) -> list[Path]:  # of the runs whose predictions are averaged; without `ensemble` the run itself
-        names = [name.strip() for name in self.ensemble.split(",") if name.strip()] or [self.run_name]
+    def member_dirs(self) -> list[Path]:  # of the runs whose predictions are averaged; else of the run itself
+        several = [f"{self.run_name}-{k}" for k in range(self.seeds)] if self.seeds > 1 else [self.run_name]
+        names = [name.strip() for name in self.ensemble.split(",") if name.strip()] or several
         return [self.work / "runs" / name for name in names]
 
     @property
@@ -193,6 +199,7 @@ _RANGES = {
     "batch_size": (2, 4096),
     "learning_rate": (1e-7, 10.0),
     "weight_decay": (0.0, 1.0),
+    "seeds": (1, 20),
     "label_smoothing": (0.0, 0.5),
     "ema": (0.0, 0.99999),
     "head_rate": (0.01, 1000.0),
@@ -240,9 +247,10 @@ def of_run(env=os.environ, **given) -> Config:
     So evaluating a run needs its name alone, and never trains it again by mistake.
     """
     values = _given(env, given)
-    kept = Config(**_with_preset(values)).member_dirs[0] / "config.json"
+    asked = Config(**_with_preset(values))
+    kept = asked.member_dirs[0] / "config.json"
     if kept.exists():
-        values = {k: v for k, v in _settings_in(kept).items() if k in _FIELDS} | values
+        values = {k: v for k, v in _settings_in(kept).items() if k in _FIELDS} | {"run_name": asked.run_name} | values
     return Config(**_with_preset(values))
 
 

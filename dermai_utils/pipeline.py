@@ -48,10 +48,10 @@ STAGES = {
     ),
     "train": Stage(
         "train", _TRAINING, lambda c: [c.table_file, c.split_file],
-        lambda c: [c.run_dir / "best.pt", c.run_dir / "history.csv"], after=("split",),
+        lambda c: [folder / name for folder in c.member_dirs for name in ("best.pt", "history.csv")], after=("split",),
     ),
     "evaluate": Stage(
-        "report", ("run_name", "views", "ensemble"),
+        "report", ("run_name", "views"),  # the members are among the files it reads
         lambda c: [c.table_file, c.split_file, *(folder / "best.pt" for folder in c.member_dirs)],
         lambda c: [c.report_dir / "metrics.json", c.report_dir / "predictions.csv"], after=("train",),
     ),
@@ -136,8 +136,8 @@ def _order(stage):
 
 
 def _make(cfg, name):
-    if name == "train" and cfg.ensemble:
-        importlib.import_module("dermai_utils.train").check_members(cfg)
+    if name == "train" and cfg.member_dirs != [cfg.run_dir]:
+        _make_members(cfg)
         return
     stage = STAGES[name]
     run = importlib.import_module(f"dermai_utils.{stage.module}").run
@@ -159,10 +159,20 @@ def _make(cfg, name):
         files.mark(marker, made_from, stage.makes(cfg))
 
 
+def _make_members(cfg):
+    """Train the runs of `seeds` that are missing; those of `ensemble` are there, or a UserError says which one isn't."""
+    if not cfg.ensemble:
+        for k, folder in enumerate(cfg.member_dirs):
+            print(f"train: run {k + 1} of {cfg.seeds}, {folder.name}")
+            _make(dataclasses.replace(cfg, seeds=1, seed=cfg.seed + k, run_name=folder.name), "train")
+    if _is_main():
+        importlib.import_module("dermai_utils.train").check_members(cfg)
+
+
 def _made_from(cfg, stage):
     settings = dataclasses.asdict(cfg)
     return {field: settings[field] for field in stage.fields} | {
-        cfg.show(p) if cfg.ensemble else p.name: _checksum(p) for p in stage.reads(cfg)
+        cfg.show(p) if len(cfg.member_dirs) > 1 else p.name: _checksum(p) for p in stage.reads(cfg)
     }
 
 

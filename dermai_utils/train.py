@@ -22,7 +22,7 @@ from dermai_utils.config import CLASSES, UserError
 
 RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and activations
 FREE_TO_CHANGE = (
-    "cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset", "device", "views", "ensemble",
+    "cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset", "device", "views", "seeds", "ensemble",
 )  # fmt: skip
 
 
@@ -397,7 +397,10 @@ def check_members(cfg) -> None:
             if one.get(name) != settings[0].get(name):
                 raise UserError(f"ensemble: {cfg.show(folder)} and {cfg.show(cfg.member_dirs[0])} differ in {name}: their "
                                 "predictions can't be averaged honestly")  # fmt: skip
-    files.write_json(cfg.run_dir / "config.json", settings[0] | {"run_name": cfg.run_name, "ensemble": cfg.ensemble})
+    names = ",".join(folder.name for folder in cfg.member_dirs)
+    files.write_json(
+        cfg.run_dir / "config.json", settings[0] | {"run_name": cfg.run_name, "views": cfg.views, "ensemble": names}
+    )
 
 
 class _Flag:

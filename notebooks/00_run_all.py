@@ -93,7 +93,7 @@ made = pipeline.ensure(cfg, "train")
 # The curves: a validation score that falls while the training loss still does is overfitting. The best epoch is kept.
 
 # %% tags=["nbval-ignore-output"]
-plots.curves(clean.read_table(cfg.run_dir / "history.csv"))
+plots.curves(clean.read_table(cfg.member_dirs[0] / "history.csv"))
 
 # %% [markdown]
 # **Evaluation and Grad-CAM**, on images that nothing was chosen on.
@@ -135,7 +135,7 @@ plots.pairs(explain.maps_for(cfg, chosen))
 lying = {"the report": "report.html", "its numbers": "metrics.json", "every prediction": "predictions.csv", "model card": "model_card.md"}
 for what, name in lying.items():
     print(f"{what}: {cfg.show(cfg.report_dir / name)}")
-print(f"the model: {cfg.show(cfg.run_dir / 'best.pt')}")
+print(f"the model: {', '.join(cfg.show(folder / 'best.pt') for folder in cfg.member_dirs)}")
 
 # %% tags=["nbval-ignore-output"]
 download_report = False  # @param {type: "boolean"}

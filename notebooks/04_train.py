@@ -94,7 +94,7 @@ made = pipeline.ensure(cfg, "train")
 # loss: look at the shape. A validation score that falls while the training loss still does is overfitting.
 
 # %% tags=["nbval-ignore-output"]
-history = clean.read_table(cfg.run_dir / "history.csv")
+history = clean.read_table(cfg.member_dirs[0] / "history.csv")
 plots.curves(history)
 
 # %% tags=["nbval-ignore-output"]
@@ -106,7 +106,7 @@ print(f"Best of {len(history)} epochs: {best['epoch']:.0f}, balanced accuracy {b
 print(f"{history['images_per_second'].median():.0f} images/s in training.")
 
 # %%
-print(f"{len(history)} epochs of {cfg.epochs} done; the checkpoint is {cfg.show(cfg.run_dir / 'best.pt')}")
+print(f"{len(history)} epochs of {cfg.epochs} done; the checkpoint is {cfg.show(cfg.member_dirs[0] / 'best.pt')}")
 
 # %% [markdown]
 # **Read back.** The best epoch was chosen on the validation part, so its score there is a little too good. The honest number is on

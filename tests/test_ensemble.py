@@ -38,7 +38,7 @@ def test_an_ensemble_is_the_mean_of_its_members_and_trains_nothing(two, capsys):
     np.testing.assert_allclose(both, (one + other) / 2, atol=1e-6)
     assert "steps an epoch" not in capsys.readouterr().out
     again = config.of_run(env={}, cache_dir=two.cache, work_dir=two.work, run_name="both")
-    assert again.ensemble == "baseline, other" and again.image_size == two.image_size
+    assert again.ensemble == "baseline,other" and again.image_size == two.image_size
     pipeline.ensure(again, "gradcam")
     assert (again.report_dir / "report.html").exists()
 
@@ -58,3 +58,17 @@ def test_views_change_the_answer_little_and_the_report_is_made_again(two, capsys
     plain, turned = predictions(two), predictions(two, views=8)
     assert 0 < np.abs(plain - turned).max() < 0.5
     assert "evaluate: making it again, because views changed" in capsys.readouterr().out
+
+
+def test_several_seeds_are_trained_in_turn_and_a_second_call_trains_none(two, capsys):
+    cfg = dataclasses.replace(two, seeds=2, epochs=1, run_name="several", views=2)
+    assert pipeline.ensure(cfg, "evaluate") == pipeline.STAGES["evaluate"].makes(cfg)
+    assert [files.read_json(folder / "config.json")["seed"] for folder in cfg.member_dirs] == [0, 1]
+    assert capsys.readouterr().out.count("steps an epoch") == 2
+    pipeline.ensure(cfg, "evaluate")
+    said = capsys.readouterr().out
+    assert "steps an epoch" not in said and "evaluate: up to date" in said
+    again = config.of_run(env={}, cache_dir=two.cache, work_dir=two.work, run_name="several")
+    assert again.member_dirs == cfg.member_dirs and again.views == 2
+    by_preset = config.of_run(env={}, cache_dir=two.cache, work_dir=two.work, run_name="several", seeds=2)
+    assert by_preset.run_name == "several" and by_preset.member_dirs == cfg.member_dirs
