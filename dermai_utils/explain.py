@@ -91,7 +91,7 @@ def choose(predictions: pd.DataFrame, each: int = 1) -> pd.DataFrame:
 
 def maps_for(cfg, chosen: pd.DataFrame) -> list[dict]:
     """For each chosen row: the square that the model saw, Grad-CAM and saliency for the class it predicted, and a title."""
-    accelerator = train.start(cfg)
+    accelerator = train.start(cfg, train.quiet)
     net, _ = train.load_best(cfg, accelerator.device)
     batches = train.batches_for(cfg, net, accelerator.device)
     items = []
@@ -190,7 +190,7 @@ def check(net, images: torch.Tensor, targets, seed: int = 0) -> pd.DataFrame:
 
 def checks_for(cfg, chosen: pd.DataFrame) -> dict:
     """What gradcam.json holds: `check` for each chosen image, and the means."""
-    accelerator = train.start(cfg)
+    accelerator = train.start(cfg, train.quiet)
     net, _ = train.load_best(cfg, accelerator.device)
     images = train.batches_for(cfg, net, accelerator.device)(chosen["row"].to_numpy())
     numbers = check(net, images, [CLASSES.index(label) for label in chosen["prediction"]], cfg.seed)

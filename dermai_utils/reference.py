@@ -140,7 +140,7 @@ def run(cfg) -> None:
 
 def opened(cfg):
     """(the best checkpoint's model, on its device, and accelerate's handle on that); UserError where cfg isn't the run's."""
-    accelerator = train.start(cfg)
+    accelerator = train.start(cfg, train.quiet)
     net, about = train.load_best(cfg, accelerator.device)
     if about["image_size"] != cfg.image_size:
         raise UserError(f"{cfg.show(cfg.run_dir)} was trained at {about['image_size']} px, not {cfg.image_size}")

@@ -47,7 +47,11 @@ def choose_precision(device: str, wanted: str = "auto") -> tuple[str, str]:
     return "fp32", "this CPU has no fast bf16" if device == "cpu" else "the safe choice on this device"
 
 
-def start(cfg) -> Accelerator:
+def quiet(text):
+    """For `say`, where an earlier stage has said it already."""
+
+
+def start(cfg, say=print) -> Accelerator:
     """accelerate's handle on the device(s), with the precision chosen and announced."""
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
@@ -64,7 +68,8 @@ def start(cfg) -> Accelerator:
     if kind == "cpu":
         _keep_memory()
     together = f", {accelerator.num_processes} processes" if accelerator.num_processes > 1 else ""
-    accelerator.print(f"train: {_device_name(kind)}{together}, {precision} ({reason})")
+    if accelerator.is_main_process:
+        say(f"train: {_device_name(kind)}{together}, {precision} ({reason})")
     return accelerator
 
 
@@ -104,7 +109,7 @@ def evaluation_batch(batch: int, device) -> int:
     return batch if torch.device(device).type == "cpu" else 4 * batch
 
 
-def batches_for(cfg, net, device, say=print) -> Batches:
+def batches_for(cfg, net, device, say=quiet) -> Batches:
     """Where evaluation and training take their images from."""
     images = place(pixels.load(cfg.pixels_file), device, say)
     return Batches(images, cfg.image_size, net.mean, net.std, device, cfg.workers or os.cpu_count())
