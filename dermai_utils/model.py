@@ -21,6 +21,11 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
     torch.manual_seed(seed)
     make = _timm if backbone.startswith("timm:") else _torchvision
     model = make(backbone.removeprefix("timm:"), weights == "imagenet", image_size)
+    for layer in (layer for name in model.head_names for layer in model.get_submodule(name).modules()):
+        if isinstance(layer, nn.Linear | nn.Conv2d):  # timm's own start for 1,000 classes gives seven of them logits of +-10
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     if weights not in ("imagenet", "none"):
         load_backbone(model, weights)
     return model

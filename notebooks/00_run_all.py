@@ -65,7 +65,8 @@ print(environment.version_line())
 # |---|---|---|---|
 # | `sample` | a toy at 64 px, 20 epochs | about a minute in all | about a minute in all |
 # | `quick` | ResNet18 at 224 px, 10 epochs | 1.6 hours of training | about 15 minutes in all |
-# | `strong` | ResNet18 at 224 px, 30 epochs | 4.8 hours of training | about 25 minutes in all |
+# | `quick_cpu` | EfficientNet-Lite0 at 96 to 128 px, 10 epochs | 25 minutes of training | no need for it |
+# | `strong` | ResNet18 at 224 px, three runs of 20 epochs, eight views | 9.6 hours of training | about 25 minutes in all |
 #
 # The times on a processor follow from 14 images/s measured on two AMD EPYC cores. Those on a T4 are an estimate: none was at hand. What your
 # machine needs is measured by the cell below. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
@@ -77,7 +78,7 @@ import numpy as np
 from dermai_utils import clean, colab, config, explain, files, machine, pipeline, plots, report
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
-preset = ""  # @param ["", "sample", "quick", "strong"]
+preset = ""  # @param ["", "sample", "quick", "quick_cpu", "strong"]
 keep_on_drive = False  # @param {type: "boolean"}
 run_name = "strong" if preset == "strong" else ""  # beside quick's run, not in its place
 cfg = config.load(data=data, preset=preset, run_name=run_name, **colab.folders(keep_on_drive, data))

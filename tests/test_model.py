@@ -22,6 +22,7 @@ def test_every_kind_of_backbone_gives_seven_logits_that_learn(name):
     net = model.build(name, "none", size).train()
     logits = net(torch.randn(2, 3, size, size))
     assert logits.shape == (2, len(CLASSES))
+    assert logits.abs().max() < 2  # a new head begins undecided
     logits.sum().backward()
     assert all(p.grad is not None for p in model.head(net).parameters())
     assert len(net.mean) == len(net.std) == 3
