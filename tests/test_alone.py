@@ -1,4 +1,4 @@
-"""`make colab`'s judgement: it must be able to say no. (That it says yes takes minutes: CI runs it every week.)"""
+"""`make colab`'s judgement: it must be able to say no. (That it says yes takes minutes: a workflow asks every week.)"""
 
 import importlib.util
 import json
