@@ -33,6 +33,12 @@ CORES = os.cpu_count()
 LOADERS = 2  # what Colab has, and what its warnings advise
 ON_GPU = torch.cuda.is_available()
 BACKBONE, SIZE, BATCH = "resnet18", 224, 64
+CPU_RUNS = {
+    "quick_cpu: EfficientNet-Lite0, 128 px, batches of 32": dict(
+        backbone="timm:tf_efficientnet_lite0", image_size=128, batch_size=32
+    ),
+    "ResNet18, 224 px, batches of 64": {},
+}
 
 
 def enlarged(folder, target, n):
@@ -162,7 +168,7 @@ def epoch_overhead(run):
         run.total.item()
 
     run.schedule.step = lambda: None  # as many steps as the bench needs
-    return seconds(epoch, 3), seconds(resident, 3)
+    return seconds(epoch, resident, repeats=3)
 
 
 def fastai_epoch(paths, labels, run):
@@ -183,38 +189,36 @@ def fastai_epoch(paths, labels, run):
         with learner.no_logging():
             learner.fit(1, 1e-4, cbs=[])
 
-    return seconds(epoch, 2)
+    return seconds(epoch, repeats=2)[0]
 
 
-def memory(paths, folder):
-    """Peak resident memory of a training run in a process of its own, over the array's size, in GB."""
+def memory(folder, **settings):
+    """(peak of resident memory over the array's size, what the imports alone take of it) of a training run of its own, GB."""
     code = f"""
 import resource, sys
 sys.path.insert(0, {str(ROOT / "tools")!r}); sys.path.insert(0, {str(ROOT)!r})
 import bench, pathlib
-folder = pathlib.Path({str(folder)!r})
-run = bench.run_on(sorted((folder / "jpeg").iterdir()), folder, device="cpu", epochs=1)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+imports, folder = peak(), pathlib.Path({str(folder)!r})
+run = bench.run_on(sorted((folder / "jpeg").iterdir()), folder, device="cpu", epochs=1, **{settings!r})
 run.train_epoch(bench.Never); run.validate()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - run.batches.images.nbytes)
+print(peak() - run.batches.images.nbytes, imports)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return int(done.stdout.splitlines()[-1]) / 1e9
+    return [int(n) / 1e9 for n in done.stdout.splitlines()[-1].split()]
 
 
-def growth(paths, folder, sizes):
-    """Seconds an image of an epoch at each number of images; a small backbone, so that the rest would show."""
-    each, folder = {}, folder / "growth"
+def growth(paths, folder, sizes, turns=3):
+    """Seconds an image of an epoch at each number of images, the fastest of some turns; a small backbone, so that the rest shows."""
+    runs, taken = {}, {n: [] for n in sizes}
     for n in sizes:
-        run = run_on(paths, folder, n, backbone="timm:test_resnet", image_size=128)
-        run.schedule.step = lambda: None
-        started = []
-        for _ in range(2):
-            run.step = 0
-            begin = time.perf_counter()
-            run.train_epoch(Never)
-            started.append((time.perf_counter() - begin) / (run.steps * run.batch))
-        each[n] = min(started)
-    return each
+        runs[n] = run_on(paths, folder / "growth", n, backbone="timm:test_resnet", image_size=128)
+        runs[n].schedule.step = lambda: None
+    for n, run in [*runs.items()] * turns:
+        run.step, begin = 0, time.perf_counter()
+        run.train_epoch(Never)
+        taken[n].append((time.perf_counter() - begin) / (run.steps * run.batch))
+    return {n: min(each) for n, each in taken.items()}
 
 
 def main():
@@ -294,8 +298,10 @@ def measure(paths, many, folder):
             epoch / theirs <= bar,
             f"{epoch:.1f} / {theirs:.1f}",
         )
-    extra = memory(paths, folder)
-    yield "peak memory of a CPU run over the array, GB", extra, "≤ 2", extra <= 2, f"{len(paths)} images at {SIZE} px"
+    for text, settings in CPU_RUNS.items():
+        extra, imports = memory(folder, **settings)
+        detail = f"{text}; {imports:.2f} GB of it are the imports"
+        yield "peak memory of a CPU run over the array, GB", extra, "≤ 2", extra <= 2, detail
     each = growth(many, folder, [n for n in (1000, 2500, 5000, 10_000) if n <= len(many)])
     spread = max(each.values()) / min(each.values())
     yield (
