@@ -209,7 +209,7 @@ print(peak() - run.batches.images.nbytes, imports)
 
 
 def growth(paths, folder, sizes, turns=3):
-    """Seconds an image of an epoch at each number of images, the fastest of some turns; a small backbone, so that the rest shows."""
+    """Seconds an image of an epoch at each number of images, fastest of some turns; a small backbone, so the rest shows."""
     runs, taken = {}, {n: [] for n in sizes}
     for n in sizes:
         runs[n] = run_on(paths, folder / "growth", n, backbone="timm:test_resnet", image_size=128)
