@@ -3,12 +3,12 @@
 Each part is one Config field with a default that was measured; what didn't pay is in LOG.md.
 """
 
+import copy
 import math
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from dermai_utils.config import CLASSES
 
@@ -105,5 +105,20 @@ def size(cfg, epoch: int) -> int:
 
 
 def averaged(net, decay: float):
-    """The exponential moving average of the weights, batch statistics too; None without decay. `update_parameters(net)`."""
-    return AveragedModel(net, multi_avg_fn=get_ema_multi_avg_fn(decay), use_buffers=True) if decay else None
+    """A copy of `net` to hold the moving average of its weights; None without decay."""
+    return copy.deepcopy(net).requires_grad_(False) if decay else None
+
+
+@torch.no_grad()
+def average(kept, net, decay: float, step: int) -> None:
+    """Move `kept` a step towards `net`, batch statistics too; `decay` rises to its value as (1 + step) / (10 + step).
+
+    Without that rise (TensorFlow's ExponentialMovingAverage has it too) a run of few steps keeps its first weights.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    pairs = list(zip(kept.state_dict().values(), net.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
+    for old, new in pairs:
+        if not old.is_floating_point():  # batch norm's count of batches
+            old.copy_(new)

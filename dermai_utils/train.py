@@ -219,12 +219,13 @@ class Run:
         self.schedule.step()
         self.optimizer.zero_grad()
         if self.average:
-            self.average.update_parameters(self.accelerator.unwrap_model(self.net))
+            step = self.epoch * self.steps + self.step
+            recipe.average(self.average, self.accelerator.unwrap_model(self.net), self.cfg.ema, step)
         self.total += loss.detach()
 
     def _kept_net(self):
         """The weights that count: their moving average where there is one."""
-        return self.average.module if self.average else self.accelerator.unwrap_model(self.net)
+        return self.average if self.average else self.accelerator.unwrap_model(self.net)
 
     def validate(self) -> None:
         """Close the epoch: validation metrics, a row of history, best.pt if it is the best, last.pt."""

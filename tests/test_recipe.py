@@ -140,13 +140,17 @@ def test_sizes_rise_to_the_full_one_and_stay():
 
 def test_the_average_is_the_recursion_written_out():
     net = Net(nn.Linear(2, 2), nn.BatchNorm1d(2))
-    average, expected = recipe.averaged(net, 0.9), None
-    for step in range(5):
+    kept = recipe.averaged(net, 0.9)
+    expected = net[0].weight[0, 0].item()
+    for step in range(200):
         with torch.no_grad():
             net[0].weight.fill_(step)
             net[1].running_mean.fill_(2.0 * step)
-        average.update_parameters(net)
-        expected = float(step) if expected is None else 0.9 * expected + 0.1 * step
-    assert average.module[0].weight[0, 0].item() == pytest.approx(expected)
-    assert average.module[1].running_mean[0].item() == pytest.approx(2 * expected)
+            net[1].num_batches_tracked.fill_(step)
+        recipe.average(kept, net, 0.9, step)
+        decay = min(0.9, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * step
+    assert kept[0].weight[0, 0].item() == pytest.approx(expected, rel=1e-4)
+    assert kept[1].running_mean[0].item() == pytest.approx(2 * expected, rel=1e-4)
+    assert kept[1].num_batches_tracked == 199
     assert recipe.averaged(net, 0.0) is None
