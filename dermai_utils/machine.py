@@ -110,8 +110,9 @@ def _words(seconds):
 
 
 def _click():
+    click = ""
     if "google.colab" in sys.modules:
-        return "it works, slowly; for one choose Runtime > Change runtime type > T4 GPU, then Runtime > Run all"
-    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        return "it works, slowly; for one choose Settings > Accelerator > GPU T4 x2, then Run all"
-    return "it works, slowly; the preset quick_cpu is made for two processor cores"
+        click = " (for one: Runtime > Change runtime type > T4 GPU, then Runtime > Run all)"
+    elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        click = " (for one: Settings > Accelerator > GPU T4 x2, then Run all)"
+    return f"it works, slowly{click}; the preset quick_cpu is made for two processor cores"

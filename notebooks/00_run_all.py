@@ -68,8 +68,8 @@ print(environment.version_line())
 # | `quick_cpu` | EfficientNet-Lite0 at 96 to 128 px, 10 epochs | 25 minutes of training | no need for it |
 # | `strong` | ResNet18 at 224 px, three runs of 20 epochs, eight views | 9.6 hours of training | about 25 minutes in all |
 #
-# The times on a processor follow from 14 images/s measured on two AMD EPYC cores. Those on a T4 are an estimate: none was at hand. What your
-# machine needs is measured by the cell below. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
+# The times on a processor follow from 14 images/s (ResNet18) and 50 (Lite0), measured on two AMD EPYC cores. Those on a T4 are an estimate: none
+# was at hand. What your machine needs is measured by the cell below. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
 # minutes. Images never go there.
 
 # %% tags=["nbval-ignore-output"]
@@ -80,7 +80,7 @@ from dermai_utils import clean, colab, config, explain, files, machine, pipeline
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 preset = ""  # @param ["", "sample", "quick", "quick_cpu", "strong"]
 keep_on_drive = False  # @param {type: "boolean"}
-run_name = "strong" if preset == "strong" else ""  # beside quick's run, not in its place
+run_name = preset if preset in ("quick_cpu", "strong") else ""  # beside quick's run, which is the baseline, not in its place
 cfg = config.load(data=data, preset=preset, run_name=run_name, **colab.folders(keep_on_drive, data))
 machine.check(cfg)
 
@@ -147,4 +147,5 @@ if download_report:
     colab.download(archive)
 
 # %% [markdown]
-# **Next.** 05_evaluate reads these numbers class by class, 06_gradcam shows more maps. After `strong`, give them `run_name` strong.
+# **Next.** 05_evaluate reads these numbers class by class, 06_gradcam shows more maps. After `strong` or `quick_cpu`, give them that name as
+# `run_name`.

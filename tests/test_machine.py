@@ -49,7 +49,7 @@ def test_the_disk_is_compared_with_what_the_official_data_takes(check, monkeypat
 
 def test_without_a_gpu_it_says_what_to_click(check, monkeypatch):
     monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
-    assert "lite0" in check()
+    assert "quick_cpu" in check()
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     assert "Accelerator > GPU T4" in check()
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))

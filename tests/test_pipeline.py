@@ -8,7 +8,7 @@ from dermai_utils import clean, config, files, pipeline
 from dermai_utils.__main__ import main
 from dermai_utils.config import ROOT, UserError
 
-WAY = [stage for stage in pipeline.STAGES if stage != "reference"]  # what comes to gradcam; the other is for predictions
+WAY = [stage for stage in pipeline.STAGES if stage not in ("instant", "reference")]  # what comes to gradcam, and no side way
 
 
 @pytest.fixture
