@@ -22,7 +22,7 @@ from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 
 ROOT = Path(__file__).resolve().parents[1]
 TAG = "v-now"
@@ -127,8 +127,8 @@ def alone(path, url, keep):
         started = time.monotonic()
         try:
             client.execute(env=inside)
-        except CellExecutionError as error:
-            return [f"{error.ename}: {error.evalue}", *str(error).splitlines()[-30:]]
+        except (CellExecutionError, DeadKernelError) as error:  # dead: out of memory, as a rule
+            return str(error).splitlines()[-30:]
         finally:
             if keep:
                 nbformat.write(notebook, keep / path.name)
