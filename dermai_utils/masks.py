@@ -90,6 +90,8 @@ def on_lesion(cfg, predictions, known, maps_of) -> dict:
     here = here.set_index("image", drop=False).loc[usable]
     inside, area = share_inside(maps_of(cfg, here), lesions) if usable else (np.zeros(0), np.zeros(0))
     known = ~np.isnan(inside)  # a map of zeros lies nowhere
+    if not known.all():
+        print(f"gradcam: masks: {(~known).sum()} maps mark nothing at all, so they are left out")
     if not known.any():
         return {"n": 0}
     gain, lesion_ids = (inside - area)[known], here["lesion_id"].to_numpy()[known]

@@ -88,10 +88,16 @@ def test_the_shares_stand_in_gradcam_json_and_the_report(made, images, tmp_path,
     assert page._on_lesion({"lesion": {"n": 0}}) == page._on_lesion(None) == ""
 
 
-def test_the_stage_takes_the_folder(made, images, tmp_path):
-    """The whole stage on a copy of the run, with real maps."""
+def test_the_stage_takes_the_folder(made, images, tmp_path, monkeypatch, capsys):
+    """The whole stage on a copy of the run; of its maps every second is all on the left, the others mark nothing."""
     import shutil
 
+    def left(net, images, targets):
+        maps = np.zeros((len(images), made.image_size, made.image_size))
+        maps[::2, :, : made.image_size // 2] = 1
+        return maps
+
+    monkeypatch.setattr(explain, "gradcam", left)
     (tmp_path / "masks").mkdir()
     for image in images[:5]:
         save(tmp_path / "masks", image, left_half())
@@ -99,5 +105,6 @@ def test_the_stage_takes_the_folder(made, images, tmp_path):
     cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"), masks=str(tmp_path / "masks"))
     explain.run(cfg)
     found = files.read_json(cfg.report_dir / "gradcam.json")["lesion"]
-    assert 0 < found["n"] <= 5 and 0 <= found["inside"] <= 1 and found["area"] == pytest.approx(0.5, abs=0.02)
+    assert found["n"] == 3 and found["inside"] == pytest.approx(1, abs=0.03) and found["area"] == pytest.approx(0.5, abs=0.02)
+    assert "masks: 2 maps mark nothing" in capsys.readouterr().out
     assert "On the lesion or beside it?" in (cfg.report_dir / "report.html").read_text(encoding="utf-8")
