@@ -155,7 +155,7 @@ def _calibration(found, folder):
         "Can its probabilities be believed?",
         p("Of the images called with 80 % confidence, 80 % should be right. Points below the dotted line are too sure. "
           f"Temperature scaling divides the logits by one number, here {num(found, 'calibration/temperature')} (over 1: the "
-          "model was too sure). It changes no call, only how sure it is."),
+          "model was too sure; under 1: not sure enough). It changes no call, only how sure it is."),
         same_images(found, "The temperature was fitted on the validation part only."),
         figure(folder / "calibration.png", "Two reliability diagrams, accuracy against confidence, with the number of images "
                f"in each bin. Expected calibration error {before} as predicted, {after} after temperature scaling."),

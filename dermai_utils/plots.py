@@ -282,7 +282,7 @@ def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
         ax.imshow(images[row["row"]])
         ax.set_title(
             f"{row['image']}\n{row['truth']} called {row['prediction']} ({row['confidence']:.0%})",
-            fontsize=8,
+            fontsize=10,
             color=INK,
         )
     if rows.empty:
@@ -368,7 +368,7 @@ def _probabilities(ax, item):
 
 def side_by_side(pairs, images, columns: int = 3) -> Figure:
     """Pairs of images beside each other, `columns` pairs a line. `pairs`: (row of `images`, row, title); needs at least one."""
-    width, height, gap, words = 200, 150, 6, 26  # px; the words stand above the pair
+    width, height, gap, words = 200, 150, 6, 32  # px; the words stand above the pair
     lines = -(-len(pairs) // columns)
     sheet = np.full((lines * (height + words), columns * (2 * width + 4 * gap), 3), 255, np.uint8)
     figure, axes = _figure(sheet.shape[1] / 100, sheet.shape[0] / 100)
@@ -379,7 +379,7 @@ def side_by_side(pairs, images, columns: int = 3) -> Figure:
         for shift, row in zip((0, width + gap), rows, strict=True):
             small = Image.fromarray(images[row]).resize((width, height))
             sheet[top : top + height, left + shift : left + shift + width] = small
-        axes[0, 0].text(left, top - 8, title, fontsize=8, color=INK)
+        axes[0, 0].text(left, top - 9, title, fontsize=10, color=INK)
     axes[0, 0].imshow(sheet)
     return figure
 
@@ -396,7 +396,9 @@ def inflation(found: dict) -> Figure:
         ax.plot([row["lesion"], row["random"]], [y, y], color="#BBBBBB", lw=3, zorder=1, solid_capstyle="butt")
         for deal, (_, marker, colour) in looks.items():
             ax.plot(row[deal], y, marker, ms=9, color=colour)
-            ax.annotate(f"{row[deal]:.3f}", (row[deal], y), (0, 8), textcoords="offset points", ha="center", fontsize=9)
+            side = -1 if row[deal] == min(row["random"], row["lesion"]) else 1  # outside of the pair: they may be close
+            beside_dot = dict(textcoords="offset points", ha="right" if side < 0 else "left", va="center", fontsize=9)
+            ax.annotate(f"{row[deal]:.3f}", (row[deal], y), (9 * side, 0), color=INK, **beside_dot)
         ax.text(1.02, y, f"{row['difference']:+.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]", fontsize=9, **beside)
     _rows_from_top(ax, [name for name, _ in rows])
     ax.text(1.02, -0.62, "random minus lesion-safe", fontsize=8, **beside)
