@@ -319,7 +319,7 @@ def pairs(items: list[dict], columns: int = 4) -> Figure:
         left.imshow(item["image"])
         right.imshow(item["image"])
         right.imshow(item["gradcam"], cmap="inferno", alpha=0.5, vmin=0, vmax=1)
-        left.set_title(item["title"].strip(), fontsize=7, color=INK, loc="left")
+        left.set_title(item["title"].strip(), fontsize=9, color=INK, loc="left")
     return figure
 
 
