@@ -41,7 +41,8 @@ def main(arguments=None) -> int:
             config.load(env={}, **{name or "?": "given"})
         if (stage == "predict") != bool(images):
             raise config.UserError("predict needs --image PHOTO (a file, a folder or a URL), and nothing else takes it")
-        cfg = (config.load if stage in ("download", "clean", "split", "instant", "train") else config.of_run)(**given)
+        before_training = ("download", "clean", "split", "instant", "duplicates", "inflation", "train")
+        cfg = (config.load if stage in before_training else config.of_run)(**given)
         made = pipeline.ensure(cfg, stage) if stage in pipeline.STAGES else _command(cfg, stage, images)
     except config.UserError as reason:
         print(f"error: {reason}", file=sys.stderr)

@@ -11,7 +11,7 @@ from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.findings import RULE_SCORES
 from dermai_utils.markup import shown
 from dermai_utils.page import LIMITS, PART_WORDS
-from dermai_utils.page_decisions import RULE_NAMES
+from dermai_utils.page_decisions import COLUMN_NAMES, RULE_NAMES
 
 SETTINGS = (
     "backbone", "weights", "image_size", "split", "split_seed", "folds", "fold", "imbalance", "augment", "optimizer", "epochs",
@@ -45,7 +45,8 @@ def write(cfg, found: dict) -> None:
                       ("n", "recall", "precision", "f1", "auc"))] for c, row in found["parts"][part]["per_class"].items()]),
         temperature=shown(found["calibration"]["temperature"]), calibration=_calibration(found),
         rules=_rules(decided["rules"]),
-        points=_points(found), limits="\n".join(f"- {text}" for text in LIMITS),
+        points=_points(found), coverage=_coverage(found), subgroups=_subgroups(found["subgroups"]),
+        leakage=_leakage(found), limits="\n".join(f"- {text}" for text in LIMITS),
         same="Caution: that is the validation part itself; these numbers flatter.\n\n"
              if found["chosen_and_scored_on_the_same_images"] else "",
     )  # fmt: skip
@@ -76,13 +77,46 @@ def _rules(rules):
 
 
 def _points(found):
-    def scored(point, rate):
-        row = point["scored"]
-        return _interval({"value": row[rate], "low": row[f"{rate}_low"], "high": row[f"{rate}_high"]})
-
     lines = [[point["finding"], f"{point['rate']} {100 * point['level']:.0f} %", shown(point["threshold"]),
-              scored(point, "sensitivity"), scored(point, "specificity")] for point in found["operating_points"]]  # fmt: skip
+              *(_ends(point["scored"], rate) for rate in ("sensitivity", "specificity"))]
+             for point in found["operating_points"]]  # fmt: skip
     return _rows(["finding", "asked for", "threshold", "sensitivity", "specificity"], lines)
+
+
+def _coverage(found):
+    lines = [
+        [shown(point[name]) for name in ("threshold", "coverage", "risk", "n")] for point in found["risk_coverage"]["points"]
+    ]
+    return _rows(["confidence from", "share answered", "share of the answers that is wrong", "n answered"], lines)
+
+
+def _subgroups(found):
+    if not found["part"]:
+        return "No age, sex, localization or way of confirmation is given with these images."
+    lines = [[COLUMN_NAMES.get(column, column), f"{row['group']}{' (few)' if row['small'] else ''}", row["n"], row["classes"],
+              *(_ends(row, name) for name in ("balanced_accuracy", "accuracy"))]
+             for column, rows in found["groups"].items() for row in rows]  # fmt: skip
+    words = (
+        f"Of the {found['part']} part; “few” marks under {found['small_below']} images, “classes” how many of the seven occur."
+    )
+    return words + "\n\n" + _rows(["", "group", "n", "classes", "balanced accuracy", "accuracy"], lines)
+
+
+def _ends(row, name) -> str:
+    return _interval({"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]})
+
+
+def _leakage(found):
+    counts, about = found["near_duplicates"], found["inflation"]
+    text = (f"{counts['pairs']} pairs of images are known to show one lesion under two ids. {counts['in_two_parts']} of them "
+            f"lie in two parts of this split; {counts['with_official']} more tie a training to an official image.")  # fmt: skip
+    if not about or not about["prone_images"]:
+        return text
+    lines = [[name, shown(row["random"]), shown(row["lesion"]), _interval(row | {"value": row["difference"]})]
+             for name, row in about["classifiers"].items()]  # fmt: skip
+    return (f"{text} What a random split would add, measured with simple classifiers on frozen features, on the "
+            f"{about['prone_images']:,} images of which another view exists (balanced accuracy):\n\n"
+            + _rows(["", "random split", "lesion-safe split", "difference"], lines))  # fmt: skip
 
 
 CARD = Template("""# Model card: DermAI-ISIC2018, run $run
@@ -132,7 +166,21 @@ $same$rules
 
 $points
 
-Subgroups, risk against coverage and the mistakes stand in `report.html`; every number in `metrics.json`.
+### Abstaining
+
+Answering only the surest images, with confidence thresholds chosen on validation:
+
+$coverage
+
+### Subgroups
+
+$subgroups
+
+### Leakage
+
+$leakage
+
+The mistakes stand in `report.html`, with their Grad-CAM; every number in `metrics.json`.
 
 ## Limits
 

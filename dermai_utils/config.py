@@ -57,7 +57,7 @@ class Config:
     run_name: str = "baseline"  # names the folder of a run's checkpoints and report
     seed: int = 0  # weights' initialisation, batch order, augmentation
     split: str = "lesion"  # lesion (no lesion on two sides) | random (image by image: leaks, for comparison)
-    near_duplicates: str = "listed"  # listed (assets/near_duplicates.csv) | none | your CSV of image_a,image_b: kept together
+    near_duplicates: str = "listed"  # listed (assets/near_duplicates.csv) | found (by stage duplicates) | none | your CSV
     split_seed: int = 0  # its own, so that several seeds can train on one split
     val_fraction: float = 0.12  # share of the images, for choosing the checkpoint
     test_fraction: float = 0.12  # share of the images, touched by the evaluation alone
@@ -82,6 +82,7 @@ class Config:
     batch_size: int = 64  # images, over all devices together
     learning_rate: float = 5e-4  # the backbone's, at the peak of the schedule
     weight_decay: float = 0.01  # per unit of learning rate; adamw only
+    masks: str = ""  # a folder of lesion masks, <image>_segmentation.png, which stage gradcam compares its maps with
     device: str = "auto"  # auto | cpu | cuda | mps
     precision: str = "auto"  # auto | fp32 | fp16 | bf16
     workers: int = 0  # threads for decoding and augmenting; 0: one a core
@@ -134,8 +135,16 @@ class Config:
 
     @property
     def near_duplicates_file(self) -> Path | None:
-        listed = ROOT / "assets" / "near_duplicates.csv"
-        return {"none": None, "listed": listed}.get(self.near_duplicates, Path(self.near_duplicates).expanduser())
+        known = {"none": None, "listed": ROOT / "assets" / "near_duplicates.csv", "found": self.found_duplicates_file}
+        return known.get(self.near_duplicates, Path(self.near_duplicates).expanduser())
+
+    @property
+    def found_duplicates_file(self) -> Path:
+        return self.work / "near_duplicates.csv"
+
+    @property
+    def inflation_file(self) -> Path:
+        return self.work / "inflation.json"
 
     @property
     def split_file(self) -> Path:

@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
+from tqdm.auto import tqdm
 
 HEIGHT = 150  # px: images are brought to this height, so that the lengths below mean the same for every stored size
 KEYPOINTS = 250  # an image: 150 lose a quarter of the weak pairs, 400 double the matching time and win none
@@ -54,11 +55,11 @@ def candidates(features, groups, n_pairs: int = 20_000, described=None) -> np.nd
 def describe(images, workers: int = 0) -> list:
     """Each image's SIFT keypoints: a list of (points (K, 2) px of 150, RootSIFT descriptors (K, 128) uint8), K <= 250.
 
-    `images` (N, H, W, 3) uint8 RGB, perhaps a memory map. 12 ms an image and core, 0.3 GB for 10,000 images.
+    `images`: N of (H, W, 3) uint8 RGB, perhaps a memory map. 12 ms an image and core, 0.3 GB for 10,000 images.
     """
     cv2.setNumThreads(1)  # the pool uses every core; cv2 works outside Python's lock
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(pool.map(_describe, images))
+        return list(tqdm(pool.map(_describe, images), "keypoints", len(images), unit="image"))
 
 
 def verify(described, pairs, workers: int = 0) -> np.ndarray:
@@ -69,7 +70,7 @@ def verify(described, pairs, workers: int = 0) -> np.ndarray:
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         scores = pool.map(lambda pair: _inliers(described[pair[0]], described[pair[1]]), pairs)
-        return np.fromiter(scores, np.int64, len(pairs))
+        return np.fromiter(tqdm(scores, "pairs", len(pairs), mininterval=0.5), np.int64, len(pairs))
 
 
 def find(images, features, groups, n_pairs: int = 20_000, inliers: int = INLIERS, workers: int = 0) -> np.ndarray:

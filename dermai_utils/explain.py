@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from captum.attr import LayerGradCam, Saliency
 from scipy.stats import ConstantInputWarning, spearmanr
 
-from dermai_utils import clean, files, page, plots, train
+from dermai_utils import clean, files, masks, page, plots, train
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.findings import plain
 from dermai_utils.report import counting, headline_part, mistaken, save_figure
@@ -167,14 +167,15 @@ def rank_correlation(a, b) -> np.ndarray:
         return np.array([spearmanr(one.ravel(), two.ravel()).statistic for one, two in zip(a, b, strict=True)])
 
 
-def share_inside(maps, masks) -> tuple[np.ndarray, np.ndarray]:
-    """(N,), (N,): the share of each map (N, S, S) inside its lesion mask (N, S, S) bool, and the mask's share of the area.
-
-    A map that knows nothing has both equal; NaN for a map of zeros.
-    """
-    masks, total = np.asarray(masks, bool), maps.sum((1, 2))
-    inside = np.divide((maps * masks).sum((1, 2)), total, out=np.full(len(maps), np.nan), where=total > 0)
-    return inside, masks.mean((1, 2))
+def maps_of(cfg, rows) -> np.ndarray:
+    """(N, S, S) in 0..1: Grad-CAM of each row of predictions, for the class it was called."""
+    accelerator = train.start(cfg)
+    net, _ = train.load_best(cfg, accelerator.device)
+    batches, maps = train.batches_for(cfg, net, accelerator.device), []
+    for start in range(0, len(rows), 16):
+        some = rows.iloc[start : start + 16]
+        maps.append(gradcam(net, batches(some["row"].to_numpy()), [CLASSES.index(label) for label in some["prediction"]]))
+    return np.concatenate(maps)
 
 
 def check(net, images: torch.Tensor, targets, seed: int = 0) -> pd.DataFrame:
@@ -202,11 +203,14 @@ def run(cfg) -> None:
     """Write gradcam.png (correct, wrong and uncertain images of each class of the part that is quoted), gradcam.json (the
     maps, checked), gradcam_mistakes.png (the report's mistakes), and the report anew with them."""
     predictions, found = clean.read_table(cfg.report_dir / "predictions.csv"), files.read_json(cfg.report_dir / "metrics.json")
+    known = masks.find(cfg.masks) if cfg.masks else {}  # a wrong folder is told before the maps are made
     rows = counting(predictions, headline_part(set(predictions["part"])))
     chosen, checks = choose(rows), {"images": [], "mean": {}}
     try:
         figure = plots.explanations(maps_for(cfg, chosen))
         checks = checks_for(cfg, chosen[chosen["kind"] != "uncertain"])
+        if known:
+            checks["lesion"] = masks.on_lesion(cfg, predictions, known, maps_of)
         wrong = pd.concat([mistaken(found, rows, kind).assign(kind=name) for kind, name in MISTAKES.items()])
         wrong = wrong.drop_duplicates("image")
         if len(wrong):

@@ -6,7 +6,6 @@ import zipfile
 
 import numpy as np
 import torch
-from tqdm.auto import tqdm
 
 from dermai_utils import clean, files, model, train
 
@@ -58,8 +57,5 @@ def _computed(cfg, rows):
     net = net.to(accelerator.device, memory_format=torch.channels_last)
     batches = train.batches_for(cfg, net, accelerator.device)
     at_once = train.evaluation_batch(cfg.batch_size, accelerator.device)
-    parts = [rows[k : k + 4 * at_once] for k in range(0, len(rows), 4 * at_once)]
-    bar = tqdm(parts, "features", unit="batch", unit_scale=4)  # in several parts, so that it moves
     with accelerator.autocast():
-        found = [model.predict(net, batches, part, at_once, with_features=True)[1] for part in bar]
-    return np.concatenate(found)
+        return model.predict(net, batches, rows, at_once, with_features=True)[1]

@@ -55,9 +55,9 @@ def figure(path, alt: str, caption: str = "") -> str:
     """The picture in `path` inside the page, or nothing where there is none; photographs as JPEG, a tenth of the size."""
     if not path.exists():
         return ""
-    data, kind = path.read_bytes(), "png"
+    data, kind = path.read_bytes(), "jpeg" if path.suffix == ".jpg" else "png"
     picture = Image.open(io.BytesIO(data))
-    if len(data) > 300_000:
+    if len(data) > 300_000 and kind == "png":
         buffer, kind = io.BytesIO(), "jpeg"
         picture.convert("RGB").save(buffer, "JPEG", quality=85)
         data = buffer.getvalue()

@@ -11,6 +11,7 @@ from dermai_utils import files
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.markup import PAGE, figure, interval, num, p, pretty, section, shown, table
 from dermai_utils.page_decisions import decisions, mistakes, same_images, subgroups
+from dermai_utils.page_leakage import leakage
 
 OFFICIAL_N = 1511  # images of the official test set that count
 PUBLISHED = (  # on the official test set; balanced accuracy as the source prints it
@@ -51,7 +52,7 @@ def write(cfg, found: dict) -> None:
     sections = [
         _headline(found, folder), _classes(found), _confusion(folder, part), _calibration(found, folder),
         decisions(found, folder), subgroups(found, folder), mistakes(found, folder), _explanations(folder, checks),
-        _leakage(audit), _limits(),
+        leakage(found, audit, folder), _limits(),
     ]  # fmt: skip
     facts = {key: html.escape(str(found[key])) for key in ("run", "data", "split")}
     text = PAGE.substitute(
@@ -154,7 +155,7 @@ def _calibration(found, folder):
         "Can its probabilities be believed?",
         p("Of the images called with 80 % confidence, 80 % should be right. Points below the dotted line are too sure. "
           f"Temperature scaling divides the logits by one number, here {num(found, 'calibration/temperature')} (over 1: the "
-          "model was too sure). It changes no call, only how sure it is."),
+          "model was too sure; under 1: not sure enough). It changes no call, only how sure it is."),
         same_images(found, "The temperature was fitted on the validation part only."),
         figure(folder / "calibration.png", "Two reliability diagrams, accuracy against confidence, with the number of images "
                f"in each bin. Expected calibration error {before} as predicted, {after} after temperature scaling."),
@@ -179,6 +180,7 @@ def _explanations(folder, checks):
         p("Grad-CAM marks where the evidence for the called class lies. A map on a ruler, a hair or the rim of the lens is a "
           "warning; a map on the lesion is not a proof."),
         _checked(checks),
+        _on_lesion(checks),
         wrong,
         f"<details><summary>Correct, wrong and uncertain images of each class</summary>{pictures}</details>",
     )  # fmt: skip
@@ -200,27 +202,30 @@ def _checked(checks):
     )
 
 
+def _on_lesion(checks):
+    """Grad-CAM against the lesion masks, where the user gave some; from gradcam.json too."""
+    found = (checks or {}).get("lesion", {"n": 0})
+    if not found["n"]:
+        return ""
+    inside, area, *ends = (shown(found[name]) for name in ("inside", "area", "difference", "low", "high"))
+    known = found["low"] > 0 or found["high"] < 0
+    verdict = (
+        ("more on the lesion than beside it" if found["low"] > 0 else "less on the lesion than beside it") if known else ""
+    )
+    return p(
+        f"On the lesion or beside it? On {found['n']} images of the {found['part']} part with a lesion mask, {inside} of the "
+        f"map lies inside the lesion, which fills {area} of the square: a difference of {ends[0]} [{ends[1]}, {ends[2]}]. "
+        "A map that knows nothing of the lesion would have both equal. "
+        f"<strong>These maps lie {verdict or 'no more on the lesion than chance would have it'}.</strong>"
+    )
+
+
 def _than_random(checks, name, sign):
     """better or no better, by more than twice the standard error of the paired differences."""
     gains = [sign * (row[name] - row[f"{name}_random"]) for row in checks["images"]]
     mean = sum(gains) / len(gains)
     error = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(len(gains) - 1, 1) / len(gains))
     return "better" if mean > 2 * error and len(gains) > 2 else "not clearly better"
-
-
-def _leakage(audit):
-    if not audit:
-        return ""
-    counts = {name: row for name, row in audit.items() if isinstance(row, dict)}
-    names = list(dict.fromkeys(key for row in counts.values() for key in row if not isinstance(row[key], dict | list)))
-    rows = [[pretty(key), *(f"<td>{shown(row.get(key))}</td>" for row in counts.values())] for key in names]
-    return section(
-        "Does anything leak?",
-        p("Many lesions were photographed more than once. Where pictures of one lesion lie on both sides of a split, a model "
-          f"can score by recognising the lesion. This run's split is by <b>{html.escape(str(audit.get('strategy')))}</b>; the "
-          "table counts what leaks in it, and in the other kind."),
-        table(["", *(f"{name} split" for name in counts)], rows, "From leakage.json."),
-    )  # fmt: skip
 
 
 def _limits():

@@ -28,7 +28,8 @@ def decisions(found, folder):
     return section(
         "What should be called?",
         p("The same probabilities give different calls. Balanced accuracy wants rare classes called sooner; accuracy wants "
-          "the common nevus. A network trained with class weights leans to the rare ones already; one trained plainly doesn't. "
+          "the common nevus. A network whose training favoured the rare classes (class weights, logit adjustment, a sampler) "
+          "leans to them already; one trained plainly doesn't. "
           f"On validation the best balanced accuracy was that of: <b>{RULE_NAMES[decided['chosen']]}</b>. The headline above "
           "is by argmax, as the challenge scores it."),
         same_images(found),

@@ -46,17 +46,26 @@ STAGES = {
         "instant", ("image_size", "backbone", "weights"), lambda c: [c.table_file, c.split_file], lambda c: [c.instant_file],
         after=("split",),
     ),
+    "duplicates": Stage(
+        "find_duplicates", ("backbone", "weights", "image_size"), lambda c: [c.table_file],
+        lambda c: [c.found_duplicates_file], after=("clean",),
+    ),
+    "inflation": Stage(
+        "inflation", ("backbone", "weights", "image_size", "near_duplicates"),
+        lambda c: [c.table_file, *filter(None, [c.near_duplicates_file])], lambda c: [c.inflation_file], after=("clean",),
+    ),
     "train": Stage(
         "train", _TRAINING, lambda c: [c.table_file, c.split_file],
         lambda c: [folder / name for folder in c.member_dirs for name in ("best.pt", "history.csv")], after=("split",),
     ),
     "evaluate": Stage(
         "report", ("run_name", "views"),  # the members are among the files it reads
-        lambda c: [c.table_file, c.split_file, *(folder / "best.pt" for folder in c.member_dirs)],
-        lambda c: [c.report_dir / "metrics.json", c.report_dir / "predictions.csv"], after=("train",),
+        lambda c: [c.table_file, c.split_file, c.inflation_file, *(folder / "best.pt" for folder in c.member_dirs)],
+        lambda c: [c.report_dir / "metrics.json", c.report_dir / "predictions.csv", c.report_dir / "model_card.md"],
+        after=("train",),
     ),
     "gradcam": Stage(
-        "explain", ("run_name", "seed"), lambda c: [c.member_dirs[0] / "best.pt", c.report_dir / "predictions.csv"],
+        "explain", ("run_name", "seed", "masks"), lambda c: [c.member_dirs[0] / "best.pt", c.report_dir / "predictions.csv"],
         lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"], after=("evaluate",),
     ),
     "reference": Stage(

@@ -7,6 +7,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import figure as mpl
 from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dermai_utils.config import CLASS_NAMES, CLASSES
@@ -281,7 +282,7 @@ def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
         ax.imshow(images[row["row"]])
         ax.set_title(
             f"{row['image']}\n{row['truth']} called {row['prediction']} ({row['confidence']:.0%})",
-            fontsize=8,
+            fontsize=10,
             color=INK,
         )
     if rows.empty:
@@ -318,7 +319,7 @@ def pairs(items: list[dict], columns: int = 4) -> Figure:
         left.imshow(item["image"])
         right.imshow(item["image"])
         right.imshow(item["gradcam"], cmap="inferno", alpha=0.5, vmin=0, vmax=1)
-        left.set_title(item["title"].strip(), fontsize=7, color=INK, loc="left")
+        left.set_title(item["title"].strip(), fontsize=9, color=INK, loc="left")
     return figure
 
 
@@ -363,6 +364,49 @@ def _probabilities(ax, item):
     ax.tick_params(colors=INK, labelsize=9)
     ax.set(xlim=(0, 1.12), xlabel="calibrated probability (solid: can't be ruled out)")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+
+
+def side_by_side(pairs, images, columns: int = 3) -> Figure:
+    """Pairs of images beside each other, `columns` pairs a line. `pairs`: (row of `images`, row, title); needs at least one."""
+    width, height, gap, words = 200, 150, 6, 32  # px; the words stand above the pair
+    lines = -(-len(pairs) // columns)
+    sheet = np.full((lines * (height + words), columns * (2 * width + 4 * gap), 3), 255, np.uint8)
+    figure, axes = _figure(sheet.shape[1] / 100, sheet.shape[0] / 100)
+    figure.photographs = True
+    _blank(axes)
+    for k, (*rows, title) in enumerate(pairs):
+        top, left = k // columns * (height + words) + words, k % columns * (2 * width + 4 * gap)
+        for shift, row in zip((0, width + gap), rows, strict=True):
+            small = Image.fromarray(images[row]).resize((width, height))
+            sheet[top : top + height, left + shift : left + shift + width] = small
+        axes[0, 0].text(left, top - 9, title, fontsize=10, color=INK)
+    axes[0, 0].imshow(sheet)
+    return figure
+
+
+def inflation(found: dict) -> Figure:
+    """Balanced accuracy under a random and a lesion-safe split, for each classifier of inflation.json, and the difference."""
+    rows = [(name, row) for name, row in found["classifiers"].items() if row["difference"] is not None]
+    if not rows:
+        return message("No lesion has two images here, so a random split leaks nothing.")
+    figure, axes = _figure(8, 1.3 + 0.55 * len(rows))
+    ax, looks = axes[0, 0], {"random": ("random split", "o", "#D55E00"), "lesion": ("lesion-safe split", "s", "#009E73")}
+    beside = dict(va="center", color=INK, transform=ax.get_yaxis_transform())
+    for y, (_, row) in enumerate(rows):
+        ax.plot([row["lesion"], row["random"]], [y, y], color="#BBBBBB", lw=3, zorder=1, solid_capstyle="butt")
+        for deal, (_, marker, colour) in looks.items():
+            ax.plot(row[deal], y, marker, ms=9, color=colour)
+            side = -1 if row[deal] == min(row["random"], row["lesion"]) else 1  # outside of the pair: they may be close
+            beside_dot = dict(textcoords="offset points", ha="right" if side < 0 else "left", va="center", fontsize=9)
+            ax.annotate(f"{row[deal]:.3f}", (row[deal], y), (9 * side, 0), color=INK, **beside_dot)
+        ax.text(1.02, y, f"{row['difference']:+.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]", fontsize=9, **beside)
+    _rows_from_top(ax, [name for name, _ in rows])
+    ax.text(1.02, -0.62, "random minus lesion-safe", fontsize=8, **beside)
+    ax.set(ylim=(len(rows) - 0.5, -0.75), xlim=(0, 1))
+    ax.set_xlabel(f"balanced accuracy on the {found['prone_images']:,} images of which another view exists")
+    handles = [ax.plot([], [], marker, ms=8, color=colour, label=name)[0] for name, marker, colour in looks.values()]
+    figure.legend(handles=handles, frameon=False, fontsize=9, ncols=2, loc="outside upper left")
+    return figure
 
 
 def class_legend() -> pd.DataFrame:

@@ -9,6 +9,7 @@ from dermai_utils import (
     clean,
     evaluate,
     files,
+    find_duplicates,
     findings,
     intervals,
     model,
@@ -94,8 +95,18 @@ def numbers(cfg, parts: dict) -> dict:
     """All that metrics.json holds, from {part: counting rows}."""
     headline = headline_part(parts)
     about = {"run": cfg.run_name, "data": cfg.source, "split": cfg.split, "headline": headline, "note": DISCLAIMER}
-    found = {part: evaluate.metrics(*arrays(rows)) for part, rows in parts.items()}
-    return about | {"parts": found} | findings.collect(parts, headline, split.read(cfg))
+    found, table = {part: evaluate.metrics(*arrays(rows)) for part, rows in parts.items()}, split.read(cfg)
+    leaks = {"near_duplicates": near_duplicates(cfg, table), "inflation": files.read_json(cfg.inflation_file)}
+    return about | {"parts": found} | findings.collect(parts, headline, table) | leaks
+
+
+def near_duplicates(cfg, table) -> dict:
+    """How many pairs of the list there are in `table` (split.read's), in different parts, and with an official test image."""
+    part = dict(zip(table["image"], table["part"], strict=True))
+    pairs = [{part[a], part[b]} for a, b in split.near_duplicates(cfg) if a in part and b in part]
+    apart = [sides for sides in pairs if len(sides) > 1]
+    official = sum("official" in sides for sides in apart)
+    return {"pairs": len(pairs), "in_two_parts": len(apart) - official, "with_official": official}
 
 
 def compare(cfg, other: str) -> dict:
@@ -103,7 +114,11 @@ def compare(cfg, other: str) -> dict:
 
     UserError where the two were not evaluated on the same images.
     """
-    one, two = (clean.read_table(folder / "predictions.csv") for folder in (cfg.report_dir, cfg.report_dir.with_name(other)))
+    folders = cfg.report_dir, cfg.report_dir.with_name(other)
+    for folder in folders:
+        if not (folder / "predictions.csv").exists():
+            raise UserError(f"{cfg.show(folder)}: no predictions.csv there; evaluate that run first")
+    one, two = (clean.read_table(folder / "predictions.csv") for folder in folders)
     part = headline_part(set(one["part"]))
     one, two = counting(one, part).set_index("image"), counting(two, part).set_index("image")
     if set(one.index) != set(two.index):
@@ -134,8 +149,21 @@ def figures(cfg, parts, found) -> None:
     pictures = {"most_confident": "mistakes", "costly": "costly", "likely_mislabelled": "likely_mislabelled"}
     for kind, name in pictures.items():
         drawn[f"{name}_{headline}"] = plots.mistakes(mistaken(found, rows, kind), images)
+    if found["inflation"]:
+        drawn["inflation"] = plots.inflation(found["inflation"])
     for name, figure in drawn.items():
         save_figure(figure, cfg.report_dir / f"{name}.png")
+    side_by_side(cfg, images)
+
+
+def side_by_side(cfg, images) -> None:
+    """near_duplicates.jpg, all pairs of the list, and some_near_duplicates.jpg, six of them from the first to the last."""
+    pairs = find_duplicates.titled(split.near_duplicates(cfg), clean.read_table(cfg.table_file))
+    some = [pairs[k] for k in np.unique(np.linspace(0, len(pairs) - 1, 6).round().astype(int))] if pairs else []
+    for name, shown in (("near_duplicates", pairs), ("some_near_duplicates", some)):
+        (cfg.report_dir / f"{name}.jpg").unlink(missing_ok=True)
+        if shown:
+            save_figure(plots.side_by_side(shown, images), cfg.report_dir / f"{name}.jpg")
 
 
 def mistaken(found, rows, kind: str):
@@ -144,9 +172,9 @@ def mistaken(found, rows, kind: str):
 
 
 def save_figure(figure, path) -> None:
-    """A figure as PNG, atomically; 120 dots an inch, so that small print is legible on a fine screen."""
+    """A figure as PNG or JPEG, atomically; 120 dots an inch, so that small print is legible on a fine screen."""
     with files.atomic(path, "wb") as file:
-        file.write(figure.encoded("png", 120))
+        file.write(figure.encoded({".jpg": "jpeg"}.get(path.suffix, "png"), 120))
 
 
 def _shown(value):

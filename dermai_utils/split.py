@@ -33,7 +33,8 @@ def near_duplicates(cfg) -> np.ndarray:
     if cfg.near_duplicates_file is None:
         return np.empty((0, 2), dtype=object)
     if not cfg.near_duplicates_file.is_file():
-        raise UserError(f"near_duplicates={cfg.near_duplicates}: no such file; give listed, none, or a CSV of image_a,image_b")
+        raise UserError(f"near_duplicates={cfg.near_duplicates}: no such file; give listed, none, a CSV of image_a,image_b, or "
+                        "found (python -m dermai_utils duplicates makes it)")  # fmt: skip
     return clean.read_csv(cfg.near_duplicates_file, ["image_a", "image_b"])[["image_a", "image_b"]].to_numpy()
 
 

@@ -23,6 +23,7 @@ from dermai_utils.config import CLASSES, UserError
 RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and activations
 FREE_TO_CHANGE = (
     "cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset", "device", "views", "seeds", "ensemble",
+    "masks",
 )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ def made(tmp_path_factory, small):
     """The whole way on the fixture, made once; tests only read it."""
     folder = tmp_path_factory.mktemp("made")
     cfg = config.load(env={}, cache_dir=folder / "cache", work_dir=folder / "work", **small)
+    pipeline.ensure(cfg, "inflation")
     pipeline.ensure(cfg, "gradcam")
     pipeline.ensure(cfg, "reference")
     return cfg

@@ -2,11 +2,13 @@
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermai_utils import duplicates
+from dermai_utils import clean, config, duplicates, features, find_duplicates, split
+from dermai_utils.config import UserError
 
 H, W = 150, 200
 
@@ -125,3 +127,56 @@ def test_join_is_the_transitive_closure(data):
         together = together | (together.astype(int) @ together.astype(int) > 0)
     joined = duplicates.join(groups, pairs)
     assert ((joined[:, None] == joined[None]) == together).all()
+
+
+# The stage.
+
+
+@pytest.fixture
+def stage(collection, tmp_path, monkeypatch):
+    """Config on the collection as training images a to l, copies of the first four as m to p; `look`, its features."""
+    images, look, _ = collection
+    cfg = config.load(
+        env={}, cache_dir=str(tmp_path / "c"), work_dir=str(tmp_path / "w"), image_size=128, near_duplicates="found"
+    )
+    cfg.cache.mkdir()
+    cfg.work.mkdir()
+    np.save(cfg.pixels_file, images[::-1])  # the rows aren't the table's order
+    names = list("abcdefghijklmnop")
+    table = pd.DataFrame({"image": names, "source": "train", "label": "NV", "lesion_id": names, "duplicate_of": "",
+                          "row": np.arange(15, -1, -1)})  # fmt: skip
+    monkeypatch.setattr(features, "features", lambda _: look)
+    return cfg, table
+
+
+def made_by(cfg, table):
+    clean.write_csv(table, cfg.table_file)
+    find_duplicates.run(cfg)
+    return {tuple(pair) for pair in split.near_duplicates(cfg)}
+
+
+def test_the_stage_lists_pairs_across_lesions_and_with_official_images(stage, capsys):
+    cfg, table = stage
+    table.loc[table["image"] == "m", "lesion_id"] = "a"  # known to be one lesion
+    table.loc[table["image"] == "n", "duplicate_of"] = "b"  # the same pixels: known too
+    table.loc[table["image"].isin(["c", "o", "p"]), "source"] = "test"
+    assert made_by(cfg, table) == {("d", "p")}  # c and o are both official
+    assert "0 pairs of training images under two lesion ids, 1 of a training and an official" in capsys.readouterr().out
+    scores = clean.read_table(cfg.found_duplicates_file)["score"]
+    assert (scores >= duplicates.INLIERS).all()
+    sheet = cv2.imread(str(cfg.found_duplicates_file.with_suffix(".jpg")))
+    assert sheet.shape[1] > 2 * sheet.shape[0] and sheet.std() > 30
+
+
+def test_what_the_stage_found_is_kept_on_one_side(stage):
+    cfg, table = stage
+    with pytest.raises(UserError, match="python -m dermai_utils duplicates makes it"):
+        split.near_duplicates(cfg)
+    assert made_by(cfg, table) == {("a", "m"), ("b", "n"), ("c", "o"), ("d", "p")}
+    groups = dict(zip(table["image"], split.groups(table, split.near_duplicates(cfg)), strict=True))
+    assert groups["a"] == groups["m"] != groups["b"] == groups["n"] and len(set(groups.values())) == 12
+
+
+def test_no_pair_is_an_empty_list(stage):
+    cfg, table = stage
+    assert made_by(cfg, table.assign(lesion_id="one")) == set()

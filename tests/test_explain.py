@@ -117,15 +117,6 @@ def test_rank_correlation_is_one_with_itself_and_nan_for_a_constant_map():
     assert np.isnan(explain.rank_correlation(maps[:1], np.ones((1, 9, 9)))).all()
 
 
-def test_the_share_of_a_map_inside_a_mask():
-    maps, masks = np.zeros((3, 4, 4)), np.zeros((3, 4, 4), bool)
-    masks[:, :2, :2] = True
-    maps[0, :2, :2], maps[1] = 1, 1
-    inside, area = explain.share_inside(maps, masks)
-    np.testing.assert_allclose(inside, [1, 0.25, np.nan])
-    np.testing.assert_allclose(area, 0.25)
-
-
 def test_the_checks_of_the_fixture_are_kept(made):
     found = files.read_json(made.report_dir / "gradcam.json")
     names = {"deletion", "insertion", "deletion_random", "insertion_random", "randomised_correlation"}

@@ -1,6 +1,7 @@
 """The report of the fixture's run: whole in one file, equal to metrics.json, and metrics.json equal to other sources."""
 
 import copy
+import dataclasses
 import json
 import re
 from html.parser import HTMLParser
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 from sklearn import metrics as sk
 
-from dermai_utils import card, clean, config, evaluate, files, findings, page, report
+from dermai_utils import card, clean, config, evaluate, files, findings, page, pixels, report, split
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 
 KEPT = ("run", "data", "split", "headline", "note", "parts")
@@ -145,7 +146,7 @@ def test_published_results_stand_beside_the_official_test_set_only(made, found, 
     monkeypatch.setattr(config.Config, "report_dir", tmp_path)
     page.write(made, changed)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert [number in text for number in ("0.680 [0.634, 0.726]", "0.885")] == [said, said]
+    assert [words in text for words in ("0.680 [0.634, 0.726]", "winner of the challenge")] == [said, said]
 
 
 def test_what_was_chosen_on_the_same_images_is_called_so(made, found, parts, tmp_path, monkeypatch):
@@ -186,9 +187,40 @@ def test_the_model_card_says_what_it_is_not_for(made, found):
     row = found["intervals"]["official"]["balanced_accuracy"]
     headline = f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
     for said in (DISCLAIMER, "CC BY-NC 4.0", "Not intended", "180161", "1902.03368", "few images of dark skin",
-                 "Made-up pictures", "| learning_rate | 0.006 |", headline):  # fmt: skip
+                 "Made-up pictures", "| learning_rate | 0.006 |", headline, "What a random split would add", "### Subgroups",
+                 "| sex | female"):  # fmt: skip
         assert said in text
     assert "$" not in text
+
+
+def test_what_leakage_is_worth_is_told_where_it_was_measured(made, found, text, tmp_path, monkeypatch):
+    row = found["inflation"]["classifiers"]["nearest neighbour"]
+    assert "What leakage is worth" in text and f"nearest neighbour {row['random']:.3f} with images dealt at random" in text
+    monkeypatch.setattr(config.Config, "report_dir", tmp_path)
+    for nothing in (None, found["inflation"] | {"prone_images": 0}):
+        page.write(made, found | {"inflation": nothing})
+        card.write(made, found | {"inflation": nothing})
+        assert "What leakage is worth" not in (tmp_path / "report.html").read_text(encoding="utf-8")
+        assert "What a random split would add" not in (tmp_path / "model_card.md").read_text(encoding="utf-8")
+
+
+def test_near_duplicates_are_counted_and_shown_side_by_side(made, found, tmp_path, monkeypatch):
+    parts = split.read(made).set_index("image")["part"]
+    one, two, other, official = (parts.index[parts == part][k] for part, k in
+                                 (("train", 0), ("train", 1), ("val", 0), ("official", 0)))  # fmt: skip
+    pairs = [(one, two), (one, other), (two, official), (one, "ISIC_not_here")]
+    (tmp_path / "pairs.csv").write_text("image_a,image_b\n" + "".join(f"{a},{b}\n" for a, b in pairs))
+    cfg = dataclasses.replace(made, near_duplicates=str(tmp_path / "pairs.csv"))
+    counts = report.near_duplicates(cfg, split.read(cfg))
+    assert counts == {"pairs": 3, "in_two_parts": 1, "with_official": 1}
+    monkeypatch.setattr(config.Config, "report_dir", tmp_path)
+    report.side_by_side(cfg, pixels.load(cfg.pixels_file))
+    page.write(cfg, found | {"near_duplicates": counts})
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "1</span> more tie a training image to an official test image" in text
+    assert text.count("data:image/jpeg") == 2 and "The same lesion under two ids" in text
+    report.side_by_side(made, pixels.load(cfg.pixels_file))  # the list of the repository has none of these images
+    assert not list(tmp_path.glob("*.jpg"))
 
 
 # The numbers, against other sources.
@@ -430,6 +462,8 @@ def test_two_runs_are_compared_on_the_same_images(made, tmp_path, monkeypatch):
     assert report.compare(made, "two")["balanced_accuracy"]["value"] == pytest.approx(expected)
     with pytest.raises(UserError, match="three"):
         report.compare(made, "three")
+    with pytest.raises(UserError, match="evaluate that run first"):
+        report.compare(made, "four")
 
 
 def test_the_report_of_two_thousand_predictions_takes_seconds():
