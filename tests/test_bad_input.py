@@ -445,3 +445,11 @@ def test_a_run_of_which_the_checkpoint_is_broken_is_one_line(user):
     record["outputs"][str(best)] = files.checksum(best)  # as if the disk had lost it before the marker was written
     marker.write_text(json.dumps(record))
     user.is_refused("delete it and train again", "evaluate")
+
+
+def test_the_docs_count_these_cases(request):
+    if request.config.option.keyword or any("::" in argument for argument in request.config.args):
+        pytest.skip("not all of this file was asked for")
+    here = sum(item.path.name == "test_bad_input.py" for item in request.session.items) - 1  # but for this one
+    for doc in ("README.md", "docs/FAULTS.md"):
+        assert f"{here} cases of bad input" in (ROOT / doc).read_text(encoding="utf-8").replace("**", "")
