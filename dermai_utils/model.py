@@ -23,7 +23,6 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
     make = _timm if backbone.startswith("timm:") else _torchvision
     with _told_in_pixels(backbone, image_size):
         model = make(backbone.removeprefix("timm:"), weights == "imagenet", image_size)
-        _take_one(model, image_size)
     for layer in (layer for name in model.head_names for layer in model.get_submodule(name).modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):  # timm's own start for 1,000 classes gives seven of them logits of +-10
             nn.init.normal_(layer.weight, std=0.01)
@@ -31,18 +30,19 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
                 nn.init.zeros_(layer.bias)
     if weights not in ("imagenet", "none"):
         load_backbone(model, weights)
+    check_size(model, backbone, image_size)
     return model
 
 
-def _take_one(model, image_size):
-    with torch.inference_mode():
+def check_size(model: nn.Module, backbone: str, image_size: int) -> None:
+    """A UserError where the network cannot take such images: patches that don't divide them, too many halvings."""
+    with _told_in_pixels(backbone, image_size), torch.inference_mode():
         model.eval()(torch.zeros(1, 3, image_size, image_size))
     model.train()
 
 
 @contextlib.contextmanager
 def _told_in_pixels(backbone, image_size):
-    """A network that cannot take such images (patches that don't divide them, too many halvings) is told before training."""
     try:
         yield
     except (RuntimeError, AssertionError, ValueError) as reason:

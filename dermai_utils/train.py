@@ -154,6 +154,7 @@ class Run:
                             "too few: add images, or raise val_fraction")  # fmt: skip
         self.rows, self.labels = train["row"].to_numpy(), train["target"].to_numpy(copy=True)
         net = model.build(cfg.backbone, cfg.weights, cfg.image_size, cfg.seed)
+        model.check_size(net, cfg.backbone, recipe.size(cfg, 0))
         device = accelerator.device
         self.batches = batches_for(cfg, net, device, accelerator.print)
         net = net.to(device, memory_format=torch.channels_last)  # what convolutions are fast at

@@ -105,6 +105,7 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(fresh, monk
     train.run(stopped)
     a, b = (train.load(cfg.run_dir / "last.pt") for cfg in (whole, stopped))
     assert equal(a["model"], b["model"]) and torch.equal(a["rng"], b["rng"])
+    assert a["average"] and equal(a["average"], b["average"])
     assert equal(a["optimizer"]["state"][0], b["optimizer"]["state"][0])
     timeless = [[{k: v for k, v in row.items() if "second" not in k} for row in state["history"]] for state in (a, b)]
     assert timeless[0] == timeless[1]
@@ -309,6 +310,11 @@ def test_a_run_killed_after_its_last_checkpoint_only_has_to_say_so(fresh, capsys
     before = (cfg.run_dir / "best.pt").read_bytes()
     train.run(cfg)
     assert "best epoch" in capsys.readouterr().out.splitlines()[-1] and (cfg.run_dir / "best.pt").read_bytes() == before
+
+
+def test_first_images_too_small_for_the_backbone_are_one_line(fresh):
+    with pytest.raises(UserError, match="takes no images of 32 px"):
+        train.run(fresh(backbone="alexnet", image_size=64, first_size=32))
 
 
 def test_too_few_images_are_one_line(fresh):
