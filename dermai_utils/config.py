@@ -233,9 +233,20 @@ def _checked(field, value):
         raise UserError(f"{name}={value}: expected {_RANGES[name][0]} to {_RANGES[name][1]}")
     if kind is str and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise UserError(f"{name}={value!r:.80}: expected plain characters, without line breaks or the like")
-    if name == "run_name" and (not re.fullmatch(r'[^/\\:*?"<>|]{1,80}', value) or value != value.strip(" .")):
-        raise UserError(f'run_name={value!r:.80}: expected a plain folder name, without / \\ : * ? " < > |')
+    if not all(re.fullmatch(r'[^/\\:*?"<>|]{1,80}', run) and run == run.strip(" .") for run in _runs(name, value)):
+        raise UserError(f'{name}={value!r:.80}: expected a plain folder name, without / \\ : * ? " < > |')
     return os.path.expanduser(value) if name in _PATHS else value
+
+
+def _runs(name, value):
+    """The runs that a field names."""
+    return (
+        [value]
+        if name == "run_name"
+        else [run.strip() for run in value.split(",") if run.strip()]
+        if name == "ensemble"
+        else []
+    )
 
 
 def load(env=os.environ, **given) -> Config:
