@@ -1,5 +1,6 @@
 """CSVs and images -> one validated table; every row that is left out is named, with its reason."""
 
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -26,9 +27,11 @@ def read_csv(path, columns) -> pd.DataFrame:
             warnings.simplefilter("error", pd.errors.ParserWarning)
             frame = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", skipinitialspace=True, index_col=False)
     except UnicodeDecodeError:
-        raise UserError(f"{path}: not a text file; expected a CSV with the columns {', '.join(columns)}") from None
+        hint = f"expected a CSV with the columns {', '.join(columns)}; in a spreadsheet, save it as CSV UTF-8"
+        raise UserError(f"{path}: not a text file in UTF-8; {hint}") from None
     except (pd.errors.EmptyDataError, pd.errors.ParserError, pd.errors.ParserWarning) as reason:
         why = " ".join(str(reason).split())
+        why = "a row has more cells than the header" if isinstance(reason, pd.errors.ParserWarning) else why
         raise UserError(f"{path}: cannot be read as a CSV ({why}); expected the columns {', '.join(columns)}") from None
     frame.columns = frame.columns.str.strip()
     frame = frame.apply(lambda column: column.str.strip())  # "HAM_1 " and "HAM_1" are one lesion
@@ -41,7 +44,7 @@ def read_csv(path, columns) -> pd.DataFrame:
 
 
 def _ids(column) -> pd.Series:
-    return column.fillna("").str.strip().str.replace(r"\.jpe?g$", "", case=False, regex=True)
+    return column.fillna("").str.strip().str.replace(r"\.jpe?g$", "", case=False, regex=True).str.normalize("NFC")
 
 
 def read_labels(path) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -82,12 +85,17 @@ def image_files(folder) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
+def _id(path) -> str:
+    """A file's name without its end: accents in one form (a Mac has another), bytes that are no UTF-8 as question marks."""
+    return unicodedata.normalize("NFC", path.stem.encode(errors="surrogateescape").decode(errors="replace"))
+
+
 def match(folder, labels: pd.DataFrame, known) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Join labels and image files by id: (image, label, path), and (image, reason) for whatever stands alone.
 
     known: ids that have a label row, good or bad, so that their files are not reported twice.
     """
-    found = {path.stem: path for path in image_files(folder)}
+    found = {_id(path): path for path in image_files(folder)}
     labels = labels.assign(path=labels["image"].map(found)).sort_values("image")
     here = labels["path"].notna()
     alone = [(image, "image file missing") for image in labels.loc[~here, "image"]]
@@ -149,7 +157,7 @@ def run(cfg) -> None:
     if not (table["source"] == "train").any():
         labels, images = sources["train"]["labels"], sources["train"]["images"]
         raise UserError(f"{labels}: no row is the usable label of an image in {images} ({_commonest(rejected)}); "
-                        "are the ids in the CSV those of the files?")  # fmt: skip
+                        "expected the files' names as ids, and a 1 for one class")  # fmt: skip
     table["row"] = np.arange(len(table))
     made = pd.DataFrame(pixels.build(list(table["path"]), cfg.image_size, cfg.pixels_file, cfg.workers))
     broken = made["error"] != ""

@@ -8,6 +8,7 @@ import difflib
 import hashlib
 import json
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,15 +108,15 @@ class Config:
 
     @property
     def source(self) -> str:  # a word that is safe in a path
-        return self.data if self.data in ("sample", "isic2018") else Path(self.data).expanduser().resolve().name
+        return self.data if self.data in ("sample", "isic2018") else Path(self.data).resolve().name
 
     @property
     def cache(self) -> Path:
-        return Path(self.cache_dir).expanduser().absolute() if self.cache_dir else ROOT / "cache" / self.source
+        return Path(self.cache_dir).absolute() if self.cache_dir else ROOT / "cache" / self.source
 
     @property
     def work(self) -> Path:
-        return Path(self.work_dir).expanduser().absolute() if self.work_dir else ROOT / "work" / self.source
+        return Path(self.work_dir).absolute() if self.work_dir else ROOT / "work" / self.source
 
     @property
     def sources_file(self) -> Path:
@@ -136,7 +137,7 @@ class Config:
     @property
     def near_duplicates_file(self) -> Path | None:
         known = {"none": None, "listed": ROOT / "assets" / "near_duplicates.csv", "found": self.found_duplicates_file}
-        return known.get(self.near_duplicates, Path(self.near_duplicates).expanduser())
+        return known.get(self.near_duplicates, Path(self.near_duplicates))
 
     @property
     def found_duplicates_file(self) -> Path:
@@ -216,6 +217,7 @@ _RANGES = {
     "workers": (0, 256),
     "checkpoint_minutes": (0.0, 1e6),
 }
+_PATHS = ("data", "cache_dir", "work_dir", "near_duplicates", "weights")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -230,16 +232,30 @@ def _checked(field, value):
         value = kind(str(value)) if kind in (int, float) else kind(value)
     except (ValueError, KeyError):
         expected = {int: "a whole number", float: "a number", bool: "true or false"}[kind]
-        raise UserError(f"{name}={value!r}: expected {expected}") from None
+        raise UserError(f"{name}={value!r:.80}: expected {expected}") from None
     if name in _CHOICES and value not in _CHOICES[name]:
         near = difflib.get_close_matches(str(value), [str(choice) for choice in _CHOICES[name]], 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"{name}={value!r}: expected one of {', '.join(str(c) or '(empty)' for c in _CHOICES[name])}{hint}")
+        allowed = ", ".join(str(c) or "(empty)" for c in _CHOICES[name])
+        raise UserError(f"{name}={value!r:.80}: expected one of {allowed}{hint}")
     if name in _RANGES and not _RANGES[name][0] <= value <= _RANGES[name][1]:
         raise UserError(f"{name}={value}: expected {_RANGES[name][0]} to {_RANGES[name][1]}")
-    if name == "run_name" and (not value or set(value) & set('/\\:*?"<>|') or value.startswith(".")):
-        raise UserError(f'run_name={value!r}: expected a plain folder name, without / \\ : * ? " < > |')
-    return value
+    if kind is str and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
+        raise UserError(f"{name}={value!r:.80}: expected plain characters, without line breaks or the like")
+    if not all(re.fullmatch(r'[^/\\:*?"<>|]{1,80}', run) and run == run.strip(" .") for run in _runs(name, value)):
+        raise UserError(f'{name}={value!r:.80}: expected a plain folder name, without / \\ : * ? " < > |')
+    return os.path.expanduser(value) if name in _PATHS else value
+
+
+def _runs(name, value):
+    """The runs that a field names."""
+    return (
+        [value]
+        if name == "run_name"
+        else [run.strip() for run in value.split(",") if run.strip()]
+        if name == "ensemble"
+        else []
+    )
 
 
 def load(env=os.environ, **given) -> Config:
@@ -258,7 +274,7 @@ def of_run(env=os.environ, **given) -> Config:
     values = _given(env, given)
     asked = Config(**_with_preset(values))
     kept = asked.member_dirs[0] / "config.json"
-    if kept.exists():
+    if os.path.exists(kept):  # False for a path that cannot be one, which the stage says better
         values = {k: v for k, v in _settings_in(kept).items() if k in _FIELDS} | {"run_name": asked.run_name} | values
     return Config(**_with_preset(values))
 

@@ -471,7 +471,7 @@ def _urls(mirrors, name):
 def _folder(cfg):
     """Where the archives or the unpacked files of `cfg.data` lie."""
     known = {"sample": config.FIXTURE, "isic2018": cfg.cache / "archives"}
-    folder = known.get(cfg.data) or Path(cfg.data).expanduser().absolute()
+    folder = known.get(cfg.data) or Path(cfg.data).absolute()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"data={cfg.data}: {folder} {what}; expected sample, isic2018 or a folder with the archives")

@@ -27,16 +27,23 @@ def atomic(path, mode="w"):
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as reason:
+        reason.filename = reason.filename or str(path)  # a full disk doesn't say which
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
 
-def deliver(pending, folder) -> OSError | None:
+def deliver(pending, folder, create=False) -> OSError | None:
     """Move every file of the local `pending` to `folder` (on Drive, say); the file before last.pt is kept beside it.
 
-    Returns what stopped it, or None; whatever is still in `pending` then waits for the next call.
+    Returns what stopped it, or None; whatever is still in `pending` then waits for the next call. Without `create` a
+    missing `folder` stops it too: made anew after Drive was unmounted, it would lie on the machine's own disk.
     """
     try:
+        if create:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        os.listdir(folder)
         for path in sorted(Path(pending).glob("[!.]*")):  # last.pt after best.pt and the history that belong to it
             target = Path(folder) / path.name
             if path.name == "last.pt" and target.exists():
@@ -47,7 +54,6 @@ def deliver(pending, folder) -> OSError | None:
 
 
 def _move(path, target):
-    target.parent.mkdir(parents=True, exist_ok=True)
     try:
         os.replace(path, target)
     except OSError:  # another disk: its bytes have to travel
@@ -61,9 +67,10 @@ def locked(folder):
     """Hold `folder` for this process, until the end of the block or of the process; a block inside such a block is free.
 
     Yields whether it is sure: a file system may refuse locks, and that is announced. UserError where another process
-    holds the folder for longer than PATIENCE.
+    holds the folder for longer than PATIENCE, and where in the end another folder is in its place.
     """
-    with open(Path(folder) / ".lock", "a+", encoding="utf-8") as file:
+    path = Path(folder) / ".lock"
+    with open(path, "a+b", buffering=0) as file:
         try:
             mine = _acquire(file, folder)
         except OSError as reason:
@@ -72,16 +79,19 @@ def locked(folder):
             return
         try:
             yield True
+            if mine and not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
+                raise UserError(f"{folder}: is not the folder that it was when this began (was its disk unmounted?): "
+                                "mount it again, remove what lies in its place, and run this again")  # fmt: skip
         finally:
             if mine:
-                file.truncate(0)  # so that a name in it is never that of a process which let go
+                _write(file, "")  # so that a name in it is never that of a process which let go
 
 
 def _acquire(file, folder) -> bool:
     me, deadline = f"process {os.getpid()} on {socket.gethostname()} (since {_STARTED})", None
     while not _try_lock(file):
         file.seek(0)
-        holder = file.read() or "another process"
+        holder = file.read().decode(errors="replace") or "another process"
         if holder == me:
             return False
         if deadline is None:
@@ -90,10 +100,14 @@ def _acquire(file, folder) -> bool:
         if time.monotonic() >= deadline:
             raise UserError(f"{folder}: {holder} is at work there; wait until it is done or stop it, or give another folder")
         time.sleep(0.1)
-    file.truncate(0)
-    file.write(me)
-    file.flush()
+    _write(file, me)
     return True
+
+
+def _write(file, text):
+    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, it only doesn't say whose it is
+        file.truncate(0)
+        file.write(text.encode())
 
 
 def _try_lock(file) -> bool:

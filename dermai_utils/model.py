@@ -1,5 +1,6 @@
 """A pretrained backbone by name, with a new head of seven outputs."""
 
+import contextlib
 import difflib
 import re
 from pathlib import Path
@@ -20,7 +21,8 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
     """
     torch.manual_seed(seed)
     make = _timm if backbone.startswith("timm:") else _torchvision
-    model = make(backbone.removeprefix("timm:"), weights == "imagenet", image_size)
+    with _told_in_pixels(backbone, image_size):
+        model = make(backbone.removeprefix("timm:"), weights == "imagenet", image_size)
     for layer in (layer for name in model.head_names for layer in model.get_submodule(name).modules()):
         if isinstance(layer, nn.Linear | nn.Conv2d):  # timm's own start for 1,000 classes gives seven of them logits of +-10
             nn.init.normal_(layer.weight, std=0.01)
@@ -28,7 +30,26 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
                 nn.init.zeros_(layer.bias)
     if weights not in ("imagenet", "none"):
         load_backbone(model, weights)
+    check_size(model, backbone, image_size)
     return model
+
+
+def check_size(model: nn.Module, backbone: str, image_size: int) -> None:
+    """A UserError where the network cannot take such images: patches that don't divide them, too many halvings."""
+    with _told_in_pixels(backbone, image_size), torch.inference_mode():
+        model.eval()(torch.zeros(1, 3, image_size, image_size))
+    model.train()
+
+
+@contextlib.contextmanager
+def _told_in_pixels(backbone, image_size):
+    try:
+        yield
+    except (RuntimeError, AssertionError, ValueError) as reason:
+        line = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        raise UserError(
+            f"backbone={backbone}: it takes no images of {image_size} px ({line}); give image_size=224, or another backbone"
+        ) from None
 
 
 def _torchvision(name, pretrained, image_size):

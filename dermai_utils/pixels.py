@@ -1,5 +1,6 @@
 """The only JPEG decoder: every image once, by all cores, into one uint8 array on disk."""
 
+import errno
 import hashlib
 import io
 import os
@@ -76,6 +77,7 @@ def build(paths, image_size: int, target, workers: int = 0, progress: bool = Tru
     print(f"pixels: decoding {len(paths):,} images to {width}×{height} px, {needed / 1e9:.2f} GB on disk")
     temporary = target.with_suffix(".part.npy")
     array = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(paths), height, width, 3))
+    _reserve(temporary)
 
     def one(item):
         row, path = item
@@ -98,6 +100,19 @@ def build(paths, image_size: int, target, workers: int = 0, progress: bool = Tru
         array.flush()
     os.replace(temporary, target)
     return results
+
+
+def _reserve(path):
+    """Take the room of a file that is still a hole: a disk found full while a mapped file is written kills the process."""
+    if not hasattr(os, "posix_fallocate"):  # not Linux
+        return
+    with open(path, "r+b") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+        except OSError as reason:
+            if reason.errno in (errno.ENOSPC, errno.EDQUOT):  # else a file system that cannot reserve
+                path.unlink()
+                raise OSError(reason.errno, os.strerror(reason.errno), str(path)) from None
 
 
 def load(path) -> np.ndarray:

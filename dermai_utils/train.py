@@ -6,6 +6,7 @@ import dataclasses
 import io
 import math
 import os
+import pickle
 import signal
 import time
 
@@ -126,12 +127,15 @@ def run(cfg) -> None:
     run = Run(cfg, table, accelerator)
     run.restore()
     if accelerator.is_main_process:
-        files.write_json(cfg.pending_dir / "config.json", run.settings())
+        files.write_json(cfg.pending_dir / "config.json", run.settings)
     run.deliver(must=True)  # a folder that takes nothing is told now, not after a night
     with _stop_after_step() as stop:
         while run.epoch < cfg.epochs:
             run.train_epoch(stop)
             run.validate()
+            if stop.is_set:
+                run.bar.close()
+                raise Interrupted(f"train: stopped after epoch {run.epoch}; run it again to go on from there")
     if run.bar:  # none where the last epoch was done before
         run.bar.close()
     run.deliver(must=True)
@@ -151,6 +155,7 @@ class Run:
                             "too few: add images, or raise val_fraction")  # fmt: skip
         self.rows, self.labels = train["row"].to_numpy(), train["target"].to_numpy(copy=True)
         net = model.build(cfg.backbone, cfg.weights, cfg.image_size, cfg.seed)
+        model.check_size(net, cfg.backbone, recipe.size(cfg, 0))
         device = accelerator.device
         self.batches = batches_for(cfg, net, device, accelerator.print)
         net = net.to(device, memory_format=torch.channels_last)  # what convolutions are fast at
@@ -162,6 +167,7 @@ class Run:
         self.loss = recipe.Loss(cfg, self.labels, device)
         self.epoch, self.step, self.history, self.total = 0, 0, [], torch.zeros((), device=device)
         self.seconds, self.bar = 0.0, None
+        self.settings = self._settings()  # read once: Drive may be gone when a checkpoint is due
         accelerator.print(f"train: {len(self.rows):,} images, {len(self.val):,} for validation, {self.steps:,} steps an epoch")
 
     def _optimizer(self, net):
@@ -191,8 +197,8 @@ class Run:
                 self.bar.set_postfix(epoch=f"{self.epoch + 1}/{self.cfg.epochs}", loss=f"{self.total.item() / self.step:.3f}")
                 shown = now
             self.bar.update(self.batch)
-            due = now - saved > 60 * self.cfg.checkpoint_minutes
-            if (due or stop.is_set) and self.step < self.steps:
+            due = now - saved > 60 * self.cfg.checkpoint_minutes and self.step < self.steps  # else the epoch's own is near
+            if due or stop.is_set:
                 self.seconds += now - started
                 started = saved = now
                 self.save("last.pt")
@@ -270,7 +276,7 @@ class Run:
 
     # Checkpoints.
 
-    def settings(self):
+    def _settings(self):
         """What a run may not change midway, and what it is trained on."""
         settings = {k: v for k, v in dataclasses.asdict(self.cfg).items() if k not in FREE_TO_CHANGE}
         return settings | {
@@ -303,14 +309,16 @@ class Run:
             "epoch": self.epoch, "step": self.step, "total": self.total, "seconds": self.seconds, "history": self.history,
             "rng": torch.get_rng_state(),
             "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
-            "settings": self.settings(),
+            "settings": self.settings,
         }  # fmt: skip
         save(self.cfg.pending_dir / name, state)
         self.deliver()
 
-    def deliver(self, must=False) -> None:
+    def deliver(self, must=False, create=False) -> None:
         """Move what lies on the machine's own disk to run_dir; a disk that refuses is announced, or with `must` a UserError."""
-        reason = files.deliver(self.cfg.pending_dir, self.cfg.run_dir) if self.accelerator.is_main_process else None
+        if not self.accelerator.is_main_process:
+            return
+        reason = files.deliver(self.cfg.pending_dir, self.cfg.run_dir, create)
         told = f"{self.cfg.run_dir} takes no files ({reason}); they wait in {self.cfg.pending_dir}"
         if reason and must:
             raise UserError(f"{told}: see to that disk (Drive: mount it again, or free some space), then run this again")
@@ -319,7 +327,7 @@ class Run:
 
     def restore(self) -> None:
         """Go on from last.pt, or the one before it; a UserError where it was started with other settings."""
-        self.deliver(must=True)  # what a run before this one could not
+        self.deliver(must=True, create=True)  # what a run before this one could not
         self.accelerator.wait_for_everyone()
         path = self.cfg.run_dir / "last.pt"
         for candidate in (path, path.with_suffix(".previous.pt")):
@@ -331,10 +339,12 @@ class Run:
                 self.accelerator.print(f"train: {self.cfg.show(candidate)} is broken ({reason}); trying the one before it")
                 continue
             return self._restore(state)
+        if path.exists():
+            self.accelerator.print("train: no checkpoint can be read: starting from the first epoch")
         torch.manual_seed(self.cfg.seed)
 
     def _restore(self, state):
-        then, now = state["settings"], self.settings()
+        then, now = state["settings"], self.settings
         changed = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in now if then.get(key) != now[key]]
         if changed:
             folder = self.cfg.show(self.cfg.run_dir)
@@ -371,7 +381,10 @@ def load(path, device="cpu") -> dict:
     data, digest = content[:-32], content[-32:]
     if files.digest(data) != digest:
         raise ValueError("its checksum doesn't match its content")
-    return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    try:
+        return torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as reason:
+        raise ValueError(f"it holds no checkpoint ({str(reason).splitlines()[0][:100]})") from None
 
 
 def load_best(cfg, device="cpu", folder=None):

@@ -98,6 +98,8 @@ UNUSABLE = {
     "empty": lambda name: (b"", "cannot be read as a CSV"),
     "binary": lambda name: (bytes(range(256)), "not a text file"),
     "zeros": lambda name: (b"\0" * 300, "no column"),
+    "another encoding": lambda name: (text(name).replace(b"\n", b" \xfc\n"), "not a text file in UTF-8; expected a CSV"),
+    "sep=; of Excel": lambda name: (b"sep=;\r\n" + text(name).replace(b",", b";"), "cannot be read as a CSV (a row has"),
     "utf-16": lambda name: (text(name).decode().encode("utf-16"), "not a text file"),
     "missing column": lambda name: (b"\n".join(line.rpartition(b",")[0] for line in text(name).splitlines()), "no column"),
     "renamed column": lambda name: (text(name).replace(b"image", b"picture", 1), "no column"),
@@ -127,9 +129,10 @@ def test_an_unusable_csv_is_named(user, name, fault):
         ([CSVS[LABELS][0], *(f"{image},1,1,0,0,0,0,0" for image in IDS)], "several labels"),
         ([CSVS[LABELS][0], *(f"{image},,,,,,," for image in IDS)], "neither 0 nor 1"),
         ([CSVS[LABELS][0], *(f"{image}{',nan' * 7}" for image in IDS)], "neither 0 nor 1"),
+        ([CSVS[LABELS][0], *(label_row(image, "NV").replace("1.0", "WAHR") for image in IDS)], "neither 0 nor 1"),
         ([CSVS[LABELS][0], *(f",{label_row(image, 'NV').partition(',')[2]}" for image in IDS)], "without an image id"),
     ],
-    ids=["header alone", "other ids", "unknown class", "several ones", "blank", "NaN", "no ids"],
+    ids=["header alone", "other ids", "unknown class", "several ones", "blank", "NaN", "words", "no ids"],
 )
 def test_labels_of_which_no_row_is_usable_say_why(user, lines, said):
     (user.data / LABELS).write_bytes(text(LABELS, lines))
@@ -238,7 +241,19 @@ def test_a_folder_where_no_image_can_be_read_is_one_line(user):
 def test_images_without_labels_and_labels_without_images_are_one_line(user):
     for path in user.images.iterdir():
         path.rename(path.with_name(f"other_{path.name}"))
-    user.is_refused("are the ids in the CSV those of the files?")
+    user.is_refused("image file missing); expected the files' names as ids")
+
+
+def test_accents_of_another_system_are_the_same_name_and_odd_bytes_are_no_obstacle(user):
+    composed, decomposed = "f\u00e9", "fe\u0301"  # a Mac writes the second into a zip
+    (user.images / f"{decomposed}.jpg").write_bytes(encoded(picture(seed=60), "JPEG"))
+    with contextlib.suppress(OSError, UnicodeError):  # a Mac and Windows refuse it
+        (user.images / os.fsdecode(b"\xff.jpg")).write_bytes(b"")
+    (user.data / LABELS).write_text("\n".join([*CSVS[LABELS], label_row(composed, "NV")]), encoding="utf-8")
+    status, _, told = user.runs("clean")
+    assert status == 0, told
+    assert composed in set(user.table()["image"])
+    assert set(clean.read_table(user.home / "work" / "rejected.csv")["image"]) <= {"\ufffd"}
 
 
 # Settings
@@ -430,3 +445,11 @@ def test_a_run_of_which_the_checkpoint_is_broken_is_one_line(user):
     record["outputs"][str(best)] = files.checksum(best)  # as if the disk had lost it before the marker was written
     marker.write_text(json.dumps(record))
     user.is_refused("delete it and train again", "evaluate")
+
+
+def test_the_docs_count_these_cases(request):
+    if request.config.option.keyword or any("::" in argument for argument in request.config.args):
+        pytest.skip("not all of this file was asked for")
+    here = sum(item.path.name == "test_bad_input.py" for item in request.session.items) - 1  # but for this one
+    for doc in ("README.md", "docs/FAULTS.md"):
+        assert f"{here} cases of bad input" in (ROOT / doc).read_text(encoding="utf-8").replace("**", "")

@@ -32,6 +32,12 @@ def test_every_preset_is_valid():
         (dict(imbalance="class_weight"), "did you mean class_weights?"),
         (dict(split="lesions"), "did you mean lesion?"),
         (dict(run_name="../other"), "expected a plain folder name"),
+        (dict(run_name="x" * 300), "expected a plain folder name"),
+        (dict(run_name="ends in a dot."), "expected a plain folder name"),
+        (dict(work_dir="a\0b"), "work_dir='a\\x00b': expected plain characters"),
+        (dict(data="two\nlines"), "data='two\\nlines': expected plain characters"),
+        (dict(epochs="9" * 5000), "expected a whole number"),
+        (dict(epochs=[1]), "epochs=[1]: expected a whole number"),
         (dict(folds=1), "folds=1"),
         (dict(folds=5, fold=5), "0 to 4"),
         (dict(val_fraction=0.5, test_fraction=0.5), "under 20 %"),
@@ -41,7 +47,7 @@ def test_every_preset_is_valid():
 def test_bad_settings_are_one_line_that_names_the_field(given, said):
     with pytest.raises(UserError) as caught:
         load(env={}, **given)
-    assert said in str(caught.value) and "\n" not in str(caught.value)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
 
 
 def test_an_unknown_field_in_the_environment_is_named():
@@ -71,6 +77,14 @@ def test_a_run_keeps_its_settings_unless_told_otherwise(tmp_path):
     assert config.of_run(**given).image_size == 48
     assert config.of_run(**given, epochs=5).epochs == 5
     assert config.of_run(**given, run_name="other").image_size == config.PRESETS["sample"]["image_size"]
+
+
+def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    cfg = load(env={}, work_dir="~/w", data="~nobody-of-this-name/d", weights="~/w.pth")
+    assert (cfg.work_dir, cfg.weights) == ("/home/me/w", "/home/me/w.pth")
+    assert cfg.data == "~nobody-of-this-name/d"  # no such user: no such folder
 
 
 def test_paths_read_the_same_on_every_machine(tmp_path):

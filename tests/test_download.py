@@ -22,6 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dermai_utils import config, download
+from dermai_utils.__main__ import main
 
 UserError = config.UserError
 NAME = "ISIC2018_Task3_Training_Input.zip"
@@ -775,6 +776,35 @@ def test_disk_that_fills_up_while_unpacking_is_one_line(archive, tmp_path, monke
 
     monkeypatch.setattr(download.shutil, "copyfileobj", full)
     assert "filled up" in refusal(download.unpack, archive, tmp_path / "out")
+
+
+# The command
+
+
+FAULTS = {
+    "not there": (lambda mirror: mirror.files.clear(), "is not at http"),
+    "a login page": (lambda mirror: mirror.files.update(dict.fromkeys(mirror.files, PAGE)), "a web page in its place"),
+    "busy": (lambda mirror: mirror.plan.extend([answers(503)] * 50), "answers 503 (5 tries)"),
+    "another file than last time": (lambda mirror: mirror.files.update({NAME: OTHER}), "as at its first download"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_the_command_ends_with_one_line_and_status_2(mirror, tmp_path, capsys, fault):
+    make, said = FAULTS[fault]
+    mirror.files = dataset()
+    folders = [f"--cache-dir={tmp_path / 'cache'}", f"--work-dir={tmp_path / 'work'}"]
+    command = ["download", "--data=isic2018", f"--base-url={mirror.url}", *folders]
+    assert main(command) == 0
+    (tmp_path / "cache" / "archives" / NAME).unlink()
+    labels = tmp_path / "cache" / "archives" / "ISIC2018_Task3_Training_GroundTruth.zip"
+    before = labels.read_bytes(), (tmp_path / "cache" / "sources.json").read_bytes()
+    make(mirror)
+    capsys.readouterr()
+    assert main(command) == 2
+    told = capsys.readouterr().err.splitlines()[-1]
+    assert told.startswith("error: ") and said in told
+    assert before == (labels.read_bytes(), (tmp_path / "cache" / "sources.json").read_bytes())
 
 
 # The three kinds of `data`

@@ -24,6 +24,23 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_other(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        plain = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *given, plain=plain, name=name: (plain(*given), done.append(name))[0])
+    with files.atomic(tmp_path / "a.txt") as file:
+        file.write("x" * 10**6)
+    assert done == ["fsync", "replace"]
+
+
+def test_a_disk_that_fails_is_named_by_its_file(tmp_path):
+    with pytest.raises(OSError) as caught, files.atomic(tmp_path / "a.txt") as file:
+        file.write("x")
+        raise OSError(errno.ENOSPC, "No space left on device")  # a failed write doesn't say where
+    assert caught.value.filename == str(tmp_path / "a.txt") and not list(tmp_path.iterdir())
+
+
 def test_json_refuses_what_json_has_not(tmp_path):
     with pytest.raises(ValueError):
         files.write_json(tmp_path / "a.json", {"auc": float("nan")})
@@ -118,6 +135,25 @@ def test_a_file_system_without_locks_is_announced_and_no_obstacle(tmp_path, monk
     assert f"{tmp_path}: no locks on this file system (Operation not supported)" in capsys.readouterr().out
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's full disk")
+def test_a_full_disk_is_locked_all_the_same(tmp_path, capsys):
+    (tmp_path / ".lock").symlink_to("/dev/full")
+    with files.locked(tmp_path) as sure, open("/dev/full", "a+b") as other:
+        assert sure and not files._try_lock(other)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize("anew", [False, True], ids=["gone", "another in its place"])
+def test_a_folder_that_goes_away_meanwhile_is_told(tmp_path, anew):
+    folder = tmp_path / "drive"
+    folder.mkdir()
+    with pytest.raises(UserError, match="is not the folder that it was when this began"), files.locked(folder):
+        folder.rename(tmp_path / "unmounted")
+        if anew:
+            folder.mkdir()
+            (folder / ".lock").touch()
+
+
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
     kept = [".stage.json", "a.txt", ".a.tmp", "pixels_64.npy", "mine.part.npy"]
     for name in [*kept, ".a.txt.123.tmp", "pixels_64.part.npy"]:
@@ -141,7 +177,7 @@ def test_delivery_moves_whole_files_and_keeps_the_checkpoint_before(tmp_path, mo
         for name in ("last.pt", "best.pt"):
             with files.atomic(pending / name) as file:
                 file.write(content)
-        assert files.deliver(pending, folder) is None and not list(pending.iterdir())
+        assert files.deliver(pending, folder, create=True) is None and not list(pending.iterdir())
     assert {p.name: p.read_text() for p in folder.iterdir()} == {
         "last.pt": "new", "last.previous.pt": "old", "best.pt": "new",
     }  # fmt: skip
@@ -154,6 +190,13 @@ def test_delivery_that_fails_says_why_and_loses_nothing(tmp_path):
     (pending / "best.pt").write_text("x")
     assert isinstance(files.deliver(pending, tmp_path / "file"), OSError)
     assert (pending / "best.pt").read_text() == "x" and (tmp_path / "file").read_text() == "in the way"
+
+
+def test_delivery_makes_no_folder_where_drive_was(tmp_path):
+    with files.atomic(tmp_path / "pending" / "best.pt") as file:
+        file.write("x")
+    assert files.deliver(tmp_path / "pending", tmp_path / "drive" / "run").filename == str(tmp_path / "drive" / "run")
+    assert (tmp_path / "pending" / "best.pt").exists() and not (tmp_path / "drive").exists()
 
 
 @pytest.mark.parametrize("text", ["[]", "{}", '{"made_from": {}}', "half"])

@@ -90,6 +90,13 @@ def test_bad_weights_are_one_line(tmp_path):
         model.build("resnet18", str(tmp_path / "gone.pth"))
 
 
+@pytest.mark.parametrize("name, size", [("vit_b_16", 60), ("alexnet", 32), ("timm:levit_128", 60)])
+def test_a_size_that_a_backbone_cannot_take_is_one_line(name, size):
+    with pytest.raises(UserError, match=f"backbone={name}: it takes no images of {size} px") as caught:
+        model.build(name, "none", size)
+    assert "\n" not in str(caught.value)
+
+
 def test_an_unknown_backbone_is_answered_with_names():
     with pytest.raises(UserError, match="it has alexnet"):
         model.build("resnet19")

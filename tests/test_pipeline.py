@@ -1,10 +1,12 @@
+import os
 import re
+import signal
 import subprocess
 import sys
 
 import pytest
 
-from dermai_utils import clean, config, files, pipeline
+from dermai_utils import clean, config, files, pipeline, train
 from dermai_utils.__main__ import main
 from dermai_utils.config import ROOT, UserError
 
@@ -143,6 +145,25 @@ def test_interrupted_is_status_130(monkeypatch, capsys):
     monkeypatch.setattr(pipeline, "ensure", stop)
     assert main(["split"]) == 130
     assert "run it again" in capsys.readouterr().err
+
+
+def test_ctrl_c_in_training_is_status_130_and_one_line(way, small, tmp_path, monkeypatch, capsys):
+    cfg = way("split")
+    plain = train.Run._train_step
+    monkeypatch.setattr(train.Run, "_train_step", lambda *given: (os.kill(os.getpid(), signal.SIGINT), plain(*given))[1])
+    given = small | {"cache_dir": cfg.cache, "work_dir": cfg.work}
+    assert main(["evaluate", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]) == 130
+    assert (
+        capsys.readouterr().err.splitlines()[-1] == "train: stopped after step 1 of epoch 1; run it again to go on from there"
+    )
+
+
+def test_work_dir_holds_small_files_and_no_image_of_the_data(made):
+    """It may lie on Drive."""
+    images = {files.checksum(path) for path in (made.cache / "images").rglob("*.jpg") if path.stat().st_size}
+    left = [path for path in made.work.rglob("*") if path.is_file()]
+    assert not images & {files.checksum(path) for path in left} and not any(path.suffix == ".npy" for path in left)
+    assert sum(path.stat().st_size for path in left if path.suffix != ".pt") < 5e6
 
 
 def test_metrics_hold_every_held_out_part(made):

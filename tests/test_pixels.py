@@ -1,4 +1,7 @@
+import contextlib
+import errno
 import io
+import os
 
 import numpy as np
 import pytest
@@ -129,6 +132,25 @@ def test_a_full_disk_is_one_line_before_anything_is_written(tmp_path, monkeypatc
     with pytest.raises(UserError, match="GB are free"):
         pixels.build([tmp_path / "a.png"], 75, tmp_path / "p.npy", progress=False)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="Linux reserves room")
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EOPNOTSUPP], ids=errno.errorcode.get)
+def test_room_is_reserved_before_the_array_is_filled(tmp_path, monkeypatch, code):
+    """Without that, a disk that others fill meanwhile ends the process by SIGBUS, without a word."""
+    (tmp_path / "a.png").write_bytes(encoded(picture()))
+    paths, target = [tmp_path / "a.png"] * 3, tmp_path / "p.npy"
+    pixels.build(paths, 75, target, progress=False)
+    assert target.stat().st_blocks * 512 >= 3 * 75 * 100 * 3
+
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    refused = pytest.raises(OSError, match="p.part.npy") if code == errno.ENOSPC else contextlib.nullcontext()
+    with refused:
+        pixels.build(paths, 75, target, progress=False)
+    assert {path.name for path in tmp_path.iterdir()} == {"a.png", "p.npy"}
 
 
 def test_an_interrupted_build_leaves_no_array(tmp_path, monkeypatch):

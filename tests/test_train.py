@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import signal
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from test_bad_input import Evil
 
 from dermai_utils import clean, config, files, model, split, train
 from dermai_utils.config import UserError
@@ -90,7 +92,7 @@ def stop_after(monkeypatch, steps):
     monkeypatch.setattr(train.Run, "_train_step", counted)
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4, 5, 7])
+@pytest.mark.parametrize("steps", [1, 3, 4, 5, 7])  # 4 steps an epoch
 def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(fresh, monkeypatch, steps):
     whole, stopped = fresh(run_name="whole"), fresh(run_name="stopped")
     train.run(whole)
@@ -98,12 +100,50 @@ def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(fresh, monk
         stop_after(patch, steps)
         with pytest.raises(train.Interrupted, match="run it again to go on"):
             train.run(stopped)
+    state = train.load(stopped.run_dir / "last.pt")
+    assert 4 * state["epoch"] + state["step"] == steps  # nothing that was done is lost
     train.run(stopped)
     a, b = (train.load(cfg.run_dir / "last.pt") for cfg in (whole, stopped))
     assert equal(a["model"], b["model"]) and torch.equal(a["rng"], b["rng"])
+    assert a["average"] and equal(a["average"], b["average"])
     assert equal(a["optimizer"]["state"][0], b["optimizer"]["state"][0])
     timeless = [[{k: v for k, v in row.items() if "second" not in k} for row in state["history"]] for state in (a, b)]
     assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_a_run_that_is_stopped_while_it_validates_ends_after_that(fresh, monkeypatch, epoch):
+    plain, cfg = train.Run._validation_scores, fresh()
+
+    def stopped(self, net):
+        if self.epoch + 1 == epoch:
+            os.kill(os.getpid(), signal.SIGINT)
+        return plain(self, net)
+
+    monkeypatch.setattr(train.Run, "_validation_scores", stopped)
+    with pytest.raises(train.Interrupted, match=f"stopped after epoch {epoch}; run it again"):
+        train.run(cfg)
+    assert train.load(cfg.run_dir / "last.pt")["epoch"] == epoch
+
+
+def test_the_scaler_of_half_precision_goes_on_as_it_was(fresh, monkeypatch):
+    """accelerate makes one on a GPU only; here it gets one that doubles its scale every third step."""
+    plain = train.start
+
+    def start(cfg):
+        accelerator = plain(cfg)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=2.0, growth_interval=3)
+        return accelerator
+
+    monkeypatch.setattr(train, "start", start)
+    whole, stopped = fresh(run_name="whole"), fresh(run_name="stopped")
+    train.run(whole)
+    with monkeypatch.context() as patch, pytest.raises(train.Interrupted):
+        stop_after(patch, 5)
+        train.run(stopped)
+    train.run(stopped)
+    a, b = (train.load(cfg.run_dir / "last.pt")["scaler"] for cfg in (whole, stopped))
+    assert a == b and a["scale"] == 8.0
 
 
 def test_a_broken_checkpoint_falls_back_to_the_one_before(fresh, capsys):
@@ -116,6 +156,25 @@ def test_a_broken_checkpoint_falls_back_to_the_one_before(fresh, capsys):
     said = capsys.readouterr().out
     assert "last.pt is broken" in said and "going on from epoch 3" in said
     assert equal(weights_of(whole), weights_of(broken))
+
+
+def test_where_both_checkpoints_are_broken_it_says_that_it_starts_over(fresh, capsys):
+    whole, broken = fresh(run_name="whole"), fresh(run_name="broken")
+    train.run(whole)
+    train.run(broken)
+    for name in ("last.pt", "last.previous.pt"):
+        (broken.run_dir / name).write_bytes(b"")
+    train.run(broken)
+    assert "no checkpoint can be read: starting from the first epoch" in capsys.readouterr().out
+    assert equal(weights_of(whole), weights_of(broken))
+
+
+def test_code_in_a_checkpoint_is_never_executed(tmp_path, monkeypatch):
+    monkeypatch.setenv("EVIL", str(tmp_path / "evil"))
+    train.save(tmp_path / "x.pt", {"model": Evil()})
+    with pytest.raises(ValueError, match="holds no checkpoint"):
+        train.load(tmp_path / "x.pt")
+    assert not (tmp_path / "evil").exists()
 
 
 def test_one_flipped_bit_is_noticed(fresh, tmp_path):
@@ -136,7 +195,11 @@ def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, monkeypa
     before = (cfg.run_dir / "last.pt").read_bytes()
     with pytest.raises(UserError, match="learning_rate was 0.006, is 0.5"):
         train.run(fresh(learning_rate=0.5))
-    clean.write_csv(clean.read_table(cfg.split_file).assign(part="train"), cfg.split_file)
+    cfg = fresh()
+    parts = clean.read_table(cfg.split_file)
+    clean.write_csv(parts.assign(part=parts["part"].replace({"test": "train"})), cfg.split_file)
+    with pytest.raises(UserError, match="other settings .split file was .*, is .*another run_name"):
+        train.run(cfg)
     assert (cfg.run_dir / "last.pt").read_bytes() == before
 
 
@@ -203,6 +266,34 @@ def test_a_drive_that_stays_away_is_told_at_the_end_and_the_next_run_brings_the_
     assert equal(weights_of(whole), weights_of(lost)) and (lost.run_dir / "best.pt").exists()
 
 
+@pytest.mark.parametrize("back", [True, False], ids=["comes back", "stays away"])
+def test_a_work_dir_that_is_unmounted_while_training(fresh, monkeypatch, capsys, back):
+    """With all that lies in it, the split too; and nothing is made anew where it was, on the machine's own disk."""
+    cfg = fresh(epochs=3)
+    drive, away = cfg.work, cfg.work.with_name("unmounted")
+    plain = train.Run.validate
+
+    def unmount(self):
+        if self.epoch == 0:
+            drive.rename(away)
+        if self.epoch == 2 and back:
+            away.rename(drive)
+        plain(self)
+
+    with monkeypatch.context() as patch, contextlib.nullcontext() if back else pytest.raises(UserError, match="they wait in"):
+        patch.setattr(train.Run, "validate", unmount)
+        train.run(cfg)
+    assert capsys.readouterr().out.count("takes no files") == (2 if back else 3)
+    if not back:
+        assert not drive.exists()
+        away.rename(drive)
+        train.run(cfg)
+    assert not list(cfg.pending_dir.iterdir())
+    whole = fresh(run_name="whole", epochs=3)
+    train.run(whole)
+    assert equal(weights_of(whole), weights_of(cfg))
+
+
 def test_a_run_folder_that_takes_nothing_is_told_before_training(fresh, monkeypatch):
     cfg = fresh()
     (cfg.work / "runs").mkdir()
@@ -219,6 +310,11 @@ def test_a_run_killed_after_its_last_checkpoint_only_has_to_say_so(fresh, capsys
     before = (cfg.run_dir / "best.pt").read_bytes()
     train.run(cfg)
     assert "best epoch" in capsys.readouterr().out.splitlines()[-1] and (cfg.run_dir / "best.pt").read_bytes() == before
+
+
+def test_first_images_too_small_for_the_backbone_are_one_line(fresh):
+    with pytest.raises(UserError, match="takes no images of 32 px"):
+        train.run(fresh(backbone="alexnet", image_size=64, first_size=32))
 
 
 def test_too_few_images_are_one_line(fresh):
