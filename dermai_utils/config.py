@@ -28,8 +28,8 @@ FIXTURE = ROOT / "tests" / "fixture"
 
 PRESETS = {
     "sample": dict(
-        backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3, ema=0.9
-    ),  # a toy of half a million weights; it takes 180 steps, of which a moving average of 0.99 would be half
+        backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3
+    ),  # a toy of half a million weights
     "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4),
     "quick_cpu": dict(
         backbone="timm:tf_efficientnet_lite0", image_size=128, first_size=96, weights="imagenet", epochs=10, batch_size=32,
