@@ -59,13 +59,14 @@ def told(predictor, path):
 
 def words(found) -> str:
     """The answer as Markdown: what the figure says, for reading aloud and for copying."""
-    lines = [f"| {CLASS_NAMES[c]} ({c}) | {p:.1%} | {'yes' if c in found.possible else ''} |"
-             for c, p in sorted(zip(CLASSES, found.probabilities, strict=True), key=lambda pair: -pair[1])]  # fmt: skip
+    lines = ["| diagnosis | p |", "|---|---|"]
+    for c, p in sorted(zip(CLASSES, found.probabilities, strict=True), key=lambda pair: -pair[1]):
+        bold = "**" if found.familiar and c in found.possible else ""
+        lines.append(f"| {bold}{CLASS_NAMES[c]} ({c}){bold} | {bold}{p:.1%}{bold} |")
     near = ", ".join(f"{one['image']} ({one['label']}, {one['similarity']:.2f})" for one in found.similar)
-    return "\n".join(
-        [f"### {'' if found.familiar else '⚠ '}{found.text}", "", "| diagnosis | probability | possible |", "|---|---|---|",
-         *lines, "", f"Most similar training images (cosine): {near}", "", f"**{DISCLAIMER}**"]
-    )  # fmt: skip
+    about = f"Bold: can't be ruled out. Most similar training images (cosine): {near}" if found.familiar else ""
+    title = f"### {'' if found.familiar else '⚠ '}{found.text}"
+    return "\n".join([title, "", *lines, "", about, "", f"**{DISCLAIMER}**"])
 
 
 def command(cfg) -> list:

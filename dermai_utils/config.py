@@ -33,7 +33,7 @@ PRESETS = {
     "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4),
     "quick_cpu": dict(
         backbone="timm:tf_efficientnet_lite0", image_size=128, first_size=96, weights="imagenet", epochs=10, batch_size=32,
-        learning_rate=5e-4,
+        learning_rate=7e-4,
     ),  # for two processor cores
     "strong": dict(image_size=224, weights="imagenet", epochs=20, batch_size=64, learning_rate=7e-4, seeds=3, views=8),
 }  # fmt: skip

@@ -23,12 +23,18 @@ def last_feature_map(net, size: int) -> torch.nn.Module:
 
     UserError where there is none: a vision transformer keeps a list of tokens instead.
     """
+    return feature_maps(net, size)[-1][0]
+
+
+def feature_maps(net, size: int) -> list:
+    """Every (module, side of its map), in the order in which they run; a module that runs twice is there twice. UserError as
+    `last_feature_map`."""
     found, hooks = [], []
 
     def note(module, _, output):
         is_map = isinstance(output, torch.Tensor) and output.ndim == 4 and output.requires_grad
         if is_map and output.shape[2] == output.shape[3] > 1:  # square, as the input: not (1, h, w, C)
-            found.append(module)
+            found.append((module, output.shape[2]))
 
     for module in net.modules():
         if not list(module.children()):
@@ -41,7 +47,7 @@ def last_feature_map(net, size: int) -> torch.nn.Module:
             hook.remove()
     if len(found) < 2:  # one alone is a transformer's patch embedding
         raise UserError("Grad-CAM needs a convolutional feature map, and this backbone (a transformer on tokens) has none")
-    return found[-1]
+    return found
 
 
 def gradcam(net, images: torch.Tensor, targets) -> np.ndarray:

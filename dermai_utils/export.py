@@ -2,8 +2,8 @@
 
     images (N, H, W, 3) uint8, the stored size (pixels.shape)  ->  probabilities (N, 7) float32, in the order of CLASSES
 
-Inside: the central square, its bilinear resize, normalisation, the network, the temperature. A picture comes to the stored size
-as pixels.decode brings it there: whole, its aspect ratio kept, edges repeated.
+Inside: the central square, its bilinear resize, normalisation, the network on as many views as the evaluation took, the
+temperature. A picture comes to the stored size as pixels.decode brings it there: whole, its aspect ratio kept, edges repeated.
 """
 
 import importlib.util
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from dermai_utils import augment, files, pixels, predict, split, train
+from dermai_utils import augment, files, model, pixels, predict, split, train
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 
 TOLERANCE = 1e-4  # of a probability, between the file and the model
@@ -25,9 +25,9 @@ ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
 class WithPreprocessing(nn.Module):
     """(N, H, W, 3) uint8 -> (N, 7) float32 probabilities, for any N."""
 
-    def __init__(self, net: nn.Module, shape: tuple[int, int], size: int, temperature: float):
+    def __init__(self, net: nn.Module, shape: tuple[int, int], size: int, temperature: float, views: int = 1):
         super().__init__()
-        self.net, self.temperature = net, temperature
+        self.net, self.temperature, self.views = net, temperature, views
         (scale, _, left), (_, _, top) = augment.geometry(1, shape, size)[0].tolist()
         self.register_buffer("rows", interpolation(size, shape[0], scale, top))
         self.register_buffer("columns", interpolation(size, shape[1], scale, left).T.contiguous())
@@ -36,7 +36,9 @@ class WithPreprocessing(nn.Module):
 
     def forward(self, images):
         square = self.rows @ images.permute(0, 3, 1, 2).float() @ self.columns  # (N, 3, size, size), 0..255
-        return (self.net((square - self.mean) / self.std) / self.temperature).softmax(dim=1)
+        square = (square - self.mean) / self.std
+        logits = sum(self.net(model.turned(square, view)) for view in range(self.views)) / self.views
+        return (logits / self.temperature).softmax(dim=1)
 
 
 def interpolation(size: int, length: int, scale: float, start: float) -> torch.Tensor:
@@ -54,7 +56,7 @@ def command(cfg) -> list:
     The ONNX file only where what it needs is installed. UserError where a file doesn't give what the model gives.
     """
     predictor = predict.Predictor(cfg)
-    whole = with_preprocessing(cfg, predictor.kept.temperature)
+    whole = with_preprocessing(cfg, predictor.kept.temperature, predictor.kept.views)
     images = some_images(cfg)
     with torch.inference_mode():
         expected = whole(torch.from_numpy(images)).numpy()
@@ -84,10 +86,14 @@ def kinds() -> list[str]:
     return [kind for kind in FORMATS if kind != "onnx" or not missing]
 
 
-def with_preprocessing(cfg, temperature: float) -> WithPreprocessing:
-    """The run's best checkpoint on the CPU, ready to be exported."""
+def with_preprocessing(cfg, temperature: float, views: int) -> WithPreprocessing:
+    """The run's best checkpoint on the CPU, ready to be exported; UserError for an ensemble."""
+    if len(cfg.member_dirs) > 1:
+        raise UserError(
+            f"run {cfg.run_name} is a mean of several: export its runs one by one, --run-name {cfg.member_dirs[0].name}"
+        )
     net = train.load_best(cfg)[0].to(memory_format=torch.contiguous_format)
-    return WithPreprocessing(net, pixels.shape(cfg.image_size), cfg.image_size, temperature).eval()
+    return WithPreprocessing(net, pixels.shape(cfg.image_size), cfg.image_size, temperature, views).eval()
 
 
 def some_images(cfg) -> np.ndarray:
@@ -110,10 +116,10 @@ def pt2_bytes(program, about) -> bytes:
 
 def onnx_bytes(program, about) -> bytes:
     """The exported program as an ONNX file that says what its outputs are."""
-    model = torch.onnx.export(program, input_names=["images"], output_names=["probabilities"], verbose=False).model_proto
+    made = torch.onnx.export(program, input_names=["images"], output_names=["probabilities"], verbose=False).model_proto
     for key in ("classes", "temperature", "note"):
-        model.metadata_props.add(key=key, value=about[key] if key == "note" else json.dumps(about[key]))
-    return model.SerializeToString()
+        made.metadata_props.add(key=key, value=about[key] if key == "note" else json.dumps(about[key]))
+    return made.SerializeToString()
 
 
 def run_pt2(path):

@@ -69,9 +69,9 @@ STAGES = {
         lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"], after=("evaluate",),
     ),
     "reference": Stage(
-        "reference", ("run_name",),
-        lambda c: [c.table_file, c.split_file, c.run_dir / "best.pt", c.report_dir / "predictions.csv",
-                   c.report_dir / "metrics.json"],
+        "reference", ("run_name", "views"),
+        lambda c: [c.table_file, c.split_file, *(folder / "best.pt" for folder in c.member_dirs),
+                   c.report_dir / "predictions.csv", c.report_dir / "metrics.json"],
         lambda c: [c.report_dir / "reference.npz", c.report_dir / "reference.json"], after=("evaluate",),
     ),
 }  # fmt: skip

@@ -64,23 +64,29 @@ class Answer:
 
 
 class Predictor:
-    """A run's best checkpoint, ready for pictures. Makes the run, or what predictions need of it, where that isn't there."""
+    """A run's best checkpoint, or an ensemble's, ready for pictures; features and Grad-CAM are the first one's.
+
+    Makes the run, or what predictions need of it, where that isn't there.
+    """
 
     def __init__(self, cfg):
         self.cfg, self.kept = cfg, ready(cfg)
-        self.net, self.accelerator = reference.opened(cfg)
+        self.nets, self.accelerator = reference.opened(cfg)
 
     def __call__(self, names, images, maps: bool = True) -> list[Answer]:
         """An Answer for each of `images` (N, H, W, 3) uint8, at the stored size (pixels.decode), with Grad-CAM if `maps`."""
-        batches = Batches(images, self.cfg.image_size, self.net.mean, self.net.std, self.accelerator.device, 1)
         rows = np.arange(len(images))
+        batches = [Batches(images, self.cfg.image_size, n.mean, n.std, self.accelerator.device, 1) for n in self.nets]
         with self.accelerator.autocast():
-            logits, features = model.predict(self.net, batches, rows, AT_ONCE, with_features=True)
-        probabilities = calibration.apply_temperature(model.softmax(logits), self.kept.temperature)
+            found = [reference.described(net, some, rows, AT_ONCE, self.kept.views)
+                     for net, some in zip(self.nets, batches, strict=True)]  # fmt: skip
+        probabilities = np.mean([model.softmax(logits) for logits, *_ in found], axis=0)
+        probabilities = calibration.apply_temperature(probabilities, self.kept.temperature)
         sets = reference.possible(probabilities, self.kept.thresholds)
-        similarity = self.kept.similarity(features)
-        far, sure = reference.distance(similarity), reference.answers(sets)
-        views, cams = self._maps(batches(rows), probabilities.argmax(1)) if maps else 2 * [[None] * len(rows)]
+        _, features, texture = found[0]
+        similarity, sure = self.kept.similarity(features), reference.answers(sets)
+        far = reference.distance(texture, self.kept.centre, self.kept.precision)
+        views, cams = self._maps(batches[0](rows), probabilities.argmax(1)) if maps else 2 * [[None] * len(rows)]
         return [
             Answer(
                 name, p, tuple(CLASSES[k] for k in np.argsort(-p) if sets[i, k]), bool(sure[i]), float(far[i]),
@@ -91,11 +97,11 @@ class Predictor:
 
     def _maps(self, images, targets):
         try:
-            cams = explain.gradcam(self.net, images, targets)
+            cams = explain.gradcam(self.nets[0], images, targets)
         except UserError as reason:
             print(f"predict: no Grad-CAM ({reason})")
             cams = [None] * len(images)
-        return explain.seen(images, self.net), cams
+        return explain.seen(images, self.nets[0]), cams
 
     def _similar(self, similarity):
         order = np.argsort(-similarity)

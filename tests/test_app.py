@@ -14,7 +14,7 @@ def predictor(made):
 def test_an_upload_gets_words_and_a_figure(made, predictor):
     words, figure = app.told(predictor, predict.example(made))
     assert DISCLAIMER in words and all(CLASS_NAMES[c] in words for c in CLASSES)
-    shares = [float(line.split("|")[2].strip(" %")) for line in words.splitlines() if line.startswith("| ") and "%" in line]
+    shares = [float(line.split("|")[2].strip(" *%")) for line in words.splitlines() if line.startswith("| ") and "%" in line]
     assert len(shares) == 7 and sum(shares) == pytest.approx(100, abs=0.5) and shares == sorted(shares, reverse=True)
     assert figure.width > 600
 

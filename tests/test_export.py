@@ -27,11 +27,11 @@ def test_the_resize_inside_is_that_of_training(shape, size):
 def test_the_whole_is_preprocessing_model_temperature():
     net = model.build("timm:test_resnet", "none", 64, seed=1).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, *pixels.shape(64), 3), np.uint8)
-    whole = export.WithPreprocessing(net, pixels.shape(64), 64, 2.5).eval()
+    whole = export.WithPreprocessing(net, pixels.shape(64), 64, 2.5, views=2).eval()
     batches = augment.Batches(
         torch.from_numpy(images), 64, net.mean, net.std, "cpu", 1
     )  # the path of a GPU: nothing is rounded
-    expected = model.softmax(model.predict(net, batches, np.arange(3), 3) / 2.5)
+    expected = model.softmax(model.predict(net, batches, np.arange(3), 3, views=2) / 2.5)
     with torch.inference_mode():
         np.testing.assert_allclose(whole(torch.from_numpy(images)).numpy(), expected, atol=1e-5)
 
@@ -48,7 +48,7 @@ def test_each_file_gives_what_the_model_gives_for_any_number_of_images(exported)
     cfg, paths = exported
     found = files.read_json(cfg.report_dir / "export.json")
     shape = pixels.shape(cfg.image_size)
-    whole = export.with_preprocessing(cfg, found["temperature"])
+    whole = export.with_preprocessing(cfg, found["temperature"], 1)
     for path in paths:
         run = export.FORMATS[path.suffix[1:]][1](path)
         for n in (1, 5):

@@ -1,9 +1,11 @@
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
-from dermai_utils import clean, files, reference, report
+from dermai_utils import augment, clean, files, model, reference, report, train
 from dermai_utils.config import CLASSES
 
 RANDOM = np.random.default_rng(0)
@@ -67,25 +69,53 @@ def test_an_answer_has_one_or_two_classes():
     assert reference.answers(sets).tolist() == [False, True, True] + [False] * 5
 
 
-def test_the_distance_is_that_to_the_tenth_nearest():
-    training, new = RANDOM.normal(size=(40, 5)), RANDOM.normal(size=(6, 5))
-    cosine = [[np.dot(a, b) / np.linalg.norm(a) / np.linalg.norm(b) for b in training] for a in new]
-    expected = [1 - sorted(row)[-10] for row in cosine]
-    found = reference.distance(reference.unit(new) @ reference.unit(training).T)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-    assert reference.distance(np.array([[0.2, 0.7]])) == pytest.approx(0.8)  # fewer than ten: the farthest of them
+def test_the_distance_is_mahalanobis_and_its_threshold_is_that_of_chi_squared():
+    """The oracle is the theory: of Gaussian textures, a share of 1 - chi2.cdf(d * d) is farther than d."""
+    mix = RANDOM.normal(size=(6, 6))
+    training, new = RANDOM.normal(size=(20_000, 6)) @ mix + 5, RANDOM.normal(size=(50_000, 6)) @ mix + 5
+    centre, precision = reference.fitted(training)
+    far = reference.distance(new, centre, precision)
+    farthest = np.sqrt(chi2.ppf(0.99, 6))
+    assert np.quantile(far, 0.99) == pytest.approx(farthest, rel=0.02)
+    assert (far > farthest).mean() == pytest.approx(0.01, abs=0.002)
+    away = new[:3] - training.mean(0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(np.cov(training.T)), away))
+    np.testing.assert_allclose(far[:3], expected, rtol=0.02)
+
+
+def test_texture_is_the_mean_and_spread_of_one_map_half_way_of_the_plain_view():
+    net = model.build("resnet18", "none", 64).eval()
+    images = RANDOM.integers(0, 256, (5, 75, 100, 3), np.uint8)
+    batches = augment.Batches(images, 64, net.mean, net.std, "cpu", 1)
+    kept = []
+    with torch.inference_mode():
+        hook = net.layer3[1].bn2.register_forward_hook(lambda m, i, o: kept.append(o.clone()))
+        net(batches(np.arange(5)))
+        hook.remove()
+    assert kept[0].shape[2] == 64 / 16
+    for views in (1, 2):
+        logits, features, texture = reference.described(net, batches, np.arange(5), 2, views)
+        assert logits.shape == (5, 7) and features.shape == (5, 512) and texture.shape == (5, 512)
+        np.testing.assert_allclose(texture[:, :256], kept[0].mean((2, 3)), atol=1e-4)
+        np.testing.assert_allclose(texture[:, 256:], kept[0].std((2, 3)), atol=1e-4)
+
+
+def test_a_transformer_has_its_last_features_for_texture():
+    net = model.build("vit_b_32", "none", 64).eval()
+    batches = augment.Batches(RANDOM.integers(0, 256, (2, 75, 100, 3), np.uint8), 64, net.mean, net.std, "cpu", 1)
+    _, features, texture = reference.described(net, batches, np.arange(2), 2)
+    np.testing.assert_array_equal(features, texture)
 
 
 def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(made):
-    """Anew from the checkpoint: features of the validation images against those kept, and nothing of any test image."""
+    """Anew from the checkpoint: the validation images' distances, and nothing of any test image."""
     kept = reference.load(made)
     predictions = clean.read_table(made.report_dir / "predictions.csv")
     rows = report.counting(predictions, "val")["row"].to_numpy()
-    net, accelerator = reference.opened(made)
-    from dermai_utils import model, train
-
-    _, features = model.predict(net, train.batches_for(made, net, accelerator.device), rows, 16, with_features=True)
-    assert kept.farthest == pytest.approx(np.quantile(reference.distance(kept.similarity(features)), 0.99), abs=1e-6)
+    (net,), accelerator = reference.opened(made)
+    *_, texture = reference.described(net, train.batches_for(made, net, accelerator.device), rows, 16)
+    far = reference.distance(texture, kept.centre, kept.precision)
+    assert kept.farthest == pytest.approx(np.quantile(far, 0.99), rel=1e-4)
     table = clean.read_table(made.split_file)
     assert set(kept.image) == set(table.loc[table["part"] == "train", "image"])
 
@@ -98,6 +128,11 @@ def test_what_is_told_about_the_sets_is_counted_on_the_quoted_part(made):
     sets = [{c for c, p, t in zip(CLASSES, row, kept.thresholds, strict=True) if p >= t} for row in probabilities]
     assert found["n"] == len(rows) and found["size"] == pytest.approx(np.mean([len(s) for s in sets]))
     assert found["held"] == pytest.approx(np.mean([t in s for t, s in zip(rows["truth"], sets, strict=True)]))
+    short = [1 <= len(s) <= 2 for s in sets]
+    right = [t in s for t, s, is_answer in zip(rows["truth"], sets, short, strict=True) if is_answer]
+    assert found["answered"] == pytest.approx(np.mean(short)) and found["answered_held"] == (
+        pytest.approx(np.mean(right)) if right else None
+    )
     assert sum(row["n"] for row in found["by_class"].values()) == found["n"]
 
 
