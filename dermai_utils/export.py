@@ -36,7 +36,7 @@ class WithPreprocessing(nn.Module):
 
     def forward(self, images):
         square = self.rows @ images.permute(0, 3, 1, 2).float() @ self.columns  # (N, 3, size, size), 0..255
-        square = (square - self.mean) / self.std
+        square = (square.round() - self.mean) / self.std  # whole, as OpenCV's warp leaves them: a net may hang on that
         logits = sum(self.net(model.turned(square, view)) for view in range(self.views)) / self.views
         return (logits / self.temperature).softmax(dim=1)
 

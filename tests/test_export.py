@@ -28,11 +28,12 @@ def test_the_whole_is_preprocessing_model_temperature():
     net = model.build("timm:test_resnet", "none", 64, seed=1).eval()
     images = np.random.default_rng(0).integers(0, 256, (3, *pixels.shape(64), 3), np.uint8)
     whole = export.WithPreprocessing(net, pixels.shape(64), 64, 2.5, views=2).eval()
-    batches = augment.Batches(
-        torch.from_numpy(images), 64, net.mean, net.std, "cpu", 1
-    )  # the path of a GPU: nothing is rounded
-    expected = model.softmax(model.predict(net, batches, np.arange(3), 3, views=2) / 2.5)
+    maps, plain = augment.geometry(3, pixels.shape(64), 64), torch.from_numpy(augment.colour(3))
+    warped = augment.warp_on_device(torch.from_numpy(images), torch.from_numpy(maps), 64).round()  # another way to resize
+    batch = augment.paint_on_device(warped, plain, net.mean, net.std)
     with torch.inference_mode():
+        logits = (net(batch) + net(model.turned(batch, 1))) / 2
+        expected = (logits / 2.5).softmax(1).numpy()
         np.testing.assert_allclose(whole(torch.from_numpy(images)).numpy(), expected, atol=1e-5)
 
 
