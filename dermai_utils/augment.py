@@ -89,7 +89,7 @@ def warp_on_device(images: torch.Tensor, maps: torch.Tensor, size: int) -> torch
     grid = F.affine_grid(theta, [len(images), 3, size, size], align_corners=False)
     pixels = images.permute(0, 3, 1, 2).float()
     warped = F.grid_sample(pixels, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
-    return warped.permute(0, 2, 3, 1)
+    return warped.round().permute(0, 2, 3, 1)  # OpenCV's uint8 are whole numbers: a run moves between devices unchanged
 
 
 def paint_on_device(pixels: torch.Tensor, colours: torch.Tensor, mean, std) -> torch.Tensor:
