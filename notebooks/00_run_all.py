@@ -65,7 +65,7 @@ print(environment.version_line())
 # |---|---|---|---|
 # | `sample` | a toy at 64 px, 20 epochs | about a minute in all | about a minute in all |
 # | `quick` | ResNet18 at 224 px, 10 epochs | 1.6 hours of training | about 15 minutes in all |
-# | `quick_cpu` | EfficientNet-Lite0 at 96 to 128 px, 10 epochs | 25 minutes of training | no need for it |
+# | `quick_cpu` | EfficientNet-Lite0 at 96 to 128 px, 10 epochs | 38 minutes on one core, less on two | no need for it |
 # | `strong` | ResNet18 at 224 px, three runs of 20 epochs, eight views | 9.6 hours of training | about 25 minutes in all |
 #
 # The times on a processor follow from 14 images/s (ResNet18) and 50 (Lite0), measured on two AMD EPYC cores. Those on a T4 are an estimate: none
