@@ -193,12 +193,15 @@ def fastai_epoch(paths, labels, run):
 
 
 def memory(folder, **settings):
-    """(peak of resident memory over the array's size, what the imports alone take of it) of a training run of its own, GB."""
+    """(peak of resident memory over the array's size, what the imports alone take of it) of a training run of its own, GB.
+
+    Linux only. Not getrusage's ru_maxrss: a child inherits its parent's, and this one has trained four networks.
+    """
     code = f"""
-import resource, sys
+import sys
 sys.path.insert(0, {str(ROOT / "tools")!r}); sys.path.insert(0, {str(ROOT)!r})
 import bench, pathlib
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+peak = lambda: 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
 imports, folder = peak(), pathlib.Path({str(folder)!r})
 run = bench.run_on(sorted((folder / "jpeg").iterdir()), folder, device="cpu", epochs=1, **{settings!r})
 run.train_epoch(bench.Never); run.validate()
