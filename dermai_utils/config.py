@@ -217,7 +217,7 @@ _RANGES = {
     "workers": (0, 256),
     "checkpoint_minutes": (0.0, 1e6),
 }
-_PATHS = ("data", "cache_dir", "work_dir", "near_duplicates", "weights")
+_PATHS = ("data", "cache_dir", "work_dir", "near_duplicates", "weights", "masks")
 _WORDS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 

@@ -84,6 +84,8 @@ def ensure(cfg, stage: str) -> list[Path]:
     """
     if stage not in STAGES:
         raise UserError(f"unknown stage {stage!r}: the stages are {', '.join(STAGES)}")
+    if cfg.masks:  # told now, not after the training
+        importlib.import_module("dermai_utils.masks").find(cfg.masks)
     with _alone(cfg):
         for name in _order(stage):
             try:

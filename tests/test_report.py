@@ -119,7 +119,7 @@ def test_every_number_of_the_page_is_the_one_in_metrics_json(text, found):
         if value is None:
             assert printed == "not defined", key
         else:
-            assert float(printed.replace(",", "")) == pytest.approx(value, abs=0.0005), key
+            assert float(printed.replace(",", "")) == pytest.approx(value, abs=0.000501), key
 
 
 def test_every_number_in_a_results_table_has_such_a_key(text):
