@@ -9,7 +9,7 @@ from string import Template
 from dermai_utils import files, split
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.findings import RULE_SCORES
-from dermai_utils.markup import shown
+from dermai_utils.markup import shown, with_interval
 from dermai_utils.page import LIMITS, PART_WORDS
 from dermai_utils.page_decisions import COLUMN_NAMES, RULE_NAMES
 
@@ -39,7 +39,7 @@ def write(cfg, found: dict) -> None:
         split=found["split"], part=PART_WORDS[part], n=found["parts"][part]["n"], chosen=RULE_NAMES[decided["chosen"]],
         counts=_rows(["class", *counts], [[f"{c} ({CLASS_NAMES[c]})", *counts.loc[c]] for c in CLASSES]),
         settings=_rows(["setting", "value"], [[name, Path(str(settings[name])).name] for name in SETTINGS if name in settings]),
-        headline=_rows(["", *found["parts"]], [[name.replace("_", " "), *(_interval(found["intervals"][one][name])
+        headline=_rows(["", *found["parts"]], [[name.replace("_", " "), *(with_interval(found["intervals"][one][name])
                        for one in found["parts"])] for name in found["intervals"][part]]),
         classes=_rows(["class", "n", "recall", "precision", "F1", "AUC"], [[c, *(shown(row[key]) for key in
                       ("n", "recall", "precision", "f1", "auc"))] for c, row in found["parts"][part]["per_class"].items()]),
@@ -52,10 +52,6 @@ def write(cfg, found: dict) -> None:
     )  # fmt: skip
     with files.atomic(cfg.report_dir / "model_card.md") as file:
         file.write(text)
-
-
-def _interval(row) -> str:
-    return shown(None) if row["value"] is None else f"{row['value']:.3f} [{shown(row['low'])}, {shown(row['high'])}]"
 
 
 def _rows(header, rows) -> str:
@@ -72,7 +68,7 @@ def _calibration(found):
 
 
 def _rules(rules):
-    lines = [[RULE_NAMES[rule], *(_interval(row["scored"][name]) for name in RULE_SCORES)] for rule, row in rules.items()]
+    lines = [[RULE_NAMES[rule], *(with_interval(row["scored"][name]) for name in RULE_SCORES)] for rule, row in rules.items()]
     return _rows(["rule", "balanced accuracy", "macro F1", "accuracy"], lines)
 
 
@@ -103,7 +99,7 @@ def _subgroups(found):
 
 
 def _ends(row, name) -> str:
-    return _interval({"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]})
+    return with_interval({"value": row[name], "low": row[f"{name}_low"], "high": row[f"{name}_high"]})
 
 
 def _leakage(found):
@@ -112,7 +108,7 @@ def _leakage(found):
             f"lie in two parts of this split; {counts['with_official']} more tie a training to an official image.")  # fmt: skip
     if not about or not about["prone_images"]:
         return text
-    lines = [[name, shown(row["random"]), shown(row["lesion"]), _interval(row | {"value": row["difference"]})]
+    lines = [[name, shown(row["random"]), shown(row["lesion"]), with_interval(row | {"value": row["difference"]})]
              for name, row in about["classifiers"].items()]  # fmt: skip
     return (f"{text} What a random split would add, measured with simple classifiers on frozen features, on the "
             f"{about['prone_images']:,} images of which another view exists (balanced accuracy):\n\n"

@@ -67,9 +67,8 @@ class Config:
     image_size: int = 224  # px, the side of the square the model sees
     backbone: str = "resnet18"  # a torchvision classifier, or timm:NAME
     weights: str = "imagenet"  # imagenet | none | a .safetensors or .pth file
-    imbalance: str = (
-        "logit_adjustment"  # none | class_weights (inverse frequency) | sqrt_weights | effective_number | sampler | focal
-    )
+    imbalance: str = "logit_adjustment"  # none | class_weights (inverse frequency) | sqrt_weights | effective_number |
+    # sampler (classes drawn evenly) | focal | logit_adjustment
     deferred: bool = True  # the balancing is phased in: none of it for the first 35 % of the steps, all from 65 % on
     label_smoothing: float = 0.05  # share of the truth that is spread over all classes
     ema: float = 0.99  # decay a step of the moving average of the weights that is evaluated and kept; 0: none
@@ -166,8 +165,7 @@ class Config:
     @property
     def member_dirs(self) -> list[Path]:  # of the runs whose predictions are averaged; else of the run itself
         several = [f"{self.run_name}-{k}" for k in range(self.seeds)] if self.seeds > 1 else [self.run_name]
-        names = [name.strip() for name in self.ensemble.split(",") if name.strip()] or several
-        return [self.work / "runs" / name for name in names]
+        return [self.work / "runs" / name for name in _names(self.ensemble) or several]
 
     @property
     def pending_dir(self) -> Path:  # a run's files, on the machine's own disk, until they are in run_dir (on Drive, say)
@@ -242,20 +240,15 @@ def _checked(field, value):
         raise UserError(f"{name}={value}: expected {_RANGES[name][0]} to {_RANGES[name][1]}")
     if kind is str and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise UserError(f"{name}={value!r:.80}: expected plain characters, without line breaks or the like")
-    if not all(re.fullmatch(r'[^/\\:*?"<>|]{1,80}', run) and run == run.strip(" .") for run in _runs(name, value)):
+    runs = [value] if name == "run_name" else _names(value) if name == "ensemble" else []
+    if not all(re.fullmatch(r'[^/\\:*?"<>|]{1,80}', run) and run == run.strip(" .") for run in runs):
         raise UserError(f'{name}={value!r:.80}: expected a plain folder name, without / \\ : * ? " < > |')
     return os.path.expanduser(value) if name in _PATHS else value
 
 
-def _runs(name, value):
-    """The runs that a field names."""
-    return (
-        [value]
-        if name == "run_name"
-        else [run.strip() for run in value.split(",") if run.strip()]
-        if name == "ensemble"
-        else []
-    )
+def _names(text):
+    """The runs of a list "a, b,c"."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def load(env=os.environ, **given) -> Config:

@@ -8,7 +8,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from dermai_utils import clean, evaluate, features, files, intervals, split
+from dermai_utils import clean, evaluate, features, files, intervals, markup, split
 from dermai_utils.config import CLASSES, UserError
 
 SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")
@@ -41,7 +41,7 @@ def run(cfg) -> None:
     seconds = {"features": featured - started, "fit": time.monotonic() - featured}
     files.write_json(cfg.instant_file, {"backbone": cfg.backbone, "image_size": cfg.image_size, "parts": scores} | seconds)
     for part, numbers in scores.items():
-        text = ", ".join(f"{name.replace('_', ' ')} {_shown(numbers[name])}" for name in SHOWN)
+        text = ", ".join(f"{name.replace('_', ' ')} {markup.with_interval(numbers[name])}" for name in SHOWN)
         print(f"instant: {part}, n={numbers['n']:,}: {text}")
 
 
@@ -50,9 +50,3 @@ def _scores(model, given, table, part):
     truth = table.loc[here, "label"].map(CLASSES.index).to_numpy()
     probabilities = model.predict_proba(given[here])
     return {"n": int(here.sum())} | intervals.headline(truth, probabilities, table.loc[here, "lesion_id"])
-
-
-def _shown(number):
-    if number["value"] is None:
-        return evaluate.UNDEFINED
-    return f"{number['value']:.3f} [{number['low']:.3f}, {number['high']:.3f}]"

@@ -128,13 +128,18 @@ def headline(truth, probabilities, lesions, **options) -> dict:
 
 
 def difference(truth, probabilities_a, probabilities_b, lesions, **options) -> dict:
-    """As `headline`, for a minus b: two runs on the same images, paired by drawing the same lesions for both."""
+    """As `headline`, for a minus b: two runs on the same images, paired by drawing the same lesions for both.
+
+    With (S, N, 7) probabilities the mean difference of S pairs of runs, such as seeds; the interval draws lesions alone.
+    """
     truth, a, b = np.asarray(truth, int), np.asarray(probabilities_a, float), np.asarray(probabilities_b, float)
     if a.shape != b.shape:
         raise UserError(f"two runs are compared on the same images, but their predictions are {a.shape} and {b.shape}")
 
+    pairs = [(a, b)] if a.ndim == 2 else list(zip(a, b, strict=True))
+
     def statistic(weights):
-        return headline_numbers(truth, a, weights) - headline_numbers(truth, b, weights)
+        return np.mean([headline_numbers(truth, x, weights) - headline_numbers(truth, y, weights) for x, y in pairs], axis=0)
 
     return _summary(statistic, truth, lesions, options)
 

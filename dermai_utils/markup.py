@@ -24,6 +24,11 @@ def shown(number) -> str:
     return f"{number:.3f}" if isinstance(number, float) else f"{number:,}" if isinstance(number, int) else str(number)
 
 
+def with_interval(row) -> str:
+    """ "0.717 [0.659, 0.769]", of a dict with value, low and high."""
+    return shown(None) if row["value"] is None else f"{shown(row['value'])} [{shown(row['low'])}, {shown(row['high'])}]"
+
+
 def num(found, key, tag="span") -> str:
     """The number at `key` as HTML that says where it comes from."""
     return f'<{tag} data-key="{html.escape(key)}">{html.escape(shown(value(found, key)))}</{tag}>'

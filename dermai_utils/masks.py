@@ -16,7 +16,7 @@ LIMIT = 200  # images: the interval is narrow enough, and a CPU takes seconds
 
 def find(folder) -> dict:
     """{image id: path of its mask}. UserError where the folder isn't there or holds none."""
-    folder = Path(folder).expanduser()
+    folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"masks={folder}: no such folder; give the one that holds the <image>{ENDING} files, or leave it empty")
     found = {path.name.removesuffix(ENDING): path for path in sorted(folder.rglob(f"*{ENDING}"))}

@@ -12,6 +12,7 @@ from dermai_utils import (
     find_duplicates,
     findings,
     intervals,
+    markup,
     model,
     page,
     pixels,
@@ -86,7 +87,7 @@ def write(cfg, predictions) -> None:
     page.write(cfg, found)
     for part, scores in found["parts"].items():
         text = ", ".join(
-            f"{name.replace('_', ' ')} {_shown(scores[name])}" for name in ("balanced_accuracy", "macro_f1", "macro_auc")
+            f"{name.replace('_', ' ')} {markup.shown(scores[name])}" for name in ("balanced_accuracy", "macro_f1", "macro_auc")
         )
         print(f"evaluate: {PART_NAMES[part]}, n={scores['n']:,}: {text}")
 
@@ -175,7 +176,3 @@ def save_figure(figure, path) -> None:
     """A figure as PNG or JPEG, atomically; 120 dots an inch, so that small print is legible on a fine screen."""
     with files.atomic(path, "wb") as file:
         file.write(figure.encoded({".jpg": "jpeg"}.get(path.suffix, "png"), 120))
-
-
-def _shown(value):
-    return evaluate.UNDEFINED if value is None else f"{value:.3f}"

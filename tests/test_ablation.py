@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from dermai_utils import config
+from dermai_utils import config, intervals
 
 sys.path.insert(0, str(config.ROOT / "tools"))
 import ablation  # noqa: E402
@@ -23,7 +23,7 @@ def test_the_difference_is_the_mean_over_seeds_and_its_interval_holds_it():
     random = np.random.default_rng(0)
     truth = random.integers(0, 7, 300)
     good, bad = ([np.eye(7)[truth] * s + random.dirichlet(np.ones(7), 300) for _ in range(2)] for s in (0.6, 0.3))
-    found = ablation.difference(truth, good, bad, np.arange(300))
+    found = intervals.difference(truth, good, bad, np.arange(300))
     scores = [[balanced_accuracy_score(truth, p.argmax(1)) for p in side] for side in (good, bad)]
     number = found["balanced_accuracy"]
     assert number["value"] == pytest.approx(np.mean(scores[0]) - np.mean(scores[1]))

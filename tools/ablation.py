@@ -60,22 +60,6 @@ def row_of(base, name, seeds):
     return found[0][0], [report.arrays(one)[1] for one, _ in found], np.mean([seconds for _, seconds in found])
 
 
-def difference(truth, ours, theirs, lesions) -> dict:
-    """{name: {"value", "low", "high"}} of ours minus theirs, seed by seed, averaged; the interval draws lesions, not seeds."""
-
-    def statistic(weights):
-        apart = [
-            intervals.headline_numbers(truth, a, weights) - intervals.headline_numbers(truth, b, weights)
-            for a, b in zip(ours, theirs, strict=True)
-        ]
-        return np.mean(apart, axis=0)
-
-    value = statistic(np.ones((1, len(truth))))[0]
-    low, high = intervals.by_lesion(statistic, lesions, strata=truth, vectorised=True)
-    each = zip(value.tolist(), low.tolist(), high.tolist(), strict=True)
-    return {name: dict(zip(("value", "low", "high"), three, strict=True)) for name, three in zip(NUMBERS, each, strict=True)}
-
-
 def measured(base, names, seeds):
     """One dict a row, ready for JSON; the first is the recipe, which the others are compared with."""
     rows, recipe, _ = row_of(base, "recipe", seeds)
@@ -86,7 +70,7 @@ def measured(base, names, seeds):
         row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "minutes": seconds / 60, "n": len(truth)}
         each = dict(zip(NUMBERS, np.transpose(scores).tolist(), strict=True))
         row |= {key: {"mean": float(np.mean(values)), "each": values} for key, values in each.items()}
-        yield row if name == "recipe" else row | {"difference": difference(truth, probabilities, recipe, lesions)}
+        yield row if name == "recipe" else row | {"difference": intervals.difference(truth, probabilities, recipe, lesions)}
 
 
 def table(rows) -> str:
