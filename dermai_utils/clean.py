@@ -85,6 +85,11 @@ def image_files(folder) -> list[Path]:
     return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
+def images_by_id(folder) -> dict:
+    """{image id: path} of the image files in `folder`, with the ids that the table has."""
+    return {_id(path): path for path in image_files(folder)}
+
+
 def _id(path) -> str:
     """A file's name without its end: accents in one form (a Mac has another), bytes that are no UTF-8 as question marks."""
     return unicodedata.normalize("NFC", path.stem.encode(errors="surrogateescape").decode(errors="replace"))
@@ -95,7 +100,7 @@ def match(folder, labels: pd.DataFrame, known) -> tuple[pd.DataFrame, pd.DataFra
 
     known: ids that have a label row, good or bad, so that their files are not reported twice.
     """
-    found = {_id(path): path for path in image_files(folder)}
+    found = images_by_id(folder)
     labels = labels.assign(path=labels["image"].map(found)).sort_values("image")
     here = labels["path"].notna()
     alone = [(image, "image file missing") for image in labels.loc[~here, "image"]]

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from dermai_utils import augment, files, intervals, pixels
+from dermai_utils import augment, clean, files, intervals, pixels
 from dermai_utils.config import UserError
 from dermai_utils.findings import plain
 from dermai_utils.report import HELD_OUT, counting
@@ -45,7 +45,7 @@ def _originals(cfg):
     """{image id: path} of the pictures themselves, as far as they are still there."""
     sources = files.read_json(cfg.sources_file) or {}
     folders = [Path(sources[source]["images"]) for source in ("train", "test") if sources.get(source)]
-    return {path.stem: path for folder in folders if folder.is_dir() for path in folder.iterdir()}
+    return {name: path for folder in folders if folder.is_dir() for name, path in clean.images_by_id(folder).items()}
 
 
 def _square(cfg, path, original):

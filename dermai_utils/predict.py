@@ -223,7 +223,7 @@ def example(cfg) -> Path:
         raise UserError("no photo was given, and none of the data set is on this machine: give a file, a folder or a URL")
     table, part = split.read(cfg), found["headline"]
     first = report.counting(table, part).iloc[0]
-    return next(path for path in clean.image_files(sources[first["source"]]["images"]) if path.stem == first["image"])
+    return clean.images_by_id(sources[first["source"]]["images"])[first["image"]]
 
 
 # The command.
