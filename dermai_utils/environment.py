@@ -43,6 +43,12 @@ def install_missing() -> list[str]:
     return missing
 
 
+def setup() -> None:
+    """What every notebook begins with, once the package is found: install what is missing, print the version line."""
+    install_missing()
+    print(version_line())
+
+
 def _module(line):
     name = re.match(r"[\w.-]+", line)[0].lower()
     return IMPORTED_AS.get(name, name.replace("-", "_"))

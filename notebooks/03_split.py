@@ -33,17 +33,14 @@ import sys
 REPOSITORY, TAG = "", "main"  # where a machine with only this notebook gets the package: `make publish` writes it
 Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [f"error: {self}"]})  # one line, no traceback
 clone = pathlib.Path.cwd() / f"DermAI-ISIC2018-{TAG}"
-# VS Code may work in another folder than the notebook's
-near = [*clone.parents, *pathlib.Path(globals().get("__vsc_ipynb_file__", "")).parents, *map(pathlib.Path, sys.path), clone]
+near = [*clone.parents, *pathlib.Path(globals().get("__vsc_ipynb_file__", "")).parents, *map(pathlib.Path, sys.path), clone]  # VS Code may work elsewhere
 home = next((folder for folder in near if (folder / "dermai_utils" / "config.py").is_file()), None)
 if not home and not REPOSITORY:
     raise Stop("no dermai_utils folder near: open this notebook in the repository, or write its https address into REPOSITORY")
 if not home:
-    part = clone.with_name(f"{clone.name}.part")  # only a whole clone gets the name that is believed
-    shutil.rmtree(part, ignore_errors=True)
-    git = ["git", "clone", "--quiet", "--depth", "1", "--branch", TAG, REPOSITORY, str(part)]
+    shutil.rmtree(part := clone.with_name(f"{clone.name}.part"), ignore_errors=True)  # only a whole clone gets the name that is believed
     try:
-        subprocess.run(git, check=True, capture_output=True, text=True, start_new_session=True)  # no terminal, no password prompt
+        subprocess.run([*"git clone --quiet --depth 1 --branch".split(), TAG, REPOSITORY, str(part)], check=True, capture_output=True, text=True, start_new_session=True)  # no terminal, no password prompt
         home = part.rename(clone)
     except (OSError, subprocess.CalledProcessError) as reason:
         why = (getattr(reason, "stderr", "") or str(reason)).strip().splitlines()[-1]
@@ -51,8 +48,7 @@ if not home:
 sys.path.insert(0, str(home))
 from dermai_utils import environment
 
-environment.install_missing()
-print(environment.version_line())
+environment.setup()
 
 # %% [markdown]
 # **Settings.** `split`: `lesion` (the default) or `random`, for comparison only. `folds`: empty for one validation part, or 2 to 20.

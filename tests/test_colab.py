@@ -93,7 +93,7 @@ def test_the_report_goes_to_the_browser_as_one_zip(google, tmp_path):
 # The setup cell, on a machine that has nothing but this notebook.
 
 
-ENVIRONMENT = "def install_missing(): pass\ndef version_line(): return {version!r}\n"
+ENVIRONMENT = "def setup(): print({version!r})\n"
 
 
 def git(*arguments, cwd):
