@@ -41,8 +41,8 @@ def main(arguments=None) -> int:
             config.load(env={}, **{name or "?": "given"})
         if (stage == "predict") != bool(images):
             raise config.UserError("predict needs --image PHOTO (a file, a folder or a URL), and nothing else takes it")
-        before_training = ("download", "clean", "split", "instant", "duplicates", "inflation", "train")
-        cfg = (config.load if stage in before_training else config.of_run)(**given)
+        of_a_run = stage in COMMANDS or "train" in pipeline.order(stage)[:-1]
+        cfg = (config.of_run if of_a_run else config.load)(**given)
         made = pipeline.ensure(cfg, stage) if stage in pipeline.STAGES else _command(cfg, stage, images)
     except config.UserError as reason:
         print(f"error: {reason}", file=sys.stderr)

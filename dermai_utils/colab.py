@@ -19,10 +19,7 @@ def folders(keep_on_drive: bool, data: str = "") -> dict:
     source = config.load(data=data).source
     try:
         work = _mounted() / KEPT_IN / source
-        work.mkdir(parents=True, exist_ok=True)
-        with files.atomic(work / ".writable"):
-            pass
-        (work / ".writable").unlink()
+        files.try_write(work)
     except ImportError:
         print("drive: this is not Colab, so there is no Drive to mount; results stay on this machine")
     except Exception as reason:  # google.colab has errors of its own for each way to refuse; none may stop the run

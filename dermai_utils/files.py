@@ -34,6 +34,15 @@ def atomic(path, mode="w"):
         temporary.unlink(missing_ok=True)
 
 
+def try_write(folder) -> None:
+    """Make `folder` where it is missing, and write and remove a file in it; OSError where that can't be."""
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    probe = Path(folder) / ".writable"
+    with atomic(probe):
+        pass
+    probe.unlink()
+
+
 def deliver(pending, folder, create=False) -> OSError | None:
     """Move every file of the local `pending` to `folder` (on Drive, say); the file before last.pt is kept beside it.
 

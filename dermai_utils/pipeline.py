@@ -87,7 +87,7 @@ def ensure(cfg, stage: str) -> list[Path]:
     if cfg.masks:  # told now, not after the training
         importlib.import_module("dermai_utils.masks").find(cfg.masks)
     with _alone(cfg):
-        for name in _order(stage):
+        for name in order(stage):
             try:
                 with _main_first(cfg, name):
                     _make(cfg, name)
@@ -134,16 +134,15 @@ def _claim(folder, held) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         sure = held.enter_context(files.locked(folder))
-        with files.atomic(folder / ".writable"):
-            pass
-        (folder / ".writable").unlink()
+        files.try_write(folder)
     except OSError as reason:
         raise UserError(f"{folder}: cannot write there ({_told(reason)}); give another cache_dir or work_dir") from None
     return sure
 
 
-def _order(stage):
-    return [name for first in STAGES[stage].after for name in _order(first)] + [stage]
+def order(stage: str) -> list[str]:
+    """The stages that `stage` needs, in the order in which they are made, itself the last."""
+    return [name for first in STAGES[stage].after for name in order(first)] + [stage]
 
 
 def _make(cfg, name):
@@ -177,7 +176,7 @@ def _make_members(cfg):
             print(f"train: run {k + 1} of {cfg.seeds}, {folder.name}")
             _make(dataclasses.replace(cfg, seeds=1, seed=cfg.seed + k, run_name=folder.name), "train")
     if _is_main():
-        importlib.import_module("dermai_utils.train").check_members(cfg)
+        importlib.import_module("dermai_utils.train").join_members(cfg)
 
 
 def _made_from(cfg, stage):

@@ -155,7 +155,8 @@ class Run:
                             "too few: add images, or raise val_fraction")  # fmt: skip
         self.rows, self.labels = train["row"].to_numpy(), train["target"].to_numpy(copy=True)
         net = model.build(cfg.backbone, cfg.weights, cfg.image_size, cfg.seed)
-        model.check_size(net, cfg.backbone, recipe.size(cfg, 0))
+        if cfg.first_size:
+            model.check_size(net, cfg.backbone, recipe.size(cfg, 0))
         device = accelerator.device
         self.batches = batches_for(cfg, net, device, accelerator.print)
         net = net.to(device, memory_format=torch.channels_last)  # what convolutions are fast at
@@ -407,8 +408,11 @@ def load_best(cfg, device="cpu", folder=None):
     return net.to(device, memory_format=torch.channels_last).eval(), about
 
 
-def check_members(cfg) -> None:
-    """Runs may be averaged where all of them were held out from the same images: a UserError names the one that wasn't."""
+def join_members(cfg) -> None:
+    """Write the config.json of a run that is the mean of others.
+
+    All of them must have been held out from the same images: a UserError names the one that wasn't.
+    """
     settings = [files.read_json(folder / "config.json") or {} for folder in cfg.member_dirs]
     for folder, one in zip(cfg.member_dirs, settings, strict=True):
         if not (folder / "best.pt").exists():

@@ -20,7 +20,7 @@ def test_after_ten_kills_everything_is_as_in_an_undisturbed_run():
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("10 kills (") and all(f"{stage} " in last for stage in pipeline._order("gradcam"))
+    assert last.startswith("10 kills (") and all(f"{stage} " in last for stage in pipeline.order("gradcam"))
 
 
 @pytest.mark.parametrize("doc", DOCS)

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny tensors; and a forked process must not inherit a pool of threads
 from dermai_utils import config, pipeline  # noqa: E402
 
-STAGES = tuple(pipeline._order("gradcam"))
+STAGES = tuple(pipeline.order("gradcam"))
 SETTINGS = {
     "data": "sample", "image_size": 32, "backbone": "timm:test_resnet", "weights": "none", "epochs": 2, "batch_size": 16,
     "device": "cpu", "checkpoint_minutes": 0,  # a checkpoint after every step
