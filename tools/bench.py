@@ -18,19 +18,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
+import plain  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
-from torch.utils.data import DataLoader, Dataset  # noqa: E402
-from torchvision import transforms as T  # noqa: E402
+from torch.utils.data import DataLoader  # noqa: E402
 
 from dermai_utils import augment, config, environment, files, pixels, train  # noqa: E402
 
 CORES = os.cpu_count()
-LOADERS = 2  # what Colab has, and what its warnings advise
+LOADERS = plain.LOADERS
 ON_GPU = torch.cuda.is_available()
 BACKBONE, SIZE, BATCH = "resnet18", 224, 64
 CPU_RUNS = {
@@ -69,31 +69,6 @@ def seconds(*functions, repeats=5):
     return [statistics.median(taken) for taken in times]
 
 
-class Usual(Dataset):
-    """The usual notebook's loader: PIL decodes and torchvision augments every image in every epoch."""
-
-    def __init__(self, paths, size, labels=None):
-        s = augment.STRENGTH
-        self.paths, self.labels = paths, labels
-        moves = dict(translate=(s["shift"],) * 2, scale=(1 / s["scale"], s["scale"]))
-        self.transform = T.Compose([
-            T.Resize(pixels.shape(size)[0]),
-            T.RandomHorizontalFlip(),
-            T.RandomAffine(s["rotation"], **moves, interpolation=T.InterpolationMode.BILINEAR),
-            T.CenterCrop(size),
-            T.ColorJitter(s["brightness"], s["contrast"], s["colour"]),
-            T.ToTensor(),
-            T.Normalize((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-        ])  # fmt: skip
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, k):
-        with Image.open(self.paths[k]) as image:
-            return self.transform(image.convert("RGB")), 0 if self.labels is None else int(self.labels[k])
-
-
 def input_path(paths, array, device):
     """Images/s of the input path alone, ours against the usual one."""
     images = train.place(pixels.load(array), device, say=lambda text: None)
@@ -105,10 +80,11 @@ def input_path(paths, array, device):
         for batch in batches.stream((part, (0, 0, k)) for k, part in enumerate(parts)):
             batch.to(device)
 
-    loader = DataLoader(Usual(paths, SIZE), BATCH, shuffle=True, num_workers=LOADERS, persistent_workers=True)
+    images = plain.Images(paths, SIZE, batches.mean, batches.std, augmented=True)
+    loader = DataLoader(images, BATCH, shuffle=True, num_workers=LOADERS, persistent_workers=True)
 
     def usual():
-        for batch, _ in loader:
+        for batch in loader:
             batch.to(device)
 
     return len(paths) / np.array(seconds(ours, usual))
@@ -117,7 +93,7 @@ def input_path(paths, array, device):
 def building(paths, folder):
     """Images/s of building the array against plainly decoding the same files with all cores."""
 
-    def plain():
+    def decoding():
         def one(path):
             with Image.open(path) as image:
                 np.asarray(image.convert("RGB"))
@@ -128,7 +104,7 @@ def building(paths, folder):
     def ours():
         pixels.build(paths, SIZE, folder / "bench.npy", progress=False)
 
-    return len(paths) / np.array(seconds(ours, plain, repeats=9))
+    return len(paths) / np.array(seconds(ours, decoding, repeats=9))
 
 
 def run_on(paths, folder, n=None, **given):
@@ -263,13 +239,13 @@ def _has(name):
 
 def measure(paths, many, folder):
     device = "cuda" if ON_GPU else "cpu"
-    ours, plain = building(paths, folder)
+    ours, decoding = building(paths, folder)
     yield (
         "building the array / plain decoding, images/s",
-        ours / plain,
+        ours / decoding,
         "≥ 0.9",
-        ours / plain >= 0.9,
-        f"{ours:.0f} / {plain:.0f}",
+        ours / decoding >= 0.9,
+        f"{ours:.0f} / {decoding:.0f}",
     )
     ours, usual = input_path(paths, folder / "bench.npy", device)
     bar = 50 if ON_GPU else 4
