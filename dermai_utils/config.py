@@ -72,7 +72,8 @@ class Config:
     deferred: bool = True  # the balancing is phased in: none of it for the first 35 % of the steps, all from 65 % on
     label_smoothing: float = 0.05  # share of the truth that is spread over all classes
     ema: float = 0.99  # decay a step of the moving average of the weights that is evaluated and kept; 0: none
-    freeze: str = "none"  # none | backbone (only the new head learns)
+    freeze: str = "none"  # none | early (the layers at a quarter of the side or more stay as they are) | backbone (all but the
+    # new head do)
     head_rate: float = 3.0  # the new head's learning rate over the backbone's
     schedule: str = "one_cycle"  # one_cycle | cosine | constant
     first_size: int = 0  # px; the side of the first epochs' squares, rising to image_size; 0: image_size throughout
@@ -188,7 +189,7 @@ _CHOICES = {
     "preset": ("", *PRESETS),
     "split": ("lesion", "random"),
     "imbalance": ("none", "class_weights", "sqrt_weights", "effective_number", "sampler", "focal", "logit_adjustment"),
-    "freeze": ("none", "backbone"),
+    "freeze": ("none", "early", "backbone"),
     "views": (1, 2, 4, 8),
     "schedule": ("one_cycle", "cosine", "constant"),
     "optimizer": ("adam", "adamw"),

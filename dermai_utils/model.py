@@ -158,6 +158,26 @@ def head(model: nn.Module) -> nn.Module:
     return model.get_submodule(model.head_names[0])
 
 
+def weighted_layers(model: nn.Module) -> list[nn.Module]:
+    """The layers that have weights of their own."""
+    return [layer for layer in model.modules() if any(True for _ in layer.parameters(recurse=False))]
+
+
+@torch.inference_mode()
+def early_layers(model: nn.Module, image_size: int) -> list[nn.Module]:
+    """The layers with weights, in the order they run, up to the last whose maps have a quarter of the image's side or more.
+
+    None of a transformer's, whose patches are smaller than that from the start.
+    """
+    ran = []
+    hooks = [layer.register_forward_hook(lambda layer, _, out: ran.append((layer, out))) for layer in weighted_layers(model)]
+    check_size(model, "", image_size)
+    for hook in hooks:
+        hook.remove()
+    fine = [k for k, (_, out) in enumerate(ran, 1) if out.ndim == 4 and 4 * out.shape[2] >= image_size]
+    return [layer for layer, _ in ran[: max(fine, default=0)]]
+
+
 @torch.inference_mode()
 def predict(model: nn.Module, batches, rows, batch_size: int, with_features: bool = False, views: int = 1):
     """(N, 7) float32 logits for rows of the pixel array, in order, averaged over `views` of each (see `turned`).

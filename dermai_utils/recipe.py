@@ -10,6 +10,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from dermai_utils import model
 from dermai_utils.config import CLASSES
 
 FOCUS = 2.0  # gamma of the focal loss (Lin et al. 2017, arXiv 1708.02002)
@@ -71,17 +72,31 @@ class Loss:
         return losses
 
 
-def parameter_groups(net, cfg) -> list[dict]:
-    """AdamW's groups: the backbone at `learning_rate`, the new head at `head_rate` times that."""
-    head = {id(p) for name in net.head_names for p in net.get_submodule(name).parameters()}
-    backbone = [p for p in net.parameters() if id(p) not in head]
-    new = [p for p in net.parameters() if id(p) in head]
-    groups = [{"params": backbone, "lr": cfg.learning_rate}, {"params": new, "lr": cfg.learning_rate * cfg.head_rate}]
-    if cfg.freeze == "backbone":
-        for parameter in backbone:
+def frozen(net, cfg) -> list:
+    """Stop the layers that `cfg.freeze` names from learning, and return them: they stay in evaluation mode.
+
+    early: up to the last one that works at a quarter of the image's side or more, which is half of the arithmetic for edges
+    and colours that ImageNet has taught well. backbone: all but the new head.
+    """
+    head = {layer for name in net.head_names for layer in net.get_submodule(name).modules()}
+    layers = {
+        "none": lambda: [],
+        "early": lambda: model.early_layers(net, cfg.image_size),
+        "backbone": lambda: [layer for layer in model.weighted_layers(net) if layer not in head],
+    }[cfg.freeze]()
+    for layer in layers:
+        for parameter in layer.parameters(recurse=False):
             parameter.requires_grad_(False)
-        return groups[1:]
-    return groups
+    return layers
+
+
+def parameter_groups(net, cfg) -> list[dict]:
+    """AdamW's groups: what learns of the backbone at `learning_rate`, the new head at `head_rate` times that."""
+    head = [p for name in net.head_names for p in net.get_submodule(name).parameters()]
+    new = {id(p) for p in head}
+    backbone = [p for p in net.parameters() if id(p) not in new and p.requires_grad]
+    groups = [{"params": backbone, "lr": cfg.learning_rate}, {"params": head, "lr": cfg.learning_rate * cfg.head_rate}]
+    return [group for group in groups if group["params"]]
 
 
 def schedule(optimizer, kind: str, steps: int):

@@ -162,6 +162,7 @@ class Run:
         net = net.to(device, memory_format=torch.channels_last)  # what convolutions are fast at
         self.batch = min(cfg.batch_size, len(self.rows)) // accelerator.num_processes * accelerator.num_processes
         self.steps = len(self.rows) // self.batch  # the rest of an epoch's shuffle waits for another epoch
+        self.frozen = recipe.frozen(net, cfg)
         self.average = recipe.averaged(net, cfg.ema)
         self.net, self.optimizer = accelerator.prepare(net, self._optimizer(net))
         self.schedule = recipe.schedule(self.optimizer.optimizer, cfg.schedule, cfg.epochs * self.steps)
@@ -177,9 +178,15 @@ class Run:
         fused = self.accelerator.device.type in ("cuda", "cpu")
         return kind(recipe.parameter_groups(net, self.cfg), fused=fused, **decay)
 
+    def training_mode(self) -> None:
+        """All layers in training mode but the frozen ones, whose batch statistics stay too."""
+        self.net.train()
+        for layer in self.frozen:
+            layer.eval()
+
     def train_epoch(self, stop) -> None:
         """The steps of this epoch that are still to do. No step waits for the device: the loss adds up over there."""
-        self.net.train()
+        self.training_mode()
         self._bar()
         balance = self._phase(0) if self.cfg.imbalance == "sampler" else 0.0
         positions = recipe.order(self.labels, self.cfg.seed, self.epoch, balance)[: self.steps * self.batch]

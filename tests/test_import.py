@@ -28,7 +28,7 @@ def test_imports_point_upward_only():
     import ast
 
     order = ["config", "files", "environment", "colab", "download", "pixels", "clean", "duplicates", "split", "augment",
-             "recipe", "model", "evaluate", "markup", "intervals", "calibration", "train", "machine", "features", "instant",
+             "model", "recipe", "evaluate", "markup", "intervals", "calibration", "train", "machine", "features", "instant",
              "plots", "findings", "inflation", "find_duplicates", "page_decisions", "page_leakage", "page", "card", "report",
              "masks", "explain", "reference", "pipeline", "predict", "export", "app", "__main__"]  # fmt: skip
     modules = {path.stem: path for path in (ROOT / "dermai_utils").glob("*.py") if path.stem != "__init__"}

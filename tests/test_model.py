@@ -124,3 +124,13 @@ def test_views_are_different_turns_of_the_square_and_their_logits_are_averaged(v
     expected = np.mean([net(model.turned(torch.tensor(images), view)).detach().numpy() for view in range(views)], axis=0)
     np.testing.assert_allclose(logits, expected, atol=1e-6)
     np.testing.assert_array_equal(features, images.reshape(5, 48))
+
+
+def test_early_layers_are_those_at_a_quarter_of_the_side_or_more():
+    net = model.build("resnet18", "none", 64)
+    expected = [layer for name in ("conv1", "bn1", "layer1") for layer in model.weighted_layers(net.get_submodule(name))]
+    assert model.early_layers(net, 64) == expected
+    lite = model.build("timm:tf_efficientnet_lite0", "none", 128)
+    frozen = model.early_layers(lite, 128)
+    assert lite.blocks[2][0].bn1 in frozen and lite.blocks[2][0].conv_dw not in frozen and lite.conv_stem in frozen
+    assert model.early_layers(model.build("timm:test_vit", "none", 64), 64) == []

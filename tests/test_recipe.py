@@ -104,6 +104,7 @@ def test_the_head_learns_faster_and_a_frozen_backbone_not_at_all():
         torch.manual_seed(0)
         net = Net(nn.Linear(4, 5), nn.Linear(5, 7))
         cfg = config.load(env={}, learning_rate=1e-3, head_rate=3, freeze=freeze)
+        recipe.frozen(net, cfg)
         groups = recipe.parameter_groups(net, cfg)
         before = [p.detach().clone() for p in net.parameters()]
         optimizer = torch.optim.Adam(groups)

@@ -52,7 +52,7 @@ RECIPES = [
     dict(imbalance="focal", schedule="constant"),
     dict(imbalance="logit_adjustment", first_size=16),
     dict(imbalance="class_weights", ema=0.0),
-    dict(freeze="backbone", head_rate=30.0),
+    dict(freeze="backbone", head_rate=300.0, epochs=12),
 ]
 
 
@@ -62,6 +62,16 @@ def test_it_learns(fresh, recipe):
     train.run(cfg)
     history = clean.read_table(cfg.run_dir / "history.csv")
     assert history["loss"].iloc[-1] < 0.7 * history["loss"].iloc[0]
+
+
+@pytest.mark.parametrize("freeze, still", [("none", []), ("early", ["conv1", "bn1", "layer1"]), ("backbone", None)])
+def test_frozen_layers_stay_as_they_are_batch_statistics_too(fresh, freeze, still):
+    cfg = fresh(backbone="resnet18", freeze=freeze, epochs=1, ema=0.0)
+    before = model.build("resnet18", "none", cfg.image_size, cfg.seed).state_dict()
+    train.run(cfg)
+    same = {key for key, value in weights_of(cfg).items() if torch.equal(value, before[key])}
+    still = [name for name in before if name.split(".")[0] != "fc"] if still is None else still
+    assert same == {key for key in before if any(key.startswith(name) for name in still)}
 
 
 def test_the_best_epoch_is_the_one_kept(fresh):

@@ -138,7 +138,7 @@ def epoch_overhead(run):
     targets = torch.from_numpy(run.labels[: run.batch]).to(run.accelerator.device)
 
     def resident():
-        run.net.train()
+        run.training_mode()
         for _ in range(run.steps):
             run._train_step(images, targets)
         run.total.item()
