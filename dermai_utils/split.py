@@ -75,14 +75,13 @@ def make(table: pd.DataFrame, cfg, strategy: str | None = None) -> np.ndarray:
     strategy: lesion or random; by default the config's.
     """
     together = groups(table, near_duplicates(cfg)) if (strategy or cfg.split) == "lesion" else np.arange(len(table))
-    if cfg.folds:
-        names = [str(fold) for fold in range(cfg.folds)]
-        shares = [(1 - cfg.test_fraction) / cfg.folds] * cfg.folds
-    else:
-        names, shares = ["train", "val"], [1 - cfg.val_fraction - cfg.test_fraction, cfg.val_fraction]
-    if cfg.test_fraction:
-        names, shares = [*names, "test"], [*shares, cfg.test_fraction]
-    return np.array(names)[deal(together, table["label"], shares, cfg.split_seed)]
+    shares = {"train": 1 - cfg.val_fraction - cfg.test_fraction, "val": cfg.val_fraction, "test": cfg.test_fraction}
+    names = [name for name, share in shares.items() if share]
+    part = np.array(names, object)[deal(together, table["label"], [shares[name] for name in names], cfg.split_seed)]
+    if cfg.folds:  # of all but the test part, which stays as it is: what is chosen by folds was not chosen on it
+        rest = part != "test"
+        part[rest] = deal(together[rest], table["label"][rest], np.ones(cfg.folds), cfg.split_seed).astype(str)
+    return part.astype(str)
 
 
 def audit(table: pd.DataFrame, part, pairs=()) -> dict:

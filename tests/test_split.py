@@ -144,3 +144,12 @@ def test_near_duplicates_across_lesions_stay_together(made, tmp_path):
 def test_the_list_in_the_repository_holds_pairs_of_ids():
     pairs = split.near_duplicates(config.load(env={}))
     assert len(pairs) > 40 and all(image.startswith("ISIC_00") and len(image) == 12 for pair in pairs for image in pair)
+
+
+@pytest.mark.parametrize("folds", [2, 3, 8])
+def test_the_test_part_is_the_same_with_folds(made, folds):
+    table = clean.read_table(made.table_file)
+    table = table[table["source"] == "train"].reset_index(drop=True)
+    plain, folded = (split.make(table, config.load(env={}, folds=n)) for n in (0, folds))
+    assert ((plain == "test") == (folded == "test")).all() and (plain == "test").any()
+    assert set(folded) == {"test", *map(str, range(folds))}
