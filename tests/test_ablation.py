@@ -15,7 +15,7 @@ import ablation  # noqa: E402
 def test_every_row_changes_settings_that_exist():
     for name in ablation.ROWS:
         cfg = ablation.variant(config.load(env={}), name, 3)
-        assert cfg.seed == 3 and cfg.run_name == f"ablation-{name}-3"
+        assert cfg.seed == 3 and cfg.run_name == f"{name}-0-3"
         assert bool(cfg.ensemble) == (name == "8-views")
 
 

@@ -1,8 +1,10 @@
-"""What each choice of the recipe is worth: python tools/ablation.py [--rows a,b] [--seeds 1] [--field value ...]
+"""What each choice of the recipe is worth: python tools/ablation.py [--rows a,b] [--thirds 3] [--seeds 1] [--field value ...]
 
-Every row is the recipe with one change, trained on the same split and scored on validation, never on test: balanced
-accuracy, macro F1 and AUC, and the paired difference to the recipe as it is, with its 95 % interval by lesion. A row that is
-trained already is not trained again. The table goes to work/<data>/ablation.json and .md.
+Every row is the recipe with one change: balanced accuracy, macro F1 and AUC, and the paired difference to the recipe as it is,
+with its 95 % interval by lesion. All but the test part is dealt to three folds, lesions kept whole; each of `thirds` folds is
+scored by a model that was trained on the other two, so a row rests on up to 8,800 images instead of the 1,200 of the
+validation part. Test is never looked at. A row that is trained already is not trained again. Everything goes to
+work/<data>/ablation, the table to ablation.json and .md there.
 """
 
 import dataclasses
@@ -13,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
 
 from dermai_utils import clean, config, files, intervals, pipeline, report  # noqa: E402
 
@@ -47,53 +50,59 @@ def validation(cfg):
     return rows[rows["part"] == "val"], float(seconds)
 
 
-def variant(base, name, seed):
+def variant(base, name, seed, fold=0):
     """The config of a row; what changes the evaluation alone takes the recipe's own run."""
     changed = ROWS[name]
-    own = dataclasses.replace(base, **changed, seed=seed, run_name=f"ablation-{name}-{seed}")
-    return dataclasses.replace(own, ensemble=f"ablation-recipe-{seed}") if set(changed) == {"views"} else own
+    own = dataclasses.replace(base, **changed, seed=seed, fold=fold, run_name=f"{name}-{fold}-{seed}")
+    return dataclasses.replace(own, ensemble=f"recipe-{fold}-{seed}") if set(changed) == {"views"} else own
 
 
-def row_of(base, name, seeds):
-    """(rows of validation, each seed's (N, 7) probabilities, seconds a seed)."""
-    found = [validation(variant(base, name, seed)) for seed in seeds]
-    return found[0][0], [report.arrays(one)[1] for one, _ in found], np.mean([seconds for _, seconds in found])
+def row_of(base, name, seeds, thirds):
+    """(rows of validation, each seed's (N, 7) probabilities, seconds a run)."""
+    found = [[validation(variant(base, name, seed, fold)) for fold in range(thirds)] for seed in seeds]
+    rows = [pd.concat([one for one, _ in folds], ignore_index=True) for folds in found]
+    return rows[0], [report.arrays(one)[1] for one in rows], np.mean([seconds for folds in found for _, seconds in folds])
 
 
-def measured(base, names, seeds):
+def measured(base, names, seeds, thirds):
     """One dict a row, ready for JSON; the first is the recipe, which the others are compared with."""
-    rows, recipe, _ = row_of(base, "recipe", seeds)
+    rows, recipe, _ = row_of(base, "recipe", seeds, thirds)
     truth, lesions = report.arrays(rows)[0], rows["lesion_id"]
     for name in ["recipe", *(name for name in names if name != "recipe")]:
-        _, probabilities, seconds = row_of(base, name, seeds)
+        _, probabilities, seconds = row_of(base, name, seeds, thirds)
         scores = [intervals.headline_numbers(truth, p, np.ones((1, len(truth))))[0] for p in probabilities]
-        row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "minutes": seconds / 60, "n": len(truth)}
+        row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "thirds": thirds, "n": len(truth)}
+        row |= {"minutes": seconds / 60}
         each = dict(zip(NUMBERS, np.transpose(scores).tolist(), strict=True))
         row |= {key: {"mean": float(np.mean(values)), "each": values} for key, values in each.items()}
         yield row if name == "recipe" else row | {"difference": intervals.difference(truth, probabilities, recipe, lesions)}
 
 
 def table(rows) -> str:
-    """The rows as Markdown."""
-    lines = ["| change | minutes | balanced accuracy | difference [95 %] | macro F1 | macro AUC |", "|---|---|---|---|---|---|"]
+    """The rows as Markdown: each score, then its difference to the recipe's with the 95 % interval."""
+    lines = ["| change | minutes | balanced accuracy | macro F1 | macro AUC |", "|---|---|---|---|---|"]
     for row in rows:
         change = ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none: the recipe"
-        apart = row.get("difference", {}).get("balanced_accuracy")
-        told = f"{apart['value']:+.3f} [{apart['low']:+.3f}, {apart['high']:+.3f}]" if apart else ""
-        shown = [f"{row[key]['mean']:.3f}" for key in SHOWN]
-        lines.append(f"| {change} | {row['minutes']:.1f} | {shown[0]} | {told} | {shown[1]} | {shown[2]} |")
+        shown = [f"{row[key]['mean']:.3f}{_apart(row.get('difference', {}).get(key))}" for key in SHOWN]
+        lines.append(f"| {change} | {row['minutes']:.1f} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def _apart(difference):
+    return f"; {difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]" if difference else ""
 
 
 def main():
     given = dict(zip((a.removeprefix("--").replace("-", "_") for a in sys.argv[1::2]), sys.argv[2::2], strict=False))
     names, seeds = given.pop("rows", ",".join(ROWS)).split(","), range(int(given.pop("seeds", 1)))
+    thirds = min(3, int(given.pop("thirds", 1)))
     try:
         if unknown := set(names) - set(ROWS):
             raise config.UserError(f"--rows {','.join(sorted(unknown))}: the rows are {', '.join(ROWS)}")
-        base, done = config.load(**given), []
+        base, done = config.load(**given, folds=3), []
+        base = dataclasses.replace(base, work_dir=str(base.work / "ablation"))  # its folds must not remake your split
         pipeline.ensure(base, "split")
-        for row in measured(base, names, seeds):
+        for row in measured(base, names, seeds, thirds):
             done.append(row)
             files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
             with files.atomic(base.work / "ablation.md") as file:
