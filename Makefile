@@ -1,4 +1,4 @@
-# make run · test · lab · sync · publish · bench · app · style; each makes .venv where there is none. Windows, or no make: see the README.
+# make run · test · lab · sync · publish · bench · ablation · fastai · app · style; each makes .venv where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 PYTHON313 ?= python3.13
 DATA ?= sample
@@ -43,6 +43,10 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 ablation: .venv/made  ## what each choice of the recipe is worth, on validation; settings in ARGS
 	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)
 
+fastai: .venv/made  ## a trained run against fastai's fine_tune in the same time, on validation; DATA and ARGS say which
+	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
+	$(VENV)/python tools/fastai_baseline.py --data $(DATA) $(ARGS)
+
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
 
@@ -70,4 +74,4 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync publish lab bench ablation faults app style
+.PHONY: help run test sync publish lab bench ablation fastai faults app style
