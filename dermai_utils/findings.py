@@ -17,7 +17,8 @@ TARGETS = (("specificity", 0.90), ("specificity", 0.95), ("sensitivity", 0.90), 
 COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 SUBGROUPS = ("age_band", "sex", "localization", "confirmed_by")
 AGE_EDGES = {"under 30": 0, "30 to 44": 30, "45 to 59": 45, "60 to 74": 60, "75 and over": 75}  # years, from
-RULES = ("argmax", "prior_adjusted", "prior_restored")
+RULES = ("argmax", "prior_adjusted", "prior_restored", "prior_tuned")
+STRENGTHS = np.arange(-10, 16) / 10  # of the tuned rule: -1 is prior_restored, 0 argmax, 1 prior_adjusted
 RULE_SCORES = ("balanced_accuracy", "macro_f1", "accuracy")
 
 
@@ -77,30 +78,47 @@ def _calibration(truth, probabilities):
 # Decisions.
 
 
-def rules(probabilities, prior) -> dict:
+def rules(probabilities, prior, strength: float) -> dict:
     """{rule: (N, 7) probabilities to take the largest of}.
 
-    `prior_adjusted` divides by the training shares, best for balanced accuracy after plain training. With class weights
-    or a balanced sampler the network has done that already: dividing again overshoots, and `prior_restored` (multiplied
-    by the shares) is the rule for accuracy. A class that was not trained on is never called by either.
+    `prior_adjusted` divides by the training shares, best for balanced accuracy after plain training if the probabilities
+    are calibrated. With class weights or a balanced sampler the network has done that already: dividing again overshoots,
+    and `prior_restored` (multiplied by the shares) is the rule for accuracy. `prior_tuned` divides by the shares to the power
+    `strength`. A class that was not trained on is never called by these.
     """
     prior = np.asarray(prior, float)
-    inverse = np.divide(1, prior, out=np.zeros_like(prior), where=prior > 0)
-    adjusted = (calibration.prior_adjusted(probabilities, p) for p in (prior, inverse))
-    return dict(zip(RULES, (probabilities, *adjusted), strict=True))
+
+    def divided(power):
+        return calibration.prior_adjusted(probabilities, np.power(prior, power, out=np.zeros_like(prior), where=prior > 0))
+
+    return dict(zip(RULES, (probabilities, divided(1), divided(-1), divided(strength)), strict=True))
+
+
+def tuned_strength(val, prior) -> float:
+    """The one of STRENGTHS of the highest balanced accuracy on `val`; of equals the one that changes least."""
+    truth, probabilities = arrays(val)
+    everyone = np.ones((1, len(truth)))
+    called = [rules(probabilities, prior, strength)["prior_tuned"].argmax(1) for strength in STRENGTHS]
+    scores = [intervals.confusion_numbers(truth, one, everyone)[0, 0] for one in called]
+    return float(max(zip(scores, -np.abs(STRENGTHS), STRENGTHS, strict=True))[2])
 
 
 def decisions(val, quoted, prior) -> dict:
     """Accuracy, macro F1 and balanced accuracy of each rule, and the one of the highest balanced accuracy on `val`."""
-    found = {}
+    found, strength = {}, tuned_strength(val, prior)
     for part, rows in (("val", val), ("scored", quoted)):
         truth, probabilities = arrays(rows)
-        for rule, p in rules(probabilities, prior).items():
+        for rule, p in rules(probabilities, prior, strength).items():
             scores = intervals.headline(truth, p, rows["lesion_id"], n_resamples=RESAMPLES if part == "scored" else 1)
             kept = {name: scores[name] if part == "scored" else scores[name]["value"] for name in RULE_SCORES}
             found.setdefault(rule, {})[part] = kept
     chosen = max(RULES, key=lambda rule: found[rule]["val"]["balanced_accuracy"] or 0)  # of equals the first: argmax
-    return {"training_prior": prior.to_dict(), "rules": found, "chosen": chosen}
+    return {"training_prior": prior.to_dict(), "strength": strength, "rules": found, "chosen": chosen}
+
+
+def by_rule(probabilities, decided) -> np.ndarray:
+    """(N, 7) probabilities whose largest is the call of the rule that `decisions` chose."""
+    return rules(probabilities, pd.Series(decided["training_prior"])[list(CLASSES)], decided["strength"])[decided["chosen"]]
 
 
 def operating_points(val, quoted) -> list[dict]:

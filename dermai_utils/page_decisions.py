@@ -8,6 +8,7 @@ RULE_NAMES = {
     "argmax": "argmax: the most probable class",
     "prior_adjusted": "prior-adjusted: probabilities divided by the classes' training shares",
     "prior_restored": "prior-restored: probabilities multiplied by the classes' training shares",
+    "prior_tuned": "prior-tuned: probabilities divided by a power of the classes' training shares",
 }
 COLUMN_NAMES = {"age_band": "age, years", "confirmed_by": "how the diagnosis was confirmed"}
 
@@ -30,8 +31,9 @@ def decisions(found, folder):
         p("The same probabilities give different calls. Balanced accuracy wants rare classes called sooner; accuracy wants "
           "the common nevus. A network whose training favoured the rare classes (class weights, logit adjustment, a sampler) "
           "leans to them already; one trained plainly doesn't. "
-          f"On validation the best balanced accuracy was that of: <b>{RULE_NAMES[decided['chosen']]}</b>. The headline above "
-          "is by argmax, as the challenge scores it."),
+          f"On validation the best balanced accuracy was that of: <b>{RULE_NAMES[decided['chosen']]}</b>. The power was "
+          f"chosen there too: {num(found, 'decisions/strength')}. The headline above is by argmax; a submission to the "
+          "challenge holds the probabilities of the chosen rule."),
         same_images(found),
         table(["rule", "validation: balanced accuracy", "balanced accuracy", "macro F1", "accuracy"], rows,
               "In bold: the rule fixed on validation. The last three columns are on the part of the headline."),

@@ -81,7 +81,8 @@ def write(cfg, predictions) -> None:
     files.write_json(cfg.report_dir / "metrics.json", found)
     if "official" in parts:
         rows = predictions[predictions["part"] == "official"]
-        evaluate.submission(rows["image"], rows[list(CLASSES)].to_numpy(), cfg.report_dir / "submission.csv")
+        called = findings.by_rule(rows[list(CLASSES)].to_numpy(), found["decisions"])
+        evaluate.submission(rows["image"], called, cfg.report_dir / "submission.csv")
     figures(cfg, parts, found)
     card.write(cfg, found)
     page.write(cfg, found)
@@ -90,6 +91,10 @@ def write(cfg, predictions) -> None:
             f"{name.replace('_', ' ')} {markup.shown(scores[name])}" for name in ("balanced_accuracy", "macro_f1", "macro_auc")
         )
         print(f"evaluate: {PART_NAMES[part]}, n={scores['n']:,}: {text}")
+    decided = found["decisions"]
+    text = ", ".join(f"{name.replace('_', ' ')} {markup.with_interval(decided['rules'][decided['chosen']]['scored'][name])}"
+                     for name in ("balanced_accuracy", "macro_f1"))  # fmt: skip
+    print(f"evaluate: the same part by the rule chosen on validation, {decided['chosen']}: {text}")
 
 
 def numbers(cfg, parts: dict) -> dict:

@@ -116,7 +116,7 @@ print(f"Temperature {calibrated['temperature']:.2f}: expected calibration error 
 plots.reliability(before, after, title)
 
 # %% [markdown]
-# **What to call?** The same probabilities, three rules. Balanced accuracy wants rare classes called sooner, accuracy wants the common
+# **What to call?** The same probabilities, four rules. Balanced accuracy wants rare classes called sooner, accuracy wants the common
 # nevus: no rule is best at both. The one to use was chosen on validation.
 
 # %% tags=["nbval-ignore-output"]

@@ -279,6 +279,7 @@ def test_rules_divide_and_multiply_by_the_training_shares():
         "argmax": p.argmax(1),
         "prior_adjusted": (p * inverse).argmax(1),
         "prior_restored": (p * prior.to_numpy()).argmax(1),
+        "prior_tuned": (p * np.power(inverse, found["strength"], out=np.zeros(7), where=inverse > 0)).argmax(1),
     }
     for rule, one in called.items():
         scored = {name: row["value"] for name, row in found["rules"][rule]["scored"].items()}
@@ -289,7 +290,24 @@ def test_rules_divide_and_multiply_by_the_training_shares():
     truth, p = findings.arrays(val)
     assert of_val["argmax"] == pytest.approx(sk.balanced_accuracy_score(truth, p.argmax(1)))
     assert found["chosen"] == max(of_val, key=of_val.get)
-    assert len(set(of_val.values())) == 3
+    assert len(set(of_val.values())) >= 3
+    called = findings.by_rule(findings.arrays(quoted)[1], found).argmax(1)
+    assert sk.balanced_accuracy_score(findings.arrays(quoted)[0], called) == pytest.approx(
+        found["rules"][found["chosen"]]["scored"]["balanced_accuracy"]["value"]
+    )
+
+
+@pytest.mark.parametrize("seed, power", [(0, 0.0), (1, 0.5), (2, 1.0), (3, -1.0)])
+def test_the_tuned_strength_is_the_best_of_a_brute_force_on_validation(seed, power):
+    prior = pd.Series([0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], CLASSES)
+    val = rows(800, seed=seed)
+    val[list(CLASSES)] *= prior.to_numpy() ** power
+    val[list(CLASSES)] /= val[list(CLASSES)].sum(axis=1).to_numpy()[:, None]
+    truth, p = findings.arrays(val)
+    scores = {s: sk.balanced_accuracy_score(truth, (p / prior.to_numpy() ** s).argmax(1)) for s in findings.STRENGTHS}
+    found = findings.tuned_strength(val, prior)
+    assert scores[found] == max(scores.values())
+    assert abs(found) == min(abs(s) for s in scores if scores[s] == scores[found])
 
 
 def test_the_rule_is_fixed_on_validation():
@@ -300,7 +318,8 @@ def test_the_rule_is_fixed_on_validation():
     val[list(CLASSES)] /= val[list(CLASSES)].sum(axis=1).to_numpy()[:, None]
     found = findings.decisions(val, quoted, prior)
     scored = {rule: row["scored"]["balanced_accuracy"]["value"] for rule, row in found["rules"].items()}
-    assert found["chosen"] == "prior_adjusted" != max(scored, key=scored.get) == "argmax"
+    assert found["chosen"] in ("prior_adjusted", "prior_tuned") and found["strength"] > 0.5
+    assert max(scored, key=scored.get) == "argmax"
 
 
 def test_the_prior_is_that_of_the_training_part(made, found):
