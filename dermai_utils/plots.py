@@ -281,7 +281,9 @@ def operating_points(points: list[dict], title: str = "") -> Figure:
 
 def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
     """The images of wrong predictions with truth, prediction and confidence; `images[row]` for each `row` of them."""
-    lines = max(1, -(-len(rows) // columns))
+    if rows.empty:
+        return message("No such mistake here.")
+    lines = -(-len(rows) // columns)
     figure, axes = _figure(2.6 * columns, 2.5 * lines, lines, columns)
     figure.photographs = True
     _blank(axes)
@@ -292,8 +294,6 @@ def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
             fontsize=10,
             color=INK,
         )
-    if rows.empty:
-        axes.flat[0].set_title("no mistakes", fontsize=9)
     return figure
 
 
