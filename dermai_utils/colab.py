@@ -1,4 +1,4 @@
-"""What only Google Colab has: results kept on Drive, a file handed to the browser. Elsewhere: one plain line."""
+"""What only Google Colab has: results kept on Drive, a file to the browser or from it. Elsewhere: one plain line."""
 
 import zipfile
 from pathlib import Path
@@ -63,3 +63,16 @@ def download(path) -> None:
         print(f"download: it is on this machine already, {path}")
     else:
         browser.download(str(path))
+
+
+def upload() -> dict:
+    """{name: bytes} of the files that the user picks in the browser; where none comes of it, one line and {}."""
+    try:
+        from google.colab import files as browser
+    except ImportError:
+        print("upload: this is not Colab, so there is no button for it: write the picture's path into `photo`")
+        return {}
+    chosen = browser.upload()
+    if not chosen:
+        print("upload: nothing was chosen; run this cell again to choose a picture")
+    return chosen

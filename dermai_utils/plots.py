@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import figure as mpl
-from matplotlib.ticker import MaxNLocator, NullFormatter, PercentFormatter
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, PercentFormatter
 from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -44,6 +44,13 @@ def _figure(width, height, rows=1, columns=1, **options):
     return figure, axes
 
 
+def _few_ticks(axis, formatter):
+    """Of a log scale: 1, 2, 5, 10 ..., since small counts may lie within one power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(formatter)
+    axis.set_minor_formatter(NullFormatter())
+
+
 def class_counts(counts: pd.DataFrame) -> Figure:
     """Bars of images and lesions a class (clean.class_counts), on a log scale: the classes differ sixtyfold."""
     figure, axes = _figure(8, 3.2)
@@ -53,8 +60,7 @@ def class_counts(counts: pd.DataFrame) -> Figure:
         ax.bar_label(bars, fontsize=8, color=INK)
     ax.set_xticks(place, counts.index)
     ax.set_yscale("log")
-    ax.yaxis.set_major_formatter("{x:,.0f}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
+    _few_ticks(ax.yaxis, "{x:,.0f}")
     ax.set_ylabel("count (log scale)")
     ax.set_title("Images (solid) and lesions (pale) of each class", fontsize=11)
     return figure
@@ -86,8 +92,7 @@ def split_counts(counts: pd.DataFrame) -> Figure:
     shares = counts / counts.sum()
     shares.plot.bar(ax=axes[0, 0], color=[PART_COLOURS[part] for part in counts], width=0.75, rot=0)
     axes[0, 0].set(xlabel="", ylabel="share of the part (log scale)", yscale="log")
-    axes[0, 0].yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    axes[0, 0].yaxis.set_minor_formatter(NullFormatter())
+    _few_ticks(axes[0, 0].yaxis, PercentFormatter(1, decimals=0))
     axes[0, 0].legend([f"{part} (n={counts[part].sum():,})" for part in counts], frameon=False, fontsize=9)
     return figure
 
@@ -196,6 +201,7 @@ def reliability(before: pd.DataFrame, after: pd.DataFrame, title: str = "") -> F
         top.title.set_fontsize(10)
         below.bar(bins["bin"], bins["n"], 0.9 / max(len(bins), 1), color="#56B4E9")
         below.set(xlabel="confidence (probability of the class called)")
+        below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     axes[0, 0].set_ylabel("accuracy (95 % Wilson interval)")
     axes[1, 0].set_ylabel("images")
     figure.suptitle(title, fontsize=11)
@@ -269,12 +275,15 @@ def operating_points(points: list[dict], title: str = "") -> Figure:
     handles += axes[0, 0].plot([], [], "|", ms=10, mew=1.6, color=INK, label="asked for")
     figure.legend(handles=handles, frameon=False, fontsize=9, ncols=3, loc="outside lower center")
     figure.suptitle(title, fontsize=11)
+    figure.get_layout_engine().set(wspace=0.04)  # else one panel's 1.0 touches the next one's 0.0
     return figure
 
 
 def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
     """The images of wrong predictions with truth, prediction and confidence; `images[row]` for each `row` of them."""
-    lines = max(1, -(-len(rows) // columns))
+    if rows.empty:
+        return message("No such mistake here.")
+    lines = -(-len(rows) // columns)
     figure, axes = _figure(2.6 * columns, 2.5 * lines, lines, columns)
     figure.photographs = True
     _blank(axes)
@@ -285,8 +294,6 @@ def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
             fontsize=10,
             color=INK,
         )
-    if rows.empty:
-        axes.flat[0].set_title("no mistakes", fontsize=9)
     return figure
 
 
@@ -340,7 +347,8 @@ def answer(item, images=None) -> Figure:
     _probabilities(bars, item)
     for part in lower:
         _similar(part, item.similar, images)
-    figure.suptitle(item.text, fontsize=11, wrap=True, color=INK if item.familiar else "#D55E00")
+    figure.suptitle(item.text, fontsize=12, wrap=True, color=INK if item.familiar else "#D55E00")
+    figure.get_layout_engine().set(h_pad=0.09)  # else a heading touches what it is above
     return figure
 
 

@@ -143,6 +143,11 @@ def ready(cfg) -> reference.Reference:
     return kept
 
 
+def toy(cfg) -> str:
+    """A sentence about a model that learned from the made-up sample; "" about any other."""
+    return "This model learned from made-up pictures: what it says means nothing." if cfg.data == "sample" else ""
+
+
 # Pictures.
 
 
@@ -242,6 +247,6 @@ def command(cfg, source) -> list[Path]:
     for answer in answers:
         if not answer.familiar:
             print(f"predict: warning: {answer.name} {UNFAMILIAR}")
-    print(DISCLAIMER)
+    print(*filter(None, [toy(cfg), DISCLAIMER]), sep="\n")
     clean.write_csv(rows, path)
     return [path]

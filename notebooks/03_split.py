@@ -21,7 +21,7 @@
 #
 # Images of one lesion look alike. If one is trained on and another is tested on, the score says how well the model remembers that
 # lesion, not how well it would do on a new patient. Here whole lesions are dealt to the parts, class by class, so that none is on
-# two sides; the random split, which most published notebooks use, is made beside it to show what it leaks.
+# two sides; the random split, which many notebooks use, is made beside it to show what it leaks.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
@@ -93,7 +93,8 @@ plots.leakage(audit)
 # %% [markdown]
 # **What leakage is worth.** Two simple classifiers on frozen ImageNet features, trained and tested under both splits: the same images,
 # the same features, only dealt differently. Look at the images of which another view exists: there a random split gives the answer
-# away. (The features of 10,000 images take a minute or two without a GPU; later stages use them again.)
+# away. (The features of 10,000 images take a minute or two without a GPU; later stages use them again. On the sample, 60 made-up pictures,
+# the difference may have either sign.)
 
 # %% tags=["nbval-ignore-output"]
 made = pipeline.ensure(cfg, "inflation")

@@ -117,7 +117,8 @@ plots.reliability(before, after, title)
 
 # %% [markdown]
 # **What to call?** The same probabilities, four rules. Balanced accuracy wants rare classes called sooner, accuracy wants the common
-# nevus: no rule is best at both. The one to use was chosen on validation.
+# nevus: no rule is best at both. `argmax` takes the most probable class; `prior_adjusted` first divides by the classes' shares of the training
+# images, `prior_restored` multiplies by them, `prior_tuned` divides by a power of them that was chosen on validation, as the rule to use was.
 
 # %% tags=["nbval-ignore-output"]
 rules = found["decisions"]["rules"]
@@ -152,7 +153,8 @@ plots.subgroups(groups["groups"], report.PART_NAMES[groups["part"]]) if groups["
 
 # %% tags=["nbval-ignore-output"]
 images = pixels.load(cfg.pixels_file)
-print(found["mistakes"]["counts"])
+kinds = found["mistakes"]["counts"]
+print(f"{kinds['most_confident']} mistakes, {kinds['costly']} of them malignant called benign")
 plots.mistakes(report.mistaken(found, rows, "most_confident"), images)
 
 # %% tags=["nbval-ignore-output"]
@@ -163,7 +165,8 @@ plots.mistakes(report.mistaken(found, rows, "costly"), images)
 # a random split would have added to the score of a simple classifier, where notebook 03 measured it.
 
 # %% tags=["nbval-ignore-output"]
-print(found["near_duplicates"])
+pairs = found["near_duplicates"]
+print(f"{pairs['pairs']} pairs are known; this split separates {pairs['in_two_parts']}, and {pairs['with_official']} more reach into the official test set")
 leaked = found["inflation"]
 plots.inflation(leaked) if leaked else plots.message("Not measured yet: see notebook 03, or python -m dermai_utils inflation")
 

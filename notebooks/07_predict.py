@@ -57,7 +57,7 @@ environment.setup()
 # which the model never saw. The picture stays on this machine. A run that isn't there yet is made first. `keep_on_drive`: as in 02_clean.
 
 # %% tags=["nbval-ignore-output"]
-from dermai_utils import colab, config, files, pixels, plots, predict
+from dermai_utils import colab, config, files, pixels, plots, predict, report
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 run_name = ""  # @param {type: "string"}
@@ -65,10 +65,7 @@ photo = ""  # @param {type: "string"}
 upload = False  # @param {type: "boolean"}
 keep_on_drive = False  # @param {type: "boolean"}
 export_model = False  # @param {type: "boolean"}
-if upload:
-    from google.colab import files as browser
-
-    photo = browser.upload()
+photo = (upload and colab.upload()) or photo
 cfg = config.of_run(data=data, run_name=run_name, **colab.folders(keep_on_drive, data))
 predictor = predict.Predictor(cfg)
 
@@ -100,8 +97,8 @@ import pandas as pd
 
 found = files.read_json(cfg.report_dir / "reference.json")
 names = ("held", "size", "answered", "answered_held", "unfamiliar")
-print(f"{found['part']}, n={found['n']:,}: " + ", ".join(f"{name} {found[name] or 0:.3g}" for name in names))
-pd.DataFrame(found["by_class"]).T
+print(f"{report.PART_NAMES[found['part']]}, n={found['n']:,}: " + ", ".join(f"{name} {found[name] or 0:.3g}" for name in names))
+pd.DataFrame(found["by_class"]).T.astype({"n": int}).round(3)
 
 # %% [markdown]
 # **What is no picture** gets one line and nothing else.
@@ -123,4 +120,4 @@ print(*export.command(cfg) if export_model else ["not asked for: tick export_mod
 # %% tags=["nbval-ignore-output"]
 for answer in answers[:8]:
     print(f"{answer.name}: {answer.text}")
-print(config.DISCLAIMER)
+print(*filter(None, [predict.toy(cfg), config.DISCLAIMER]), sep="\n")

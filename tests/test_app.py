@@ -1,3 +1,4 @@
+import dataclasses
 import sys
 
 import pytest
@@ -19,6 +20,13 @@ def test_an_upload_gets_words_and_a_figure(made, predictor):
     assert figure.width > 600
 
 
+def test_where_the_picture_is_foreign_no_diagnosis_is_named(made, predictor):
+    found = predictor.answers(predict.example(made), maps=False)[0]
+    words = app.words(dataclasses.replace(found, distance=2 * found.farthest))
+    assert predict.UNFAMILIAR in words and DISCLAIMER in words
+    assert "%" not in words and not any(CLASS_NAMES[c] in words for c in CLASSES)
+
+
 def test_a_text_file_is_one_line_without_the_folder_of_the_upload(predictor, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     with pytest.raises(UserError, match="^notes.txt: not an image"):
@@ -35,4 +43,5 @@ def test_the_page_tells_nobody_and_keeps_nothing(made):
     pytest.importorskip("gradio")
     page = app.page(made)
     assert page.analytics_enabled is False and page.delete_cache == (app.FORGET, app.FORGET)
-    assert any(DISCLAIMER in str(block.value) for block in page.blocks.values() if hasattr(block, "value"))
+    said = [str(block.value) for block in page.blocks.values() if hasattr(block, "value")]
+    assert any(DISCLAIMER in text and predict.toy(made) in text for text in said)

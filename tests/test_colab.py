@@ -21,8 +21,8 @@ SETUP = next(cell.source for cell in jupytext.read(ROOT / "notebooks" / "00_run_
 
 @pytest.fixture
 def google(monkeypatch, tmp_path):
-    """A stand-in for google.colab: `mounts` and `saved` are what was asked of it, `refusal` what mount answers."""
-    asked = types.SimpleNamespace(mounts=[], saved=[], refusal=None)
+    """A stand-in for google.colab: what was asked (`mounts`, `saved`), what mount answers (`refusal`), an upload (`chosen`)."""
+    asked = types.SimpleNamespace(mounts=[], saved=[], refusal=None, chosen={})
 
     def mount(path):
         asked.mounts.append(path)
@@ -31,7 +31,8 @@ def google(monkeypatch, tmp_path):
         (tmp_path / "drive" / "MyDrive").mkdir(parents=True, exist_ok=True)
 
     package = types.ModuleType("google.colab")
-    package.drive, package.files = types.SimpleNamespace(mount=mount), types.SimpleNamespace(download=asked.saved.append)
+    package.drive, package.files = types.SimpleNamespace(mount=mount), types.SimpleNamespace()
+    package.files.download, package.files.upload = asked.saved.append, lambda: asked.chosen
     monkeypatch.setitem(sys.modules, "google", types.ModuleType("google"))
     monkeypatch.setitem(sys.modules, "google.colab", package)
     monkeypatch.setattr(colab, "DRIVE", tmp_path / "drive")
@@ -71,11 +72,12 @@ def test_a_full_drive_is_one_line_too(google, tmp_path, capsys):
     assert colab.folders(True) == {} and capsys.readouterr().out.count("\n") == 1
 
 
-def test_without_colab_there_is_no_drive_and_nothing_to_download(capsys, tmp_path):
+def test_without_colab_there_is_no_drive_no_download_and_no_upload(capsys, tmp_path):
     assert colab.folders(True) == {}
     colab.download(tmp_path / "x.zip")
+    assert colab.upload() == {}
     out = capsys.readouterr().out
-    assert out.count("\n") == 2 and "not Colab" in out and "x.zip" in out
+    assert out.count("\n") == 3 and out.count("not Colab") == 2 and "x.zip" in out
 
 
 def test_the_report_goes_to_the_browser_as_one_zip(google, tmp_path):
@@ -88,6 +90,13 @@ def test_the_report_goes_to_the_browser_as_one_zip(google, tmp_path):
     with zipfile.ZipFile(tmp_path / "baseline.zip") as bundle:
         assert {name: bundle.read(name).decode() for name in bundle.namelist()} == {
             "baseline/report.html": "report.html", "baseline/metrics.json": "metrics.json"}  # fmt: skip
+
+
+def test_an_upload_is_what_was_chosen_and_nothing_is_one_line(google, capsys):
+    google.chosen = {"mine.jpg": b"..."}
+    assert colab.upload() == google.chosen and not capsys.readouterr().out
+    google.chosen = {}
+    assert colab.upload() == {} and capsys.readouterr().out.startswith("upload: nothing was chosen")
 
 
 # The setup cell, on a machine that has nothing but this notebook.

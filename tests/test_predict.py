@@ -192,6 +192,10 @@ def test_a_mistake_is_one_line_and_status_2(cfg, capsys, arguments, said):
     assert said in error and error.count("\n") == 1
 
 
+def test_a_toy_is_called_one(cfg):
+    assert "means nothing" in predict.toy(cfg) and predict.toy(dataclasses.replace(cfg, data="isic2018")) == ""
+
+
 def test_a_run_without_images_and_archives_still_answers(cfg, tmp_path):
     """A fresh machine with the run's folder alone: nothing is downloaded, nothing is trained."""
     alone = dataclasses.replace(cfg, cache_dir=str(tmp_path / "empty"))
