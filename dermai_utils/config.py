@@ -30,10 +30,10 @@ PRESETS = {
     "sample": dict(
         backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3
     ),  # a toy of half a million weights
-    "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4),
+    "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4, views=8),
     "quick_cpu": dict(
-        backbone="timm:tf_efficientnet_lite0", image_size=128, first_size=96, weights="imagenet", epochs=10, batch_size=32,
-        learning_rate=7e-4,
+        backbone="timm:tf_efficientnet_lite0", image_size=128, first_size=96, weights="imagenet", freeze="early", epochs=10,
+        batch_size=32, learning_rate=7e-4, views=8,
     ),  # for two processor cores
     "strong": dict(image_size=224, weights="imagenet", epochs=20, batch_size=64, learning_rate=7e-4, seeds=3, views=8),
 }  # fmt: skip
@@ -67,10 +67,10 @@ class Config:
     image_size: int = 224  # px, the side of the square the model sees
     backbone: str = "resnet18"  # a torchvision classifier, or timm:NAME
     weights: str = "imagenet"  # imagenet | none | a .safetensors or .pth file
-    imbalance: str = "logit_adjustment"  # none | class_weights (inverse frequency) | sqrt_weights | effective_number |
-    # sampler (classes drawn evenly) | focal | logit_adjustment
+    imbalance: str = "none"  # none (the decision rule balances, see findings.rules) | class_weights (inverse frequency) |
+    # sqrt_weights | effective_number | sampler (classes drawn evenly) | focal | logit_adjustment
     deferred: bool = True  # the balancing is phased in: none of it for the first 35 % of the steps, all from 65 % on
-    label_smoothing: float = 0.05  # share of the truth that is spread over all classes
+    label_smoothing: float = 0.0  # share of the truth that is spread over all classes
     ema: float = 0.99  # decay a step of the moving average of the weights that is evaluated and kept; 0: none
     freeze: str = "none"  # none | early (the layers at a quarter of the side or more stay as they are) | backbone (all but the
     # new head do)
