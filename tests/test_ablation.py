@@ -39,4 +39,4 @@ def test_the_difference_is_the_mean_over_seeds_and_its_interval_holds_it():
 def test_an_unknown_row_is_answered_with_the_rows(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--rows", "magic"])
     assert ablation.main() == 2
-    assert "the rows are recipe, no-balance" in capsys.readouterr().err
+    assert "the rows are recipe, all-layers" in capsys.readouterr().err

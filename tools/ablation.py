@@ -1,10 +1,12 @@
 """What each choice of the recipe is worth: python tools/ablation.py [--rows a,b] [--thirds 3] [--seeds 1] [--field value ...]
 
 Every row is the recipe with one change: balanced accuracy, macro F1 and AUC, and the paired difference to the recipe as it is,
-with its 95 % interval by lesion. All but the test part is dealt to three folds, lesions kept whole; each of `thirds` folds is
-scored by a model that was trained on the other two, so a row rests on up to 8,800 images instead of the 1,200 of the
-validation part. Test is never looked at. A row that is trained already is not trained again. Everything goes to
-work/<data>/ablation, the table to ablation.json and .md there.
+with its 95 % interval by lesion. Balanced accuracy is that of the rule which divides by a power of the training shares, tuned
+on the same images; macro F1 and AUC are those of the plain probabilities of one view.
+
+All but the test part is dealt to three folds, lesions kept whole; each of `thirds` folds is scored by a model that was trained
+on the other two, so a row rests on up to 8,800 images instead of the 1,200 of the validation part. Test is never looked at. A
+row that is trained already is not trained again. Everything goes to work/<data>/ablation, the table to ablation.json and .md.
 """
 
 import dataclasses
@@ -17,23 +19,26 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from dermai_utils import clean, config, files, intervals, pipeline, report  # noqa: E402
+from dermai_utils import clean, config, files, findings, intervals, pipeline, report, split  # noqa: E402
+from dermai_utils.config import CLASSES  # noqa: E402
 
 ROWS = {
     "recipe": {},
-    "no-balance": dict(imbalance="none"),
+    "all-layers": dict(freeze="none"),
+    "backbone-frozen": dict(freeze="backbone"),
+    "smoothing": dict(label_smoothing=0.05),
+    "logit-adjustment": dict(imbalance="logit_adjustment"),
+    "not-deferred": dict(imbalance="logit_adjustment", deferred=False),
     "class-weights": dict(imbalance="class_weights"),
     "sqrt-weights": dict(imbalance="sqrt_weights"),
     "effective-number": dict(imbalance="effective_number"),
     "sampler": dict(imbalance="sampler"),
     "focal": dict(imbalance="focal"),
-    "not-deferred": dict(deferred=False),
     "no-average": dict(ema=0.0),
-    "no-smoothing": dict(label_smoothing=0.0),
     "even-rates": dict(head_rate=1.0),
+    "half-rate": dict(learning_rate=3.5e-4),
     "cosine": dict(schedule="cosine"),
     "constant": dict(schedule="constant"),
-    "backbone-frozen": dict(freeze="backbone"),
     "no-augmentation": dict(augment=False),
     "full-size": dict(first_size=0),
     "8-views": dict(views=8),  # an evaluation of the recipe's own runs
@@ -43,11 +48,14 @@ SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")
 
 
 def validation(cfg):
-    """The rows of predictions on the validation part, trained first where need be, and the seconds that training took."""
+    """The rows of validation, their probabilities, those by the rule tuned on them, and the seconds that training took."""
     pipeline.ensure(cfg, "train")
-    rows = report.predict(cfg)
-    seconds = clean.read_table(cfg.member_dirs[0] / "history.csv")["seconds"].sum()
-    return rows[rows["part"] == "val"], float(seconds)
+    rows, table = report.predict(cfg), split.read(cfg)
+    rows = rows[rows["part"] == "val"]
+    prior = table.loc[table["part"] == "train", "label"].value_counts(normalize=True).reindex(CLASSES, fill_value=0)
+    plain = findings.arrays(rows)[1]
+    called = findings.rules(plain, prior, findings.tuned_strength(rows, prior))["prior_tuned"]
+    return rows, plain, called, clean.read_table(cfg.member_dirs[0] / "history.csv")["seconds"].sum()
 
 
 def variant(base, name, seed, fold=0):
@@ -58,24 +66,30 @@ def variant(base, name, seed, fold=0):
 
 
 def row_of(base, name, seeds, thirds):
-    """(rows of validation, each seed's (N, 7) probabilities, seconds a run)."""
+    """(rows of validation; (S, N, 7) probabilities of S seeds; the same by the tuned rule; seconds a run)."""
     found = [[validation(variant(base, name, seed, fold)) for fold in range(thirds)] for seed in seeds]
-    rows = [pd.concat([one for one, _ in folds], ignore_index=True) for folds in found]
-    return rows[0], [report.arrays(one)[1] for one in rows], np.mean([seconds for folds in found for _, seconds in folds])
+    rows = pd.concat([fold[0] for fold in found[0]], ignore_index=True)
+    plain, called = (np.stack([np.concatenate([fold[k] for fold in folds]) for folds in found]) for k in (1, 2))
+    return rows, plain, called, np.mean([fold[3] for folds in found for fold in folds])
 
 
 def measured(base, names, seeds, thirds):
     """One dict a row, ready for JSON; the first is the recipe, which the others are compared with."""
-    rows, recipe, _ = row_of(base, "recipe", seeds, thirds)
-    truth, lesions = report.arrays(rows)[0], rows["lesion_id"]
+    rows, *recipe, _ = row_of(base, "recipe", seeds, thirds)
+    truth, lesions = findings.arrays(rows)[0], rows["lesion_id"]
     for name in ["recipe", *(name for name in names if name != "recipe")]:
-        _, probabilities, seconds = row_of(base, name, seeds, thirds)
-        scores = [intervals.headline_numbers(truth, p, np.ones((1, len(truth))))[0] for p in probabilities]
+        _, *found, seconds = row_of(base, name, seeds, thirds)
         row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "thirds": thirds, "n": len(truth)}
-        row |= {"minutes": seconds / 60}
-        each = dict(zip(NUMBERS, np.transpose(scores).tolist(), strict=True))
-        row |= {key: {"mean": float(np.mean(values)), "each": values} for key, values in each.items()}
-        yield row if name == "recipe" else row | {"difference": intervals.difference(truth, probabilities, recipe, lesions)}
+        row |= {"minutes": seconds / 60, "difference": {}}
+        for key in SHOWN:
+            called = int(key == "balanced_accuracy")  # by the tuned rule; the others by the plain probabilities
+            each = [
+                intervals.headline_numbers(truth, p, np.ones((1, len(truth))))[0][NUMBERS.index(key)] for p in found[called]
+            ]
+            row[key] = {"mean": float(np.mean(each)), "each": [float(value) for value in each]}
+            if name != "recipe":
+                row["difference"][key] = intervals.difference(truth, found[called], recipe[called], lesions)[key]
+        yield row
 
 
 def table(rows) -> str:
@@ -83,7 +97,7 @@ def table(rows) -> str:
     lines = ["| change | minutes | balanced accuracy | macro F1 | macro AUC |", "|---|---|---|---|---|"]
     for row in rows:
         change = ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none: the recipe"
-        shown = [f"{row[key]['mean']:.3f}{_apart(row.get('difference', {}).get(key))}" for key in SHOWN]
+        shown = [f"{row[key]['mean']:.3f}{_apart(row['difference'].get(key))}" for key in SHOWN]
         lines.append(f"| {change} | {row['minutes']:.1f} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
 
@@ -100,7 +114,7 @@ def main():
         if unknown := set(names) - set(ROWS):
             raise config.UserError(f"--rows {','.join(sorted(unknown))}: the rows are {', '.join(ROWS)}")
         base, done = config.load(**given, folds=3), []
-        base = dataclasses.replace(base, work_dir=str(base.work / "ablation"))  # its folds must not remake your split
+        base = dataclasses.replace(base, work_dir=str(base.work / "ablation"), views=1)  # its folds must not remake your split
         pipeline.ensure(base, "split")
         for row in measured(base, names, seeds, thirds):
             done.append(row)
