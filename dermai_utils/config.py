@@ -28,7 +28,8 @@ FIXTURE = ROOT / "tests" / "fixture"
 
 PRESETS = {
     "sample": dict(
-        backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3
+        backbone="timm:test_resnet", image_size=64, weights="none", epochs=20, batch_size=8, learning_rate=6e-3,
+        imbalance="logit_adjustment",
     ),  # a toy of half a million weights
     "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4, views=8),
     "quick_cpu": dict(
