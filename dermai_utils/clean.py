@@ -185,10 +185,15 @@ def _commonest(rejected) -> str:
     return f"{counts.iloc[0]:,} × {counts.index[0]}" if len(counts) else "it has no rows"
 
 
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV, the same on every system."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
 def write_csv(frame: pd.DataFrame, path) -> None:
-    """A table as CSV, atomically, with the same bytes on every system."""
+    """A table as CSV, atomically."""
     with files.atomic(path) as file:
-        frame.to_csv(file, index=False, lineterminator="\n")
+        file.write(as_csv(frame))
 
 
 def read_table(path) -> pd.DataFrame:

@@ -152,11 +152,12 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """The JSON in `path`, or None where it is missing or not whole."""
+    """The JSON object in `path`, or None where it is missing, not whole, or something else."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def checksum(path) -> str:
@@ -182,12 +183,12 @@ def mark(marker, made_from: dict, outputs):
 
 def changes(marker, made_from: dict) -> list[str]:
     """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they were made."""
-    record = read_json(marker)
-    if not isinstance(record, dict) or not {"made_from", "outputs"} <= set(record):
+    record = read_json(marker) or {}
+    old, outputs = record.get("made_from"), record.get("outputs")
+    if not isinstance(old, dict) or not isinstance(outputs, dict):
         return ["not made yet"]
-    old = record["made_from"]
     reasons = [f"{key} changed" for key in made_from | old if old.get(key) != made_from.get(key)]
-    for path, stamp in record["outputs"].items():
+    for path, stamp in outputs.items():
         if not os.path.exists(path):
             reasons.append(f"{Path(path).name} is missing")
         elif _stamp(path) != stamp:

@@ -299,6 +299,18 @@ def test_settings_of_a_run_that_were_edited_are_one_line(user, content):
     user.is_refused("cannot be read as a run's settings", "evaluate")
 
 
+@pytest.mark.parametrize(
+    "content", [b"", bytes(range(256)), b"image;part\nISIC_0000000;train\n"], ids=["empty", "binary", "another CSV"]
+)
+def test_a_split_that_was_edited_is_kept_and_made_again(user, content):
+    made = user.home / "work" / "split.csv"
+    before = made.read_bytes()
+    made.write_bytes(content)
+    status, said, _ = user.runs("split")
+    assert status == 0 and "split.csv was changed since" in said and "NOT the one made before" in said
+    assert made.read_bytes() == before and made.with_name("split.previous.csv").read_bytes() == content
+
+
 # Files and folders
 
 
