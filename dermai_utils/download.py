@@ -132,7 +132,14 @@ def _already_there(target, size):
 
 
 def _records(target):
-    return files.read_json(target.parent / "SHA256SUMS.json") or {}
+    """{name: its sha256, size and mtime_ns}, of the first good downloads. A UserError, not a new start, where it is broken."""
+    path = target.parent / "SHA256SUMS.json"
+    records = files.read_json(path) if path.exists() else {}
+    known = {"sha256", "size", "mtime_ns"}
+    if records is None or not all(isinstance(one, dict) and known <= set(one) for one in records.values()):
+        raise UserError(f"{path}: cannot be read (edited?), expected what each first download was: put that right, or delete "
+                        "it to take the files as they are now")  # fmt: skip
+    return records
 
 
 def _record(target, path, digest):

@@ -271,7 +271,10 @@ def test_each_setting_refuses_what_it_is_not(one_user, field):
         assert field.name in one_user.is_refused("no/such thing", stage, **{field.name: "no/such thing"})
 
 
-@pytest.mark.parametrize("field", sorted(config._RANGES))
+NUMBERS = [f.name for f in dataclasses.fields(config.Config) if f.type in (int, float) and f.name not in config._CHOICES]
+
+
+@pytest.mark.parametrize("field", NUMBERS)
 @pytest.mark.parametrize("end", [0, 1], ids=["under", "over"])
 def test_each_number_refuses_what_is_out_of_range(one_user, field, end):
     limit = config._RANGES[field][end]
@@ -279,8 +282,13 @@ def test_each_number_refuses_what_is_out_of_range(one_user, field, end):
     one_user.is_refused(f"{field}={value}: expected {config._RANGES[field][0]} to {config._RANGES[field][1]}", **{field: value})
 
 
-def test_an_unknown_setting_is_answered_with_the_nearest(one_user, monkeypatch):
-    one_user.is_refused("unknown setting epoch: did you mean epochs?", epoch=3)
+@pytest.mark.parametrize("field", dataclasses.fields(config.Config), ids=lambda field: field.name)
+def test_each_setting_is_the_nearest_to_its_misspelt_name(one_user, field):
+    wrong = field.name + field.name[-1]
+    one_user.is_refused(f"unknown setting {wrong}: did you mean {field.name}?", **{wrong: 3})
+
+
+def test_an_unknown_setting_in_the_environment_is_answered_with_the_nearest(one_user, monkeypatch):
     monkeypatch.setenv("DERMAI_BATCHSIZE", "8")
     one_user.is_refused("unknown setting batchsize: did you mean batch_size?")
 

@@ -10,6 +10,8 @@ import os
 import socket
 import stat
 import struct
+import subprocess
+import sys
 import threading
 import time
 import zipfile
@@ -40,6 +42,7 @@ def zipped(members, compression=zipfile.ZIP_STORED):
 ARCHIVE = zipped({f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([i]) * 3000 for i in range(4)})  # about 12 kB
 OTHER = zipped({f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([9 - i]) * 3000 for i in range(4)})
 HALF = 6000  # whole chunks, of 1000 bytes in these tests
+USAGE = namedtuple("usage", "free")
 PAGE = b"\n<!DOCTYPE html><title>Log in to the hotel</title>" * 300
 
 
@@ -102,8 +105,8 @@ def ends_early(handler, body):
     good(handler, body, cut=HALF)
 
 
-def stalls(handler, body):
-    good(handler, body, cut=HALF)
+def stalls(handler, body, after=HALF):
+    good(handler, body, cut=after)
     handler.server.release.wait(20)  # until the test is over
 
 
@@ -233,6 +236,28 @@ def test_resumes_in_a_later_call_over_range_with_if_range(target, mirror, monkey
     fetch(target, mirror)
     assert_whole(target)
     assert [(head["Range"], head["If-Range"]) for head in mirror.asked] == [(f"bytes={HALF}-", etag(ARCHIVE))]
+
+
+LARGE = zipped({f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([i]) * 300_000 for i in range(4)})  # several chunks
+
+
+def test_resumes_in_a_later_process_after_a_kill(mirror, tmp_path):
+    mirror.files = dataset() | {NAME: LARGE}
+    archives = tmp_path / "cache" / "archives"
+    part, folders = archives / f"{NAME}.part", [f"--cache-dir={tmp_path / 'cache'}", f"--work-dir={tmp_path / 'work'}"]
+    command = [sys.executable, "-m", "dermai_utils", "download", "--data=isic2018", f"--base-url={mirror.url}", *folders]
+    mirror.plan = [good, lambda handler, body: stalls(handler, body, 800_000)]  # the labels come first
+    with subprocess.Popen(command, cwd=config.ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as killed:
+        while not part.exists() or not part.stat().st_size:
+            assert killed.poll() is None, killed.stderr.read()
+            time.sleep(0.02)
+        killed.kill()
+    have = part.stat().st_size
+    assert 0 < have < len(LARGE) and not (archives / NAME).exists()
+    mirror.asked.clear()
+    subprocess.run(command, cwd=config.ROOT, check=True, capture_output=True)
+    assert (archives / NAME).read_bytes() == LARGE and not part.exists()
+    assert (mirror.asked[0]["Range"], mirror.asked[0]["If-Range"]) == (f"bytes={have}-", etag(LARGE))
 
 
 def test_resumes_by_date_where_the_etag_is_weak(target, mirror):
@@ -462,12 +487,20 @@ def test_wrong_hash_on_a_second_run_is_refused_until_accepted(target, mirror):
     assert_whole(target, OTHER)
 
 
+@pytest.mark.parametrize("content", ["", "{", "[1]", f'{{"{NAME}": 3}}', f'{{"{NAME}": {{"sha256": "1"}}}}'])
+def test_record_that_was_broken_by_hand_is_one_line_and_trusts_nothing(target, mirror, content):
+    fetch(target, mirror)
+    record = target.parent / "SHA256SUMS.json"
+    record.write_text(content)
+    assert str(record) in refusal(fetch, target, mirror)
+    assert record.read_text() == content and target.read_bytes() == ARCHIVE and len(mirror.asked) == 1
+
+
 def test_disk_without_room_is_seen_before(target, mirror, monkeypatch):
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(download.SPARE + len(ARCHIVE) - 1))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: USAGE(download.SPARE + len(ARCHIVE) - 1))
     assert "not enough room" in refusal(fetch, target, mirror)
     assert not target.exists() and not part_of(target).exists()
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(download.SPARE + len(ARCHIVE)))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: USAGE(download.SPARE + len(ARCHIVE)))
     fetch(target, mirror)
     assert_whole(target)
 
@@ -764,8 +797,7 @@ def test_changed_archive_replaces_what_it_gave_and_nothing_else(archive, tmp_pat
 
 
 def test_unpacking_needs_room(archive, tmp_path, monkeypatch):
-    usage = namedtuple("usage", "free")
-    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: usage(download.SPARE + 11_999))
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: USAGE(download.SPARE + 11_999))
     assert "not enough room" in refusal(download.unpack, archive, tmp_path / "out")
     assert tree(tmp_path / "out") == {}
 
@@ -781,16 +813,20 @@ def test_disk_that_fills_up_while_unpacking_is_one_line(archive, tmp_path, monke
 # The command
 
 
+NOTHING = answers(200, ARCHIVE[:500], length=len(ARCHIVE))  # under a chunk
 FAULTS = {
-    "not there": (lambda mirror: mirror.files.clear(), "is not at http"),
-    "a login page": (lambda mirror: mirror.files.update(dict.fromkeys(mirror.files, PAGE)), "a web page in its place"),
-    "busy": (lambda mirror: mirror.plan.extend([answers(503)] * 50), "answers 503 (5 tries)"),
-    "another file than last time": (lambda mirror: mirror.files.update({NAME: OTHER}), "as at its first download"),
+    "not there": (lambda mirror, _: mirror.files.clear(), "is not at http"),
+    "a login page": (lambda mirror, _: mirror.files.update(dict.fromkeys(mirror.files, PAGE)), "a web page in its place"),
+    "busy": (lambda mirror, _: mirror.plan.extend([answers(503)] * 50), "answers 503 (5 tries)"),
+    "ends early each time": (lambda mirror, _: mirror.plan.extend([NOTHING] * 50), "broke off (5 tries)"),
+    "another file than last time": (lambda mirror, _: mirror.files.update({NAME: OTHER}), "as at its first download"),
+    "cut off": (lambda mirror, _: mirror.files.update({NAME: ARCHIVE[:-30]}), "is cut off or damaged"),
+    "a full disk": (lambda _, patch: patch.setattr(download.shutil, "disk_usage", lambda path: USAGE(0)), "not enough room"),
 }
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_the_command_ends_with_one_line_and_status_2(mirror, tmp_path, capsys, fault):
+def test_the_command_ends_with_one_line_and_status_2(mirror, tmp_path, monkeypatch, capsys, fault):
     make, said = FAULTS[fault]
     mirror.files = dataset()
     folders = [f"--cache-dir={tmp_path / 'cache'}", f"--work-dir={tmp_path / 'work'}"]
@@ -799,7 +835,7 @@ def test_the_command_ends_with_one_line_and_status_2(mirror, tmp_path, capsys, f
     (tmp_path / "cache" / "archives" / NAME).unlink()
     labels = tmp_path / "cache" / "archives" / "ISIC2018_Task3_Training_GroundTruth.zip"
     before = labels.read_bytes(), (tmp_path / "cache" / "sources.json").read_bytes()
-    make(mirror)
+    make(mirror, monkeypatch)
     capsys.readouterr()
     assert main(command) == 2
     told = capsys.readouterr().err.splitlines()[-1]

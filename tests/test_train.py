@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_bad_input import Evil
 
-from dermai_utils import clean, config, files, model, split, train
+from dermai_utils import clean, config, files, model, pipeline, split, train
 from dermai_utils.config import UserError
 
 
@@ -201,6 +201,10 @@ def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, monkeypa
     with pytest.raises(UserError, match="other settings .split file was .*, is .*another run_name"):
         train.run(cfg)
     assert (cfg.run_dir / "last.pt").read_bytes() == before
+
+
+def test_no_setting_that_training_depends_on_is_free_to_change():
+    assert not set(train.FREE_TO_CHANGE) & set(pipeline.STAGES["train"].fields)
 
 
 def test_a_checkpoint_is_due_after_some_minutes(fresh, monkeypatch):
