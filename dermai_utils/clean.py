@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import files, pixels
-from dermai_utils.config import CLASSES, UserError
+from dermai_utils.config import CLASSES, IMAGE_SUFFIXES, UserError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 COLUMNS = [
     "image", "source", "label", "lesion_id", "age", "sex", "localization", "confirmed_by",
     "duplicate_of", "conflict", "file_hash", "row",
