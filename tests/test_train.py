@@ -177,6 +177,18 @@ def test_code_in_a_checkpoint_is_never_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_checkpoint_that_is_not_on_the_disk_leaves_the_one_before(tmp_path, monkeypatch):
+    def power_cut(_):
+        raise KeyboardInterrupt
+
+    train.save(tmp_path / "x.pt", {"model": torch.zeros(2)})
+    before = (tmp_path / "x.pt").read_bytes()
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.save(tmp_path / "x.pt", {"model": torch.ones(2)})
+    assert (tmp_path / "x.pt").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
 def test_one_flipped_bit_is_noticed(fresh, tmp_path):
     train.save(tmp_path / "x.pt", {"model": torch.zeros(100)})
     data = bytearray((tmp_path / "x.pt").read_bytes())
