@@ -35,7 +35,7 @@ def near_duplicates(cfg) -> np.ndarray:
     if not cfg.near_duplicates_file.is_file():
         raise UserError(f"near_duplicates={cfg.near_duplicates}: no such file; give listed, none, a CSV of image_a,image_b, or "
                         "found (python -m dermai_utils duplicates makes it)")  # fmt: skip
-    return clean.read_csv(cfg.near_duplicates_file, ["image_a", "image_b"])[["image_a", "image_b"]].to_numpy()
+    return clean.read_csv(cfg.near_duplicates_file, ["image_a", "image_b"]).to_numpy()
 
 
 def _positions(table, pairs):

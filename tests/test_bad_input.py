@@ -105,6 +105,10 @@ UNUSABLE = {
     "renamed column": lambda name: (text(name).replace(b"image", b"picture", 1), "no column"),
     "web page": lambda name: (b"<!DOCTYPE html>\n<html>404</html>\n", "no column"),
     "ragged": lambda name: (text(name).replace(b"\n", b"\nx,1,2,3,4,5,6,7,8,9,10,11\n", 2), "cannot be read as a CSV"),
+    "a column twice": lambda name: (b"\n".join(line + b"," + line for line in text(name).splitlines()), "stands there twice"),
+    "twice but for a blank": lambda name: (
+        b"\n".join(line + b" ," + line for line in text(name).splitlines()), "stands there twice"
+    ),
     "decimal commas": lambda name: (text(name).replace(b".0", b",0").replace(b"histo", b"1,0"), "cannot be read as a CSV"),
 }  # fmt: skip
 
@@ -139,7 +143,15 @@ def test_labels_of_which_no_row_is_usable_say_why(user, lines, said):
     assert LABELS in user.is_refused(said)
 
 
+def with_our_columns(data):
+    """Columns that the table has too, and what an id column is renamed to."""
+    header, *rows = data.splitlines()
+    more = [b"label", b"source", b"path", b"confirmed_by", *([b"image"] if b"image_id" in header else [])]
+    return b"\n".join([b",".join([header, *more]), *(row + b",x" * len(more) for row in rows)])
+
+
 SAVED = {
+    "columns of our own": with_our_columns,
     "bom": lambda data: b"\xef\xbb\xbf" + data,
     "crlf": lambda data: data.replace(b"\n", b"\r\n"),
     "semicolons": lambda data: data.replace(b",", b";"),
@@ -149,6 +161,8 @@ SAVED = {
     "extra column": lambda data: data.replace(b"\n", b",note\n"),
     "trailing separators": lambda data: data.replace(b"\n", b",\n").replace(b",\n", b"\n", 1),
     "spaces": lambda data: data.replace(b",", b" , ").replace(b"\n", b" \n"),
+    "quotes after blanks": lambda data: b"\n".join(
+        b", ".join(b'"' + cell + b'"' for cell in line.split(b",")) for line in data.splitlines()),
     "ids with .jpg": lambda data: b"\n".join(line.replace(i.encode(), i.encode() + b".jpg") for i, line in zip(
         ["#", *IDS], data.splitlines(), strict=True)),
     "every row twice": lambda data: data + data.partition(b"\n")[2],
