@@ -310,14 +310,18 @@ def test_a_work_dir_that_is_unmounted_while_training(fresh, monkeypatch, capsys,
     assert equal(weights_of(whole), weights_of(cfg))
 
 
-def test_a_run_folder_that_takes_nothing_is_told_before_training(fresh, monkeypatch):
+@pytest.mark.parametrize("read_only", [False, True], ids=["a file in its place", "read-only"])
+def test_a_run_folder_that_takes_nothing_is_told_before_training(fresh, monkeypatch, read_only):
     cfg = fresh()
-    (cfg.work / "runs").mkdir()
-    cfg.run_dir.write_text("in the way")
+    if read_only:
+        drive_away(monkeypatch, errno.EROFS, lambda k: True)
+    else:
+        (cfg.work / "runs").mkdir()
+        cfg.run_dir.write_text("in the way")
     monkeypatch.setattr(train.Run, "train_epoch", lambda *_: pytest.fail("trained"))
     with pytest.raises(UserError, match="takes no files"):
         train.run(cfg)
-    assert cfg.run_dir.read_text() == "in the way"
+    assert not list(cfg.run_dir.iterdir()) if read_only else cfg.run_dir.read_text() == "in the way"
 
 
 def test_a_run_killed_after_its_last_checkpoint_only_has_to_say_so(fresh, capsys):
