@@ -94,6 +94,7 @@ def text(name, lines=None):
     return ("\n".join(lines or CSVS[name]) + "\n").encode()
 
 
+NEEDED = {LABELS: b",VASC", GROUPINGS: b",lesion_id", METADATA: b",age"}
 UNUSABLE = {
     "empty": lambda name: (b"", "cannot be read as a CSV"),
     "binary": lambda name: (bytes(range(256)), "not a text file"),
@@ -107,7 +108,7 @@ UNUSABLE = {
     "ragged": lambda name: (text(name).replace(b"\n", b"\nx,1,2,3,4,5,6,7,8,9,10,11\n", 2), "cannot be read as a CSV"),
     "a column twice": lambda name: (b"\n".join(line + b"," + line for line in text(name).splitlines()), "stands there twice"),
     "twice but for a blank": lambda name: (
-        b"\n".join(line + b" ," + line for line in text(name).splitlines()), "stands there twice"
+        text(name).replace(b"\n", b",0\n").replace(b",0\n", NEEDED[name] + b" \n", 1), "stands there twice"
     ),
     "decimal commas": lambda name: (text(name).replace(b".0", b",0").replace(b"histo", b"1,0"), "cannot be read as a CSV"),
 }  # fmt: skip
