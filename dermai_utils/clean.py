@@ -23,7 +23,7 @@ def read_csv(path, columns) -> pd.DataFrame:
     UserError where one of them is missing or stands there twice.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8")  # pandas takes off a BOM
         first = text.split("\n", 1)[0]
         separator = max(",;\t", key=first.count)
         with warnings.catch_warnings():  # a row with more cells than the header must not lose them: its label would be another
