@@ -196,7 +196,7 @@ def test_a_blank_cell_of_the_metadata_is_a_blank_and_no_more(user, column, value
 
 def test_a_blank_lesion_is_announced_and_its_own(user):
     (user.data / METADATA).unlink()
-    (user.data / GROUPINGS).write_bytes(text(GROUPINGS).replace(b"ISIC_0000003,HAM_1", b"ISIC_0000003, "))
+    (user.data / GROUPINGS).write_bytes(text(GROUPINGS).replace(b"ISIC_0000003,HAM_1", b'ISIC_0000003," "'))
     assert "1 images have no lesion id" in user.runs("clean")[1]
     assert user.table()["lesion_id"][2:4].tolist() == ["HAM_1", "ISIC_0000003"]
 
