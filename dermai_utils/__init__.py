@@ -2,9 +2,10 @@
 
 Research and education only: never a medical device.
 
-    config      every setting and where every artefact lies        download    the official archives, whole
-    files       atomic writes, checksums, stage markers            clean       one validated table, every reject named
-    pixels      each image decoded once, into one uint8 array      split       lesion-safe parts, leakage audit
+    config      every setting and where every artefact lies        files       atomic writes, checksums, stage markers
+    fetch       one file, whole, from the first good mirror        unpack      one archive, into its folder and no other
+    download    the official archives, or your own copy            pixels      each image decoded once, into one uint8 array
+    clean       one validated table, every reject named            split       lesion-safe parts, leakage audit
     augment     random geometry and colour, a batch at a time      model       backbone + new head
     recipe      loss, balance, rates, averaged weights             train       the training loop
     features    what the frozen backbone says of every image       instant     the baseline before any training

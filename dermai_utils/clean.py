@@ -1,5 +1,6 @@
 """CSVs and images -> one validated table; every row that is left out is named, with its reason."""
 
+import io
 import unicodedata
 import warnings
 from pathlib import Path
@@ -8,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import files, pixels
-from dermai_utils.config import CLASSES, UserError
+from dermai_utils.config import CLASSES, IMAGE_SUFFIXES, UserError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif"}
 COLUMNS = [
     "image", "source", "label", "lesion_id", "age", "sex", "localization", "confirmed_by",
     "duplicate_of", "conflict", "file_hash", "row",
@@ -18,14 +18,17 @@ COLUMNS = [
 
 
 def read_csv(path, columns) -> pd.DataFrame:
-    """A CSV as text, however a spreadsheet saved it (BOM, CRLF, semicolons, tabs); UserError where a column is missing."""
+    """These columns of a CSV, as text, however a spreadsheet saved it (BOM, CRLF, semicolons, tabs); blanks are NaN.
+
+    UserError where one of them is missing or stands there twice.
+    """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = Path(path).read_text(encoding="utf-8")  # pandas takes off a BOM
         first = text.split("\n", 1)[0]
         separator = max(",;\t", key=first.count)
         with warnings.catch_warnings():  # a row with more cells than the header must not lose them: its label would be another
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(path, sep=separator, dtype=str, encoding="utf-8-sig", skipinitialspace=True, index_col=False)
+            frame = pd.read_csv(io.StringIO(text), sep=separator, dtype=str, skipinitialspace=True, index_col=False)
     except UnicodeDecodeError:
         hint = f"expected a CSV with the columns {', '.join(columns)}; in a spreadsheet, save it as CSV UTF-8"
         raise UserError(f"{path}: not a text file in UTF-8; {hint}") from None
@@ -34,24 +37,26 @@ def read_csv(path, columns) -> pd.DataFrame:
         why = "a row has more cells than the header" if isinstance(reason, pd.errors.ParserWarning) else why
         raise UserError(f"{path}: cannot be read as a CSV ({why}); expected the columns {', '.join(columns)}") from None
     frame.columns = frame.columns.str.strip()
-    frame = frame.apply(lambda column: column.str.strip())  # "HAM_1 " and "HAM_1" are one lesion
-    frame = frame.where(frame != "")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
         has = " ".join(", ".join(frame.columns).split())[:200]
         raise UserError(f"{path}: no column {', '.join(missing)}; it has {has}. Restore the official header")
-    return frame
+    twice = [name for name in columns if (frame.columns == name).sum() > 1 or f"{name}.1" in frame.columns]  # pandas' own name
+    if twice:
+        raise UserError(f"{path}: column {', '.join(twice)} stands there twice; remove the wrong one")
+    frame = frame[columns].apply(lambda column: column.str.strip())  # "HAM_1 " and "HAM_1" are one lesion
+    return frame.where(frame != "")
 
 
 def _ids(column) -> pd.Series:
-    return column.fillna("").str.strip().str.replace(r"\.jpe?g$", "", case=False, regex=True).str.normalize("NFC")
+    return column.fillna("").str.replace(r"\.jpe?g$", "", case=False, regex=True).str.normalize("NFC")
 
 
 def read_labels(path) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The one-hot label CSV as (image, label), and the rows left out as (image, reason)."""
     frame = read_csv(path, ["image", *CLASSES])
     frame["image"] = _ids(frame["image"])
-    decimal_point = frame[list(CLASSES)].apply(lambda column: column.str.strip().str.replace(",", "."))
+    decimal_point = frame[list(CLASSES)].apply(lambda column: column.str.replace(",", "."))
     values = decimal_point.apply(pd.to_numeric, errors="coerce")
     hot = (values == 1).to_numpy()
     frame["label"] = np.where(hot.any(axis=1), np.array(CLASSES)[hot.argmax(axis=1)], "")
@@ -122,7 +127,7 @@ def describe(table: pd.DataFrame, sources: dict) -> pd.DataFrame:
         extra = read_csv(sources["metadata"], ["lesion_id", "image_id", "dx_type", "age", "sex", "localization"])
         extra = _once(extra.rename(columns={"image_id": "image", "dx_type": "confirmed_by"}), sources["metadata"])
     if sources["groupings"]:
-        grouping = read_csv(sources["groupings"], ["image", "lesion_id"])[["image", "lesion_id"]]
+        grouping = read_csv(sources["groupings"], ["image", "lesion_id"])
         grouping = _once(grouping, sources["groupings"]).set_index("image")
         extra = grouping.combine_first(extra.set_index("image"))  # an image that the groupings lack keeps the metadata's lesion
         extra = extra.reset_index()
@@ -185,10 +190,15 @@ def _commonest(rejected) -> str:
     return f"{counts.iloc[0]:,} × {counts.index[0]}" if len(counts) else "it has no rows"
 
 
+def as_csv(frame: pd.DataFrame) -> str:
+    """A table as CSV, the same on every system."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
 def write_csv(frame: pd.DataFrame, path) -> None:
-    """A table as CSV, atomically, with the same bytes on every system."""
+    """A table as CSV, atomically."""
     with files.atomic(path) as file:
-        frame.to_csv(file, index=False, lineterminator="\n")
+        file.write(as_csv(frame))
 
 
 def read_table(path) -> pd.DataFrame:

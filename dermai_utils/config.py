@@ -22,6 +22,7 @@ CLASS_NAMES = {
     "DF": "dermatofibroma",
     "VASC": "vascular lesion",
 }
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".bmp", ".webp")
 DISCLAIMER = "Research and education only. Not a medical device: never use it to decide about a person's skin."
 ROOT = Path(__file__).resolve().parents[1]  # the repository
 FIXTURE = ROOT / "tests" / "fixture"

@@ -1,6 +1,7 @@
 """Files that are whole or absent: atomic writes, checksums, locks, and markers that say what a stage was made from."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from dermai_utils.config import UserError
 
+SPARE = 2**26  # bytes left free on the disk
 PATIENCE = 10.0  # seconds that a second process waits for the first
 _STARTED = time.strftime("%F %T") + f".{time.time_ns() % 10**9:09}"  # tells processes apart where pids repeat (containers)
 
@@ -32,6 +34,29 @@ def atomic(path, mode="w"):
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def plain_errors(folder):
+    """Whatever the disk refuses, as one line."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _full(folder, "it filled up on the way") from None
+        where = error.filename or folder
+        raise UserError(f"{where}: {error.strerror or error}; expected to read and write there") from None
+
+
+def _full(folder, why):
+    advice = "free some or give another cache_dir, then run this again (what is there is kept)"
+    return UserError(f"not enough room in {folder}: {why}; {advice}")
+
+
+def check_room(folder, needed):
+    free = shutil.disk_usage(folder).free
+    if free < needed + SPARE:
+        raise _full(folder, f"{(needed + SPARE) / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
 
 
 def try_write(folder) -> None:
@@ -152,11 +177,12 @@ def write_json(path, value):
 
 
 def read_json(path):
-    """The JSON in `path`, or None where it is missing or not whole."""
+    """The JSON object in `path`, or None where it is missing, not whole, or something else."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return found if isinstance(found, dict) else None
 
 
 def checksum(path) -> str:
@@ -182,12 +208,12 @@ def mark(marker, made_from: dict, outputs):
 
 def changes(marker, made_from: dict) -> list[str]:
     """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they were made."""
-    record = read_json(marker)
-    if not isinstance(record, dict) or not {"made_from", "outputs"} <= set(record):
+    record = read_json(marker) or {}
+    old, outputs = record.get("made_from"), record.get("outputs")
+    if not isinstance(old, dict) or not isinstance(outputs, dict):
         return ["not made yet"]
-    old = record["made_from"]
     reasons = [f"{key} changed" for key in made_from | old if old.get(key) != made_from.get(key)]
-    for path, stamp in record["outputs"].items():
+    for path, stamp in outputs.items():
         if not os.path.exists(path):
             reasons.append(f"{Path(path).name} is missing")
         elif _stamp(path) != stamp:

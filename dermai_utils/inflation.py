@@ -66,10 +66,16 @@ def run(cfg) -> None:
 
 
 def out_of_fold(make, features, truth, groups, folds: int, seed: int) -> np.ndarray:
-    """(N,) int: each image's class as a classifier says that was fitted on the other folds. `groups` stay together."""
+    """(N,) int: each image's class as a classifier says that was fitted on the other folds. `groups` stay together.
+
+    UserError where some fold leaves nothing to tell apart.
+    """
     fold = split.deal(groups, truth, np.ones(folds), seed)
     called = np.empty(len(truth), int)
-    for k in range(folds):
+    for k in np.unique(fold):
+        if len(np.unique(truth[fold != k])) < 2:
+            raise UserError(f"{len(truth):,} images of {len(np.unique(groups)):,} lesions are too few for {folds} folds: "
+                            "without one of them, fewer than two classes are left to learn. Add images")  # fmt: skip
         called[fold == k] = make().fit(features[fold != k], truth[fold != k]).predict(features[fold == k])
     return called
 

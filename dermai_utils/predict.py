@@ -15,7 +15,7 @@ import requests
 
 from dermai_utils import calibration, clean, explain, files, model, pipeline, pixels, reference, report, split
 from dermai_utils.augment import Batches
-from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
+from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, IMAGE_SUFFIXES, UserError
 
 LARGEST = 200 * 10**6  # bytes of an encoded picture; the largest of the data set has under 1 MB
 TIMEOUT = (10, 30)  # seconds: to connect; without a byte
@@ -167,7 +167,7 @@ def pictures(source):
         yield str(source), _or_error(fetched, str(source))
     elif Path(source).expanduser().is_dir():
         found = [path for path in clean.image_files(Path(source).expanduser()) if not path.name.startswith(".")]
-        suffixes = " ".join(sorted(clean.IMAGE_SUFFIXES))
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         yield from ((path.name, _or_error(content, path)) for path in found)
         if not found:
             yield str(source), UserError(f"{source}: no image in this folder; expected files ending in {suffixes}")

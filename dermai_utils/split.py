@@ -35,7 +35,7 @@ def near_duplicates(cfg) -> np.ndarray:
     if not cfg.near_duplicates_file.is_file():
         raise UserError(f"near_duplicates={cfg.near_duplicates}: no such file; give listed, none, a CSV of image_a,image_b, or "
                         "found (python -m dermai_utils duplicates makes it)")  # fmt: skip
-    return clean.read_csv(cfg.near_duplicates_file, ["image_a", "image_b"])[["image_a", "image_b"]].to_numpy()
+    return clean.read_csv(cfg.near_duplicates_file, ["image_a", "image_b"]).to_numpy()
 
 
 def _positions(table, pairs):
@@ -127,10 +127,11 @@ def run(cfg) -> None:
 
 def _keep_previous(cfg, new) -> None:
     """A split is never reshuffled silently: one that differs is kept beside the new one, and that is said."""
-    if cfg.split_file.exists() and not clean.read_table(cfg.split_file).equals(new):
+    old = cfg.split_file.read_bytes() if cfg.split_file.exists() else None  # as bytes: it may be no CSV any more
+    if old not in (None, clean.as_csv(new).encode()):
         previous = cfg.split_file.with_name("split.previous.csv")
         with files.atomic(previous, "wb") as file:
-            file.write(cfg.split_file.read_bytes())
+            file.write(old)
         print(f"split: NOT the one made before, which is kept as {cfg.show(previous)}")
 
 

@@ -6,9 +6,12 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 for name in [key for key in os.environ if key.startswith("DERMAI_")]:
     del os.environ[name]  # the tests say themselves what they want
 
-import pytest  # noqa: E402
+import socket  # noqa: E402
 
-from dermai_utils import config, pipeline  # noqa: E402
+import pytest  # noqa: E402
+from mirror import ARCHIVE, NAME, Mirror  # noqa: E402
+
+from dermai_utils import config, fetch, pipeline  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,50 @@ def made(tmp_path_factory, small):
     pipeline.ensure(cfg, "gradcam")
     pipeline.ensure(cfg, "reference")
     return cfg
+
+
+@pytest.fixture(autouse=True)
+def loopback_only(monkeypatch):
+    """Any look-up or connection beyond 127.0.0.1 fails the test."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    look_up = socket.getaddrinfo
+
+    def checked(host, *args, **kwargs):
+        if host != "127.0.0.1":
+            pytest.fail(f"a test asked for {host}")
+        return look_up(host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", checked)
+
+
+@pytest.fixture
+def mirror():
+    server = Mirror()
+    server.files[NAME] = ARCHIVE
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def second():
+    server = Mirror()
+    server.files[NAME] = ARCHIVE
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def refused():
+    """A URL whose port is taken, so that nobody else gets it, but not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
+
+
+@pytest.fixture
+def waits(monkeypatch):
+    """The waits that were asked for; none is waited. Small chunks, so that a small file has several."""
+    asked = []
+    monkeypatch.setattr(fetch, "sleep", asked.append)
+    monkeypatch.setattr(fetch, "CHUNK", 1000)
+    return asked

@@ -94,6 +94,7 @@ def text(name, lines=None):
     return ("\n".join(lines or CSVS[name]) + "\n").encode()
 
 
+NEEDED = {LABELS: b",VASC", GROUPINGS: b",lesion_id", METADATA: b",age"}
 UNUSABLE = {
     "empty": lambda name: (b"", "cannot be read as a CSV"),
     "binary": lambda name: (bytes(range(256)), "not a text file"),
@@ -105,6 +106,10 @@ UNUSABLE = {
     "renamed column": lambda name: (text(name).replace(b"image", b"picture", 1), "no column"),
     "web page": lambda name: (b"<!DOCTYPE html>\n<html>404</html>\n", "no column"),
     "ragged": lambda name: (text(name).replace(b"\n", b"\nx,1,2,3,4,5,6,7,8,9,10,11\n", 2), "cannot be read as a CSV"),
+    "a column twice": lambda name: (b"\n".join(line + b"," + line for line in text(name).splitlines()), "stands there twice"),
+    "twice but for a blank": lambda name: (
+        text(name).replace(b"\n", b",0\n").replace(b",0\n", NEEDED[name] + b" \n", 1), "stands there twice"
+    ),
     "decimal commas": lambda name: (text(name).replace(b".0", b",0").replace(b"histo", b"1,0"), "cannot be read as a CSV"),
 }  # fmt: skip
 
@@ -139,7 +144,15 @@ def test_labels_of_which_no_row_is_usable_say_why(user, lines, said):
     assert LABELS in user.is_refused(said)
 
 
+def with_our_columns(data):
+    """Columns that the table has too, and what an id column is renamed to."""
+    header, *rows = data.splitlines()
+    more = [b"label", b"source", b"path", b"confirmed_by", *([b"image"] if b"image_id" in header else [])]
+    return b"\n".join([b",".join([header, *more]), *(row + b",x" * len(more) for row in rows)])
+
+
 SAVED = {
+    "columns of our own": with_our_columns,
     "bom": lambda data: b"\xef\xbb\xbf" + data,
     "crlf": lambda data: data.replace(b"\n", b"\r\n"),
     "semicolons": lambda data: data.replace(b",", b";"),
@@ -149,6 +162,8 @@ SAVED = {
     "extra column": lambda data: data.replace(b"\n", b",note\n"),
     "trailing separators": lambda data: data.replace(b"\n", b",\n").replace(b",\n", b"\n", 1),
     "spaces": lambda data: data.replace(b",", b" , ").replace(b"\n", b" \n"),
+    "quotes after blanks": lambda data: b"\n".join(
+        b", ".join(b'"' + cell + b'"' for cell in line.split(b",")) for line in data.splitlines()),
     "ids with .jpg": lambda data: b"\n".join(line.replace(i.encode(), i.encode() + b".jpg") for i, line in zip(
         ["#", *IDS], data.splitlines(), strict=True)),
     "every row twice": lambda data: data + data.partition(b"\n")[2],
@@ -181,7 +196,7 @@ def test_a_blank_cell_of_the_metadata_is_a_blank_and_no_more(user, column, value
 
 def test_a_blank_lesion_is_announced_and_its_own(user):
     (user.data / METADATA).unlink()
-    (user.data / GROUPINGS).write_bytes(text(GROUPINGS).replace(b"ISIC_0000003,HAM_1", b"ISIC_0000003, "))
+    (user.data / GROUPINGS).write_bytes(text(GROUPINGS).replace(b"ISIC_0000003,HAM_1", b'ISIC_0000003," "'))
     assert "1 images have no lesion id" in user.runs("clean")[1]
     assert user.table()["lesion_id"][2:4].tolist() == ["HAM_1", "ISIC_0000003"]
 
@@ -271,7 +286,10 @@ def test_each_setting_refuses_what_it_is_not(one_user, field):
         assert field.name in one_user.is_refused("no/such thing", stage, **{field.name: "no/such thing"})
 
 
-@pytest.mark.parametrize("field", sorted(config._RANGES))
+NUMBERS = [f.name for f in dataclasses.fields(config.Config) if f.type in (int, float) and f.name not in config._CHOICES]
+
+
+@pytest.mark.parametrize("field", NUMBERS)
 @pytest.mark.parametrize("end", [0, 1], ids=["under", "over"])
 def test_each_number_refuses_what_is_out_of_range(one_user, field, end):
     limit = config._RANGES[field][end]
@@ -279,8 +297,13 @@ def test_each_number_refuses_what_is_out_of_range(one_user, field, end):
     one_user.is_refused(f"{field}={value}: expected {config._RANGES[field][0]} to {config._RANGES[field][1]}", **{field: value})
 
 
-def test_an_unknown_setting_is_answered_with_the_nearest(one_user, monkeypatch):
-    one_user.is_refused("unknown setting epoch: did you mean epochs?", epoch=3)
+@pytest.mark.parametrize("field", dataclasses.fields(config.Config), ids=lambda field: field.name)
+def test_each_setting_is_the_nearest_to_its_misspelt_name(one_user, field):
+    wrong = field.name + field.name[-1]
+    one_user.is_refused(f"unknown setting {wrong}: did you mean {field.name}?", **{wrong: 3})
+
+
+def test_an_unknown_setting_in_the_environment_is_answered_with_the_nearest(one_user, monkeypatch):
     monkeypatch.setenv("DERMAI_BATCHSIZE", "8")
     one_user.is_refused("unknown setting batchsize: did you mean batch_size?")
 
@@ -297,6 +320,18 @@ def test_settings_of_a_run_that_were_edited_are_one_line(user, content):
     kept.parent.mkdir(parents=True)
     kept.write_text(content)
     user.is_refused("cannot be read as a run's settings", "evaluate")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", bytes(range(256)), b"image;part\nISIC_0000000;train\n"], ids=["empty", "binary", "another CSV"]
+)
+def test_a_split_that_was_edited_is_kept_and_made_again(user, content):
+    made = user.home / "work" / "split.csv"
+    before = made.read_bytes()
+    made.write_bytes(content)
+    status, said, _ = user.runs("split")
+    assert status == 0 and "split.csv was changed since" in said and "NOT the one made before" in said
+    assert made.read_bytes() == before and made.with_name("split.previous.csv").read_bytes() == content
 
 
 # Files and folders

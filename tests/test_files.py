@@ -51,6 +51,8 @@ def test_half_a_json_file_reads_as_none(tmp_path):
     (tmp_path / "a.json").write_text('{"a": ')
     assert files.read_json(tmp_path / "a.json") is None
     assert files.read_json(tmp_path / "missing.json") is None
+    (tmp_path / "a.json").write_text("[1]")
+    assert files.read_json(tmp_path / "a.json") is None
 
 
 def test_a_marker_names_what_changed(tmp_path):
@@ -199,7 +201,10 @@ def test_delivery_makes_no_folder_where_drive_was(tmp_path):
     assert (tmp_path / "pending" / "best.pt").exists() and not (tmp_path / "drive").exists()
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"made_from": {}}', "half"])
+EDITED = ["[]", "{}", '{"made_from": {}}', '{"made_from": 1, "outputs": {}}', '{"made_from": {}, "outputs": []}', "half"]
+
+
+@pytest.mark.parametrize("text", EDITED)
 def test_a_marker_that_was_edited_means_making_it_again(tmp_path, text):
     (tmp_path / ".stage.json").write_text(text)
     assert files.changes(tmp_path / ".stage.json", {"seed": 0}) == ["not made yet"]

@@ -73,6 +73,20 @@ def test_near_duplicate_pairs_join_their_lesions():
     assert found["prone_images"] == 44
 
 
+@pytest.mark.parametrize("labels", [["NV"], ["NV"] * 8, ["MEL", "NV"]], ids=["one image", "one class", "one lesion a class"])
+def test_too_few_images_for_the_folds_are_one_line(labels):
+    table = pd.DataFrame({"image": [f"i{k}" for k in range(len(labels))], "label": labels, "duplicate_of": ""})
+    table["lesion_id"] = table["image"]
+    with pytest.raises(UserError, match="too few for 4 folds"):
+        inflation.leakage_inflation(np.random.default_rng(0).normal(size=(len(table), 3)), table, seeds=[0], n_resamples=10)
+
+
+def test_fewer_lesions_than_folds_are_dealt_all_the_same():
+    table = pd.DataFrame({"image": list("abcd"), "label": ["MEL", "NV"] * 2, "duplicate_of": "", "lesion_id": list("xxyy")})
+    found = inflation.leakage_inflation(np.random.default_rng(0).normal(size=(4, 3)), table, seeds=[0], n_resamples=10)
+    assert found["prone_images"] == 4
+
+
 def test_features_of_other_images_are_refused():
     features, table = data(0.5, lesions=10)
     with pytest.raises(UserError, match="rows of features"):

@@ -98,6 +98,16 @@ def test_a_finished_run_is_set_aside_not_lost(way, capsys):
     assert "kept as work/runs/baseline.previous" in capsys.readouterr().out
 
 
+def test_leftovers_are_swept_at_the_next_start(way):
+    cfg = way("download")
+    folders = cfg.cache, cfg.cache / "images", cfg.pending_dir, cfg.work, cfg.run_dir, cfg.report_dir
+    for folder in folders:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / ".half.csv.123.tmp").touch()
+    way("download")
+    assert not any((folder / ".half.csv.123.tmp").exists() for folder in folders)
+
+
 def test_two_runs_live_side_by_side(way, capsys):
     way("evaluate", run_name="a")
     way("evaluate", run_name="b", seed=1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from test_bad_input import Evil
 
-from dermai_utils import clean, config, files, model, split, train
+from dermai_utils import clean, config, files, model, pipeline, split, train
 from dermai_utils.config import UserError
 
 
@@ -187,6 +187,18 @@ def test_code_in_a_checkpoint_is_never_executed(tmp_path, monkeypatch):
     assert not (tmp_path / "evil").exists()
 
 
+def test_a_checkpoint_that_is_not_on_the_disk_leaves_the_one_before(tmp_path, monkeypatch):
+    def power_cut(_):
+        raise KeyboardInterrupt
+
+    train.save(tmp_path / "x.pt", {"model": torch.zeros(2)})
+    before = (tmp_path / "x.pt").read_bytes()
+    monkeypatch.setattr(os, "fsync", power_cut)
+    with pytest.raises(KeyboardInterrupt):
+        train.save(tmp_path / "x.pt", {"model": torch.ones(2)})
+    assert (tmp_path / "x.pt").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["x.pt"]
+
+
 def test_one_flipped_bit_is_noticed(fresh, tmp_path):
     train.save(tmp_path / "x.pt", {"model": torch.zeros(100)})
     data = bytearray((tmp_path / "x.pt").read_bytes())
@@ -211,6 +223,10 @@ def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, monkeypa
     with pytest.raises(UserError, match="other settings .split file was .*, is .*another run_name"):
         train.run(cfg)
     assert (cfg.run_dir / "last.pt").read_bytes() == before
+
+
+def test_no_setting_that_training_depends_on_is_free_to_change():
+    assert not set(train.FREE_TO_CHANGE) & set(pipeline.STAGES["train"].fields)
 
 
 def test_a_checkpoint_is_due_after_some_minutes(fresh, monkeypatch):
@@ -304,14 +320,18 @@ def test_a_work_dir_that_is_unmounted_while_training(fresh, monkeypatch, capsys,
     assert equal(weights_of(whole), weights_of(cfg))
 
 
-def test_a_run_folder_that_takes_nothing_is_told_before_training(fresh, monkeypatch):
+@pytest.mark.parametrize("read_only", [False, True], ids=["a file in its place", "read-only"])
+def test_a_run_folder_that_takes_nothing_is_told_before_training(fresh, monkeypatch, read_only):
     cfg = fresh()
-    (cfg.work / "runs").mkdir()
-    cfg.run_dir.write_text("in the way")
+    if read_only:
+        drive_away(monkeypatch, errno.EROFS, lambda k: True)
+    else:
+        (cfg.work / "runs").mkdir()
+        cfg.run_dir.write_text("in the way")
     monkeypatch.setattr(train.Run, "train_epoch", lambda *_: pytest.fail("trained"))
     with pytest.raises(UserError, match="takes no files"):
         train.run(cfg)
-    assert cfg.run_dir.read_text() == "in the way"
+    assert not list(cfg.run_dir.iterdir()) if read_only else cfg.run_dir.read_text() == "in the way"
 
 
 def test_a_run_killed_after_its_last_checkpoint_only_has_to_say_so(fresh, capsys):
