@@ -18,7 +18,7 @@ COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 SUBGROUPS = ("age_band", "sex", "localization", "confirmed_by")
 AGE_EDGES = {"under 30": 0, "30 to 44": 30, "45 to 59": 45, "60 to 74": 60, "75 and over": 75}  # years, from
 RULES = ("argmax", "prior_adjusted", "prior_restored", "prior_tuned")
-STRENGTHS = np.arange(-10, 16) / 10  # of the tuned rule: -1 is prior_restored, 0 argmax, 1 prior_adjusted
+STRENGTHS = np.arange(-10, 11) / 10  # of the tuned rule: -1 is prior_restored, 0 argmax, 1 prior_adjusted
 RULE_SCORES = ("balanced_accuracy", "macro_f1", "accuracy")
 
 
@@ -95,16 +95,21 @@ def rules(probabilities, prior, strength: float) -> dict:
 
 
 def tuned_strength(val, prior) -> float:
-    """The one of STRENGTHS of the highest balanced accuracy on `val`; of equals the one that changes least."""
+    """The one of STRENGTHS for the highest balanced accuracy on `val`.
+
+    Of those that are within one image of the smallest class of it, which is chance, the one that changes least.
+    """
     truth, probabilities = arrays(val)
-    everyone = np.ones((1, len(truth)))
+    everyone, n = np.ones((1, len(truth))), np.bincount(truth)
     called = [rules(probabilities, prior, strength)["prior_tuned"].argmax(1) for strength in STRENGTHS]
-    scores = [intervals.confusion_numbers(truth, one, everyone)[0, 0] for one in called]
-    return float(max(zip(scores, -np.abs(STRENGTHS), STRENGTHS, strict=True))[2])
+    scores = np.array([intervals.confusion_numbers(truth, one, everyone)[0, 0] for one in called])
+    one_image = 1 / (n > 0).sum() / n[n > 0].min()
+    good = STRENGTHS[scores >= scores.max() - one_image - 1e-9]
+    return float(good[np.argmin(np.abs(good))])
 
 
 def decisions(val, quoted, prior) -> dict:
-    """Accuracy, macro F1 and balanced accuracy of each rule, and the one of the highest balanced accuracy on `val`."""
+    """Accuracy, macro F1 and balanced accuracy of each rule, and the one that `val` speaks for (see `tuned_strength`)."""
     found, strength = {}, tuned_strength(val, prior)
     for part, rows in (("val", val), ("scored", quoted)):
         truth, probabilities = arrays(rows)
@@ -112,7 +117,7 @@ def decisions(val, quoted, prior) -> dict:
             scores = intervals.headline(truth, p, rows["lesion_id"], n_resamples=RESAMPLES if part == "scored" else 1)
             kept = {name: scores[name] if part == "scored" else scores[name]["value"] for name in RULE_SCORES}
             found.setdefault(rule, {})[part] = kept
-    chosen = max(RULES, key=lambda rule: found[rule]["val"]["balanced_accuracy"] or 0)  # of equals the first: argmax
+    chosen = "prior_tuned" if strength else "argmax"  # the other two are powers as well, 1 and -1
     return {"training_prior": prior.to_dict(), "strength": strength, "rules": found, "chosen": chosen}
 
 

@@ -289,7 +289,8 @@ def test_rules_divide_and_multiply_by_the_training_shares():
     of_val = {rule: row["val"]["balanced_accuracy"] for rule, row in found["rules"].items()}
     truth, p = findings.arrays(val)
     assert of_val["argmax"] == pytest.approx(sk.balanced_accuracy_score(truth, p.argmax(1)))
-    assert found["chosen"] == max(of_val, key=of_val.get)
+    assert found["chosen"] == ("prior_tuned" if found["strength"] else "argmax")
+    assert of_val[found["chosen"]] >= max(of_val.values()) - 1 / 6 / min(np.bincount(truth)[np.bincount(truth) > 0])
     assert len(set(of_val.values())) >= 3
     called = findings.by_rule(findings.arrays(quoted)[1], found).argmax(1)
     assert sk.balanced_accuracy_score(findings.arrays(quoted)[0], called) == pytest.approx(
@@ -305,9 +306,9 @@ def test_the_tuned_strength_is_the_best_of_a_brute_force_on_validation(seed, pow
     val[list(CLASSES)] /= val[list(CLASSES)].sum(axis=1).to_numpy()[:, None]
     truth, p = findings.arrays(val)
     scores = {s: sk.balanced_accuracy_score(truth, (p / prior.to_numpy() ** s).argmax(1)) for s in findings.STRENGTHS}
-    found = findings.tuned_strength(val, prior)
-    assert scores[found] == max(scores.values())
-    assert abs(found) == min(abs(s) for s in scores if scores[s] == scores[found])
+    found, one_image = findings.tuned_strength(val, prior), 1 / 7 / min(np.bincount(truth))
+    good = [s for s in scores if scores[s] >= max(scores.values()) - one_image - 1e-9]
+    assert found in good and abs(found) == min(map(abs, good))
 
 
 def test_the_rule_is_fixed_on_validation():
@@ -318,7 +319,7 @@ def test_the_rule_is_fixed_on_validation():
     val[list(CLASSES)] /= val[list(CLASSES)].sum(axis=1).to_numpy()[:, None]
     found = findings.decisions(val, quoted, prior)
     scored = {rule: row["scored"]["balanced_accuracy"]["value"] for rule, row in found["rules"].items()}
-    assert found["chosen"] in ("prior_adjusted", "prior_tuned") and found["strength"] > 0.5
+    assert found["chosen"] == "prior_tuned" and found["strength"] > 0
     assert max(scored, key=scored.get) == "argmax"
 
 
