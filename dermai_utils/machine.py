@@ -8,7 +8,7 @@ import time
 import torch
 import torch.nn.functional as F
 
-from dermai_utils import environment, model, pixels, train
+from dermai_utils import environment, model, pixels, recipe, train
 from dermai_utils.config import CLASSES
 
 OFFICIAL = 10_015  # training images; the challenge's test images are 1,512 more
@@ -86,7 +86,9 @@ def images_per_second(cfg, steps: int = 5) -> float:
     on_gpu = accelerator.device.type == "cuda"
     batch, warm = (cfg.batch_size, 2) if on_gpu else (min(8, cfg.batch_size), 1)  # the first steps choose kernels
     net = model.build(cfg.backbone, "none", cfg.image_size).to(accelerator.device, memory_format=torch.channels_last).train()
-    net, optimizer = accelerator.prepare(net, torch.optim.AdamW(net.parameters(), lr=1e-4))
+    for layer in recipe.frozen(net, cfg):
+        layer.eval()
+    net, optimizer = accelerator.prepare(net, torch.optim.AdamW(recipe.parameter_groups(net, cfg)))
     images = torch.zeros(batch, 3, cfg.image_size, cfg.image_size, device=accelerator.device)
     images = images.to(memory_format=torch.channels_last)
     targets = torch.arange(batch, device=accelerator.device) % len(CLASSES)

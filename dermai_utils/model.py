@@ -37,7 +37,7 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
 def check_size(model: nn.Module, backbone: str, image_size: int) -> None:
     """A UserError where the network cannot take such images: patches that don't divide them, too many halvings."""
     with _told_in_pixels(backbone, image_size), torch.inference_mode():
-        model.eval()(torch.zeros(1, 3, image_size, image_size))
+        model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     model.train()
 
 

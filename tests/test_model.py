@@ -134,3 +134,4 @@ def test_early_layers_are_those_at_a_quarter_of_the_side_or_more():
     frozen = model.early_layers(lite, 128)
     assert lite.blocks[2][0].bn1 in frozen and lite.blocks[2][0].conv_dw not in frozen and lite.conv_stem in frozen
     assert model.early_layers(model.build("timm:test_vit", "none", 64), 64) == []
+    assert model.early_layers(net.to("meta"), 64) == expected  # on whatever device the network is
