@@ -2,8 +2,9 @@
 
 The same backbone and weights, split, images, size and batch size; flips, any rotation and zoom; one frozen epoch, then as
 many as fit into the minutes (by default those that run `run_name` was trained for). The epoch of the highest balanced
-accuracy on validation is kept, as ours is. Prints validation scores of both, and the paired difference with its 95 % interval
-by lesion; never looks at test. Written to work/<data>/fastai.json. Needs `pip install -r requirements-bench.txt`.
+accuracy on validation is kept, as ours is; where ours averages views, so does fastai's test-time augmentation. Prints the
+validation scores of both, and the paired difference with its 95 % interval by lesion; never looks at test. Written to
+work/<data>/fastai.json. Needs `pip install -r requirements-bench.txt`.
 """
 
 import sys
@@ -16,7 +17,7 @@ sys.path.insert(0, str(ROOT))
 import pandas as pd  # noqa: E402
 from fastai.vision import all as fastai  # noqa: E402
 
-from dermai_utils import clean, config, files, intervals, markup, model, pipeline, pixels, report, split  # noqa: E402
+from dermai_utils import clean, config, files, findings, intervals, markup, model, pipeline, pixels, report, split  # noqa: E402
 from dermai_utils.config import CLASSES, UserError  # noqa: E402
 
 SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")
@@ -54,7 +55,7 @@ def trained(cfg, frame, minutes):
     made, started = learner(cfg, frame), time.monotonic()
     made.fine_tune(epochs, cbs=fastai.SaveModelCallback(monitor="balanced_accuracy_score"))
     taken = time.monotonic() - started
-    probabilities = made.get_preds(dl=made.dls.valid)[0].numpy()
+    probabilities = (made.tta() if cfg.views > 1 else made.get_preds())[0].numpy()
     return probabilities[:, [list(made.dls.vocab).index(label) for label in CLASSES]], epochs, taken
 
 
@@ -76,10 +77,19 @@ def compared(cfg, minutes) -> dict:
     rows = mine.loc[table.loc[frame["valid"], "image"]]
     truth, probabilities = report.arrays(rows)
     theirs, epochs, seconds = trained(cfg, frame, minutes or taken)
-    both = {"ours": probabilities, "fastai": theirs}
-    scores = {name: intervals.headline(truth, p, rows["lesion_id"]) for name, p in both.items()}
-    about = {"minutes": {"ours": taken, "fastai": seconds / 60}, "epochs": epochs, "n": len(truth), "seed": cfg.seed}
-    return about | scores | {"difference": intervals.difference(truth, probabilities, theirs, rows["lesion_id"])}
+    prior = table.loc[table["part"] == "train", "label"].value_counts(normalize=True).reindex(CLASSES)
+    found = {"minutes": {"ours": taken, "fastai": seconds / 60}, "epochs": epochs, "n": len(truth), "seed": cfg.seed}
+    for rule in ("argmax", "prior_tuned"):
+        both = {"ours": _by_rule(rule, rows, probabilities, prior), "fastai": _by_rule(rule, rows, theirs, prior)}
+        found[rule] = {name: intervals.headline(truth, p, rows["lesion_id"]) for name, p in both.items()}
+        found[rule]["difference"] = intervals.difference(truth, both["ours"], both["fastai"], rows["lesion_id"])
+    return found
+
+
+def _by_rule(rule, rows, probabilities, prior):
+    """The probabilities as they are, or by the rule that is tuned on these same images, for both sides alike."""
+    strength = findings.tuned_strength(rows.assign(**dict(zip(CLASSES, probabilities.T, strict=True))), prior)
+    return findings.rules(probabilities, prior, strength)[rule]
 
 
 def main():
@@ -93,9 +103,11 @@ def main():
         return 2
     found = compared(cfg, minutes)
     files.write_json(cfg.work / "fastai.json", found)
-    for name in ("ours", "fastai", "difference"):
-        told = ", ".join(f"{key.replace('_', ' ')} {markup.with_interval(found[name][key])}" for key in SHOWN)
-        print(f"{name:<10} {told}" + (f"; {found['minutes'][name]:.1f} min" if name in found["minutes"] else ""))
+    for rule in ("argmax", "prior_tuned"):
+        for name, scores in found[rule].items():
+            told = ", ".join(f"{key.replace('_', ' ')} {markup.with_interval(scores[key])}" for key in SHOWN)
+            print(f"{rule:<12} {name:<10} {told}")
+    print("minutes of training:", ", ".join(f"{name} {minutes:.1f}" for name, minutes in found["minutes"].items()))
     print(cfg.work / "fastai.json")
     return 0
 
