@@ -30,7 +30,7 @@ def arrays(rows):
 def collect(parts: dict, headline: str, table: pd.DataFrame) -> dict:
     """Every number beyond evaluate.metrics. `parts`: {name: rows}; `headline`: which to quote; `table`: split.read's."""
     val, quoted = parts["val"], parts[headline]
-    prior = table.loc[table["part"] == "train", "label"].value_counts(normalize=True).reindex(CLASSES, fill_value=0)
+    prior = training_prior(table)
     described = parts_with_metadata(parts, table)
     found = {
         "chosen_on": "val",
@@ -78,6 +78,17 @@ def _calibration(truth, probabilities):
 # Decisions.
 
 
+def training_prior(table: pd.DataFrame) -> pd.Series:
+    """The classes' shares of the training part of split.read's table, by class."""
+    return table.loc[table["part"] == "train", "label"].value_counts(normalize=True).reindex(CLASSES, fill_value=0)
+
+
+def divided(probabilities, prior, power: float) -> np.ndarray:
+    """(N, 7) probabilities divided by the training shares to that power; 0 for a class that was not trained on."""
+    prior = np.asarray(prior, float)
+    return calibration.prior_adjusted(probabilities, np.power(prior, power, out=np.zeros_like(prior), where=prior > 0))
+
+
 def rules(probabilities, prior, strength: float) -> dict:
     """{rule: (N, 7) probabilities to take the largest of}.
 
@@ -86,12 +97,7 @@ def rules(probabilities, prior, strength: float) -> dict:
     and `prior_restored` (multiplied by the shares) is the rule for accuracy. `prior_tuned` divides by the shares to the power
     `strength`. A class that was not trained on is never called by these.
     """
-    prior = np.asarray(prior, float)
-
-    def divided(power):
-        return calibration.prior_adjusted(probabilities, np.power(prior, power, out=np.zeros_like(prior), where=prior > 0))
-
-    return dict(zip(RULES, (probabilities, divided(1), divided(-1), divided(strength)), strict=True))
+    return dict(zip(RULES, (probabilities, *(divided(probabilities, prior, s) for s in (1, -1, strength))), strict=True))
 
 
 def tuned_strength(val, prior) -> float:
@@ -101,7 +107,7 @@ def tuned_strength(val, prior) -> float:
     """
     truth, probabilities = arrays(val)
     everyone, n = np.ones((1, len(truth))), np.bincount(truth)
-    called = [rules(probabilities, prior, strength)["prior_tuned"].argmax(1) for strength in STRENGTHS]
+    called = [divided(probabilities, prior, strength).argmax(1) for strength in STRENGTHS]
     scores = np.array([intervals.confusion_numbers(truth, one, everyone)[0, 0] for one in called])
     one_image = 1 / (n > 0).sum() / n[n > 0].min()
     good = STRENGTHS[scores >= scores.max() - one_image - 1e-9]

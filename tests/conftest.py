@@ -45,20 +45,21 @@ def loopback_only(monkeypatch):
     monkeypatch.setattr(socket, "getaddrinfo", checked)
 
 
-@pytest.fixture
-def mirror():
+def serving():
     server = Mirror()
     server.files[NAME] = ARCHIVE
     yield server
     server.stop()
+
+
+@pytest.fixture
+def mirror():
+    yield from serving()
 
 
 @pytest.fixture
 def second():
-    server = Mirror()
-    server.files[NAME] = ARCHIVE
-    yield server
-    server.stop()
+    yield from serving()
 
 
 @pytest.fixture

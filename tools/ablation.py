@@ -20,7 +20,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from dermai_utils import clean, config, files, findings, intervals, pipeline, report, split  # noqa: E402
-from dermai_utils.config import CLASSES  # noqa: E402
+from dermai_utils.instant import SHOWN  # noqa: E402
 
 ROWS = {
     "recipe": {},
@@ -44,7 +44,6 @@ ROWS = {
     "8-views": dict(views=8),  # an evaluation of the recipe's own runs
 }
 NUMBERS = intervals.CONFUSION_NUMBERS + intervals.AUC_NUMBERS
-SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")
 
 
 def validation(cfg):
@@ -52,9 +51,8 @@ def validation(cfg):
     pipeline.ensure(cfg, "train")
     rows, table = report.predict(cfg), split.read(cfg)
     rows = rows[rows["part"] == "val"]
-    prior = table.loc[table["part"] == "train", "label"].value_counts(normalize=True).reindex(CLASSES, fill_value=0)
-    plain = findings.arrays(rows)[1]
-    called = findings.rules(plain, prior, findings.tuned_strength(rows, prior))["prior_tuned"]
+    prior, plain = findings.training_prior(table), findings.arrays(rows)[1]
+    called = findings.divided(plain, prior, findings.tuned_strength(rows, prior))
     return rows, plain, called, clean.read_table(cfg.member_dirs[0] / "history.csv")["seconds"].sum()
 
 

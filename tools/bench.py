@@ -22,15 +22,14 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
-import plain  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
+from plain import LOADERS, Images, Never  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
 from dermai_utils import augment, config, environment, files, pixels, train  # noqa: E402
 
 CORES = os.cpu_count()
-LOADERS = plain.LOADERS
 ON_GPU = torch.cuda.is_available()
 BACKBONE, SIZE, BATCH = "resnet18", 224, 64
 CPU_RUNS = {
@@ -80,7 +79,7 @@ def input_path(paths, array, device):
         for batch in batches.stream((part, (0, 0, k)) for k, part in enumerate(parts)):
             batch.to(device)
 
-    images = plain.Images(paths, SIZE, batches.mean, batches.std, augmented=True)
+    images = Images(paths, SIZE, batches.mean, batches.std, augmented=True)
     loader = DataLoader(images, BATCH, shuffle=True, num_workers=LOADERS, persistent_workers=True)
 
     def usual():
@@ -122,10 +121,6 @@ def run_on(paths, folder, n=None, **given):
         with files.atomic(path) as file:
             table.to_csv(file, index=False)
     return train.Run(cfg, table, train.start(cfg))
-
-
-class Never:
-    is_set = False
 
 
 def epoch_overhead(run):

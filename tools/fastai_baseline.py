@@ -19,8 +19,7 @@ from fastai.vision import all as fastai  # noqa: E402
 
 from dermai_utils import clean, config, files, findings, intervals, markup, model, pipeline, pixels, report, split  # noqa: E402
 from dermai_utils.config import CLASSES, UserError  # noqa: E402
-
-SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")
+from dermai_utils.instant import SHOWN  # noqa: E402
 
 
 def learner(cfg, frame):
@@ -77,7 +76,7 @@ def compared(cfg, minutes) -> dict:
     rows = mine.loc[table.loc[frame["valid"], "image"]]
     truth, probabilities = report.arrays(rows)
     theirs, epochs, seconds = trained(cfg, frame, minutes or taken)
-    prior = table.loc[table["part"] == "train", "label"].value_counts(normalize=True).reindex(CLASSES)
+    prior = findings.training_prior(table)
     found = {"minutes": {"ours": taken, "fastai": seconds / 60}, "epochs": epochs, "n": len(truth), "seed": cfg.seed}
     for rule in ("argmax", "prior_tuned"):
         both = {"ours": _by_rule(rule, rows, probabilities, prior), "fastai": _by_rule(rule, rows, theirs, prior)}
