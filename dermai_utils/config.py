@@ -66,6 +66,7 @@ class Config:
     test_fraction: float = 0.12  # share of the images, touched by the evaluation alone
     folds: int = 0  # 0: one validation part; k: k-fold, validation is part `fold`
     fold: int = 0  # 0 .. folds-1
+    train_fraction: float = 1.0  # share of the training lesions that is trained on, for a learning curve
     image_size: int = 224  # px, the side of the square the model sees
     backbone: str = "resnet18"  # a torchvision classifier, or timm:NAME
     weights: str = "imagenet"  # imagenet | none | a .safetensors or .pth file
@@ -203,6 +204,7 @@ _RANGES = {
     "split_seed": (0, 2**31 - 1),
     "val_fraction": (0.01, 0.5),
     "test_fraction": (0.0, 0.5),
+    "train_fraction": (0.01, 1.0),
     "folds": (0, 20),
     "fold": (0, 19),
     "image_size": (32, 1024),

@@ -28,7 +28,7 @@ class Stage:
 _TRAINING = (
     "image_size", "backbone", "weights", "imbalance", "deferred", "label_smoothing", "ema", "freeze", "head_rate", "schedule",
     "first_size", "augment", "optimizer", "epochs", "batch_size", "learning_rate", "weight_decay", "precision",
-    "seed", "folds", "fold", "run_name",
+    "seed", "folds", "fold", "train_fraction", "run_name",
 )  # fmt: skip
 
 STAGES = {
@@ -43,8 +43,8 @@ STAGES = {
         lambda c: [c.split_file, c.audit_file], after=("clean",),
     ),
     "instant": Stage(
-        "instant", ("image_size", "backbone", "weights"), lambda c: [c.table_file, c.split_file], lambda c: [c.instant_file],
-        after=("split",),
+        "instant", ("image_size", "backbone", "weights", "train_fraction"), lambda c: [c.table_file, c.split_file],
+        lambda c: [c.instant_file], after=("split",),
     ),
     "duplicates": Stage(
         "find_duplicates", ("backbone", "weights", "image_size"), lambda c: [c.table_file],

@@ -143,11 +143,19 @@ def _announce(labels, part) -> None:
 
 
 def read(cfg) -> pd.DataFrame:
-    """The table with its `part` for this config: train, val, test or official (folds resolved by `cfg.fold`)."""
+    """The table with its `part` for this config: train, val, test or official (folds resolved by `cfg.fold`).
+
+    With `cfg.train_fraction` the rest of the training lesions is in a part that nothing reads, "left out".
+    """
     table = clean.read_table(cfg.table_file).merge(clean.read_table(cfg.split_file), on="image", validate="1:1")
     if cfg.folds:
         folds = {str(fold): "val" if fold == cfg.fold else "train" for fold in range(cfg.folds)}
         table["part"] = table["part"].replace(folds)
+    if cfg.train_fraction < 1:
+        train = table[table["part"] == "train"]
+        shares = [cfg.train_fraction, 1 - cfg.train_fraction]
+        left = deal(groups(train, near_duplicates(cfg)), train["label"], shares, cfg.split_seed) == 1
+        table.loc[train.index[left], "part"] = "left out"
     return table
 
 

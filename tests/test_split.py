@@ -153,3 +153,19 @@ def test_the_test_part_is_the_same_with_folds(made, folds):
     plain, folded = (split.make(table, config.load(env={}, folds=n)) for n in (0, folds))
     assert ((plain == "test") == (folded == "test")).all() and (plain == "test").any()
     assert set(folded) == {"test", *map(str, range(folds))}
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_a_share_of_the_training_lesions_leaves_the_other_parts_alone(made, tmp_path, folds):
+    given = dict(env={}, cache_dir=made.cache, work_dir=tmp_path, folds=folds)
+    (tmp_path / "table.csv").write_bytes(made.table_file.read_bytes())
+    split.run(config.load(**given))
+    whole, part = (split.read(config.load(**given, train_fraction=share)) for share in (1.0, 0.5))
+    assert (whole["part"] == part["part"].replace("left out", "train")).all()
+    sides = part[whole["part"] == "train"].groupby("lesion_id")["part"].nunique()
+    assert (sides == 1).all()
+    largest = part["lesion_id"].value_counts().max()
+    for _, rows in part[whole["part"] == "train"].groupby("label"):
+        assert abs((rows["part"] == "train").mean() - 0.5) * len(rows) <= largest
+    again = split.read(config.load(**given, train_fraction=0.5))
+    assert (again["part"] == part["part"]).all()
