@@ -103,7 +103,8 @@ def schedule(optimizer, kind: str, steps: int):
     """The learning rates over `steps` steps: one-cycle (Smith 2018, arXiv 1803.09820), a cosine to zero, or constant."""
     if kind == "one_cycle":
         peaks = [group["lr"] for group in optimizer.param_groups]
-        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=0.25)
+        warm_up = max(0.25, 2 / (steps + 1))  # a single step at least: torch divides by its length
+        return torch.optim.lr_scheduler.OneCycleLR(optimizer, peaks, total_steps=steps + 1, pct_start=warm_up)
     shape = {"cosine": lambda k: (1 + math.cos(math.pi * k / steps)) / 2, "constant": lambda k: 1.0}[kind]
     return torch.optim.lr_scheduler.LambdaLR(optimizer, shape)
 

@@ -115,6 +115,18 @@ def test_the_head_learns_faster_and_a_frozen_backbone_not_at_all():
         assert moved[:2] == (pytest.approx([1e-3, 1e-3], rel=1e-3) if freeze == "none" else [0, 0])
 
 
+@pytest.mark.parametrize("steps", range(1, 12))
+@pytest.mark.parametrize("kind", ["one_cycle", "cosine", "constant"])
+def test_a_run_of_a_few_steps_has_a_schedule_too(kind, steps):
+    optimizer = torch.optim.SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    plan, rates = recipe.schedule(optimizer, kind, steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        plan.step()
+    assert all(0 < rate <= 0.1 for rate in rates) and (len(rates) == 1 or max(rates) > 0.05)
+
+
 @pytest.mark.parametrize("kind", ["one_cycle", "cosine", "constant"])
 def test_schedules_keep_the_groups_proportion_and_end_where_they_should(kind):
     net = Net(nn.Linear(4, 5), nn.Linear(5, 7))
