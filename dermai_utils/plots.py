@@ -175,6 +175,24 @@ def headline(numbers: dict, title: str = "") -> Figure:
     return figure
 
 
+def differences(rows: list[dict], title: str = "") -> Figure:
+    """Forest plot: what each change adds to balanced accuracy, macro F1 and macro AUC, hollow where that may be nothing.
+
+    rows: of an ablation, `change` (a name) and `difference` {score: {"value", "low", "high"}}, 95 % by lesion.
+    """
+    scores = ("balanced_accuracy", "macro_f1", "macro_auc")
+    figure, axes = _figure(11, 1.0 + 0.28 * len(rows), 1, 3, sharey=True)
+    for ax, score, name in zip(axes[0], scores, ("balanced accuracy", "macro F1", "macro AUC"), strict=True):
+        ax.axvline(0, color=INK, lw=0.8)
+        for y, row in enumerate(rows):
+            value, low, high = (row["difference"][score][key] for key in ("value", "low", "high"))
+            _whisker(ax, y, value, low, high, "#0072B2", hollow=low <= 0 <= high)
+        _rows_from_top(ax, [row["change"] for row in rows])
+        ax.set_xlabel(f"difference in {name} (95 %)")
+    figure.suptitle(title, fontsize=11)
+    return figure
+
+
 def _whisker(ax, y, value, low, high, colour, hollow=False):
     """A dot at `value` with its interval; hollow where there is too little to read much into."""
     low, high = (value if v is None else v for v in (low, high))

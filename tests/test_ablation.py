@@ -1,12 +1,13 @@
 """The ablation's table, against a bootstrap written out by hand."""
 
+import json
 import sys
 
 import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from dermai_utils import config, intervals
+from dermai_utils import config, intervals, plots
 
 sys.path.insert(0, str(config.ROOT / "tools"))
 import ablation  # noqa: E402
@@ -40,3 +41,30 @@ def test_an_unknown_row_is_answered_with_the_rows(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["ablation.py", "--rows", "magic"])
     assert ablation.main() == 2
     assert "the rows are recipe, all-layers" in capsys.readouterr().err
+
+
+def test_rows_are_trained_once_compared_with_the_recipe_and_drawn(made, small, tmp_path, monkeypatch, capsys):
+    settings = small | dict(cache_dir=made.cache, work_dir=tmp_path, epochs=1, rows="half-the-lesions,8-views")
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *(str(word) for k, v in settings.items() for word in (f"--{k}", v))])
+    assert ablation.main() == 0
+    folder = tmp_path / "ablation"
+    recipe, half, views = json.loads((folder / "ablation.json").read_text())["rows"]
+    assert not recipe["difference"] and half["change"] == {"train_fraction": 0.5} and views["change"] == {"views": 8}
+    for row in (half, views):
+        assert row["difference"]["macro_auc"]["value"] == pytest.approx(row["macro_auc"]["mean"] - recipe["macro_auc"]["mean"])
+    assert (folder / "ablation.md").read_text().count("\n") == 5 and (folder / "ablation.png").stat().st_size > 5000
+    weights = (folder / "runs" / "half-the-lesions-0-0" / "best.pt").read_bytes()
+    capsys.readouterr()
+    assert ablation.main() == 0 and "epoch 1/" not in capsys.readouterr().out
+    assert (folder / "runs" / "half-the-lesions-0-0" / "best.pt").read_bytes() == weights
+
+
+def test_a_dot_is_hollow_where_the_difference_may_be_nothing():
+    spans = {"clear": (0.02, 0.01, 0.03), "nothing": (0.01, -0.01, 0.03), "worse": (-0.02, -0.03, -0.01)}
+    scores = ("balanced_accuracy", "macro_f1", "macro_auc")
+    rows = [{"change": name, "difference": dict.fromkeys(scores, dict(zip(("value", "low", "high"), span, strict=True)))}
+            for name, span in spans.items()]  # fmt: skip
+    for ax in plots.differences(rows).axes:
+        dots = [line for line in ax.lines if line.get_marker() == "o"]
+        assert [dot.get_xdata()[0] for dot in dots] == [0.02, 0.01, -0.02]
+        assert [dot.get_markerfacecolor() == "white" for dot in dots] == [False, True, False]

@@ -6,7 +6,8 @@ on the same images; macro F1 and AUC are those of the plain probabilities of one
 
 All but the test part is dealt to three folds, lesions kept whole; each of `thirds` folds is scored by a model that was trained
 on the other two, so a row rests on up to 8,800 images instead of the 1,200 of the validation part. Test is never looked at. A
-row that is trained already is not trained again. Everything goes to work/<data>/ablation, the table to ablation.json and .md.
+row that is trained already is not trained again. Everything goes to work/<data>/ablation, the table to ablation.json, .md
+and .png.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from dermai_utils import clean, config, files, findings, intervals, pipeline, report, split  # noqa: E402
+from dermai_utils import clean, config, files, findings, intervals, pipeline, plots, report, split  # noqa: E402
 from dermai_utils.instant import SHOWN  # noqa: E402
 
 ROWS = {
@@ -41,6 +42,11 @@ ROWS = {
     "constant": dict(schedule="constant"),
     "no-augmentation": dict(augment=False),
     "full-size": dict(first_size=0),
+    "96px": dict(image_size=96, first_size=0),  # what bounds it: pixels, images
+    "160px": dict(image_size=160, first_size=112),
+    "half-the-lesions": dict(train_fraction=0.5),
+    "quarter-of-the-lesions": dict(train_fraction=0.25),
+    "twice-the-epochs": dict(epochs=20),
     "8-views": dict(views=8),  # an evaluation of the recipe's own runs
 }
 NUMBERS = intervals.CONFUSION_NUMBERS + intervals.AUC_NUMBERS
@@ -94,10 +100,14 @@ def table(rows) -> str:
     """The rows as Markdown: each score, then its difference to the recipe's with the 95 % interval."""
     lines = ["| change | minutes | balanced accuracy | macro F1 | macro AUC |", "|---|---|---|---|---|"]
     for row in rows:
-        change = ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none: the recipe"
         shown = [f"{row[key]['mean']:.3f}{_apart(row['difference'].get(key))}" for key in SHOWN]
-        lines.append(f"| {change} | {row['minutes']:.1f} | {' | '.join(shown)} |")
+        lines.append(f"| {told(row)} | {row['minutes']:.1f} | {' | '.join(shown)} |")
     return "\n".join(lines) + "\n"
+
+
+def told(row) -> str:
+    """A row's change in words."""
+    return ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none: the recipe"
 
 
 def _apart(difference):
@@ -119,6 +129,9 @@ def main():
             files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
             with files.atomic(base.work / "ablation.md") as file:
                 file.write(table(done))
+            if done[1:]:
+                with files.atomic(base.work / "ablation.png", "wb") as file:
+                    file.write(plots.differences([{**one, "change": told(one)} for one in done[1:]]).encoded(dpi=100))
             print(table(done), flush=True)
     except config.UserError as reason:
         print(f"error: {reason}", file=sys.stderr)
