@@ -34,7 +34,7 @@ PRESETS = {
     ),  # a toy of half a million weights
     "quick": dict(image_size=224, weights="imagenet", epochs=10, batch_size=64, learning_rate=7e-4, views=8),
     "quick_cpu": dict(
-        backbone="timm:tf_efficientnet_lite0", image_size=128, first_size=96, weights="imagenet", freeze="early", epochs=10,
+        backbone="timm:tf_efficientnet_lite0", image_size=160, first_size=112, weights="imagenet", freeze="early", epochs=10,
         batch_size=32, learning_rate=7e-4, views=8,
     ),  # for two processor cores
     "strong": dict(image_size=224, weights="imagenet", epochs=20, batch_size=64, learning_rate=7e-4, seeds=3, views=8),
