@@ -33,9 +33,7 @@ CORES = os.cpu_count()
 ON_GPU = torch.cuda.is_available()
 BACKBONE, SIZE, BATCH = "resnet18", 224, 64
 CPU_RUNS = {
-    "quick_cpu: EfficientNet-Lite0, 128 px, batches of 32": dict(
-        backbone="timm:tf_efficientnet_lite0", image_size=128, batch_size=32, freeze="early"
-    ),
+    "quick_cpu": {key: config.PRESETS["quick_cpu"][key] for key in ("backbone", "image_size", "batch_size", "freeze")},
     "ResNet18, 224 px, batches of 64": {},
 }
 
