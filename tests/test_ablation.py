@@ -37,10 +37,20 @@ def test_the_difference_is_the_mean_over_seeds_and_its_interval_holds_it():
     assert 0 < number["low"] < number["high"]
 
 
-def test_an_unknown_row_is_answered_with_the_rows(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["ablation.py", "--rows", "magic"])
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("--rows magic", "the rows are recipe, all-layers"),
+        ("--seeds two", "seeds='two': expected a number"),
+        ("--epochs", "--epochs: expected pairs"),
+        ("--epoch 3", "epochs"),
+    ],
+)
+def test_a_word_that_cannot_be_used_is_one_line(words, told, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ablation.py", *words.split()])
     assert ablation.main() == 2
-    assert "the rows are recipe, all-layers" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and told in said and said.count("\n") == 1
 
 
 def test_rows_are_trained_once_compared_with_the_recipe_and_drawn(made, small, tmp_path, monkeypatch, capsys):

@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import flags  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
@@ -114,30 +115,25 @@ def _apart(difference):
     return f"; {difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]" if difference else ""
 
 
-def main():
-    given = dict(zip((a.removeprefix("--").replace("-", "_") for a in sys.argv[1::2]), sys.argv[2::2], strict=False))
-    names, seeds = given.pop("rows", ",".join(ROWS)).split(","), range(int(given.pop("seeds", 1)))
-    thirds = min(3, int(given.pop("thirds", 1)))
-    try:
-        if unknown := set(names) - set(ROWS):
-            raise config.UserError(f"--rows {','.join(sorted(unknown))}: the rows are {', '.join(ROWS)}")
-        base, done = config.load(**given, folds=3), []
-        base = dataclasses.replace(base, work_dir=str(base.work / "ablation"), views=1)  # its folds must not remake your split
-        pipeline.ensure(base, "split")
-        for row in measured(base, names, seeds, thirds):
-            done.append(row)
-            files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
-            with files.atomic(base.work / "ablation.md") as file:
-                file.write(table(done))
-            if done[1:]:
-                with files.atomic(base.work / "ablation.png", "wb") as file:
-                    file.write(plots.differences([{**one, "change": told(one)} for one in done[1:]]).encoded(dpi=100))
-            print(table(done), flush=True)
-    except config.UserError as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+@flags.command
+def main(words):
+    given, own = flags.read(words, rows=",".join(ROWS), seeds=1, thirds=1)
+    names, seeds, thirds = own["rows"].split(","), range(own["seeds"]), min(3, own["thirds"])
+    if unknown := set(names) - set(ROWS):
+        raise config.UserError(f"--rows {','.join(sorted(unknown))}: the rows are {', '.join(ROWS)}")
+    base, done = config.load(**given, folds=3), []
+    base = dataclasses.replace(base, work_dir=str(base.work / "ablation"), views=1)  # its folds must not remake your split
+    pipeline.ensure(base, "split")
+    for row in measured(base, names, seeds, thirds):
+        done.append(row)
+        files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
+        with files.atomic(base.work / "ablation.md") as file:
+            file.write(table(done))
+        if done[1:]:
+            with files.atomic(base.work / "ablation.png", "wb") as file:
+                file.write(plots.differences([{**one, "change": told(one)} for one in done[1:]]).encoded(dpi=100))
+        print(table(done), flush=True)
     print(base.work / "ablation.md")
-    return 0
 
 
 if __name__ == "__main__":

@@ -14,11 +14,12 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import flags  # noqa: E402
 import pandas as pd  # noqa: E402
 from fastai.vision import all as fastai  # noqa: E402
 
 from dermai_utils import clean, config, files, findings, intervals, markup, model, pipeline, pixels, report, split  # noqa: E402
-from dermai_utils.config import CLASSES, UserError  # noqa: E402
+from dermai_utils.config import CLASSES  # noqa: E402
 from dermai_utils.instant import SHOWN  # noqa: E402
 
 
@@ -91,16 +92,12 @@ def _by_rule(rule, rows, probabilities, prior):
     return findings.rules(probabilities, prior, strength)[rule]
 
 
-def main():
-    given = dict(zip((a.removeprefix("--").replace("-", "_") for a in sys.argv[1::2]), sys.argv[2::2], strict=False))
-    minutes = float(given.pop("minutes", 0))
-    try:
-        cfg = config.of_run(**given)
-        pipeline.ensure(cfg, "evaluate")
-    except UserError as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    found = compared(cfg, minutes)
+@flags.command
+def main(words):
+    given, own = flags.read(words, minutes=0.0)
+    cfg = config.of_run(**given)
+    pipeline.ensure(cfg, "evaluate")
+    found = compared(cfg, **own)
     files.write_json(cfg.work / "fastai.json", found)
     for rule in ("argmax", "prior_tuned"):
         for name, scores in found[rule].items():
@@ -108,7 +105,6 @@ def main():
             print(f"{rule:<12} {name:<10} {told}")
     print("minutes of training:", ", ".join(f"{name} {minutes:.1f}" for name, minutes in found["minutes"].items()))
     print(cfg.work / "fastai.json")
-    return 0
 
 
 if __name__ == "__main__":

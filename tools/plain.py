@@ -12,6 +12,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+import flags  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
@@ -76,20 +77,16 @@ def scores(cfg, paths=None) -> dict:
     return {name: run.history[-1][name] for name in SCORES}
 
 
-def main():
-    given = dict(zip((a.removeprefix("--").replace("-", "_") for a in sys.argv[1::2]), sys.argv[2::2], strict=False))
-    seeds = range(int(given.pop("seeds", 3)))
-    try:
-        base = config.load(**(given | {"first_size": 0}))
-        pipeline.ensure(base, "split")
-    except config.UserError as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
+@flags.command
+def main(words):
+    given, own = flags.read(words, seeds=3)
+    base = config.load(**(given | {"first_size": 0}))
+    pipeline.ensure(base, "split")
     found = clean.images_by_id(files.read_json(base.sources_file)["train"]["images"])
     table = split.read(base).sort_values("row")
     paths = dict(zip(table["row"], table["image"].map(found), strict=True))
     rows = []
-    for seed in seeds:
+    for seed in range(own["seeds"]):
         for way, files_of in (("array", None), ("DataLoader", paths)):
             cfg = dataclasses.replace(base, seed=seed, run_name=f"plain-{way}-{seed}")
             rows.append({"way": way, "seed": seed, **scores(cfg, files_of)})
@@ -102,7 +99,6 @@ def main():
             ", ".join(f"{name} {x.mean():.3f} ± {x.std(ddof=1):.3f}" for name, x in zip(SCORES, told, strict=True)),
         )
     print(base.work / "plain.json")
-    return 0
 
 
 if __name__ == "__main__":
