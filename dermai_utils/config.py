@@ -187,7 +187,7 @@ class Config:
         return str(path)
 
 
-_FIELDS = [field.name for field in dataclasses.fields(Config)]
+DEFAULTS = {field.name: field.default for field in dataclasses.fields(Config)}  # of a new field: what was done before it
 _CHOICES = {
     "preset": ("", *PRESETS),
     "split": ("lesion", "random"),
@@ -273,7 +273,7 @@ def of_run(env=os.environ, **given) -> Config:
     asked = Config(**_with_preset(values))
     kept = asked.member_dirs[0] / "config.json"
     if os.path.exists(kept):  # False for a path that cannot be one, which the stage says better
-        values = {k: v for k, v in _settings_in(kept).items() if k in _FIELDS} | {"run_name": asked.run_name} | values
+        values = {k: v for k, v in _settings_in(kept).items() if k in DEFAULTS} | {"run_name": asked.run_name} | values
     return Config(**_with_preset(values))
 
 
@@ -288,9 +288,9 @@ def _given(env, given):
     values = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_") and text != ""}
     values |= {key: value for key, value in given.items() if value is not None and value != ""}
     for name in values:
-        if name not in _FIELDS:
-            near = difflib.get_close_matches(name, _FIELDS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(_FIELDS)}"
+        if name not in DEFAULTS:
+            near = difflib.get_close_matches(name, DEFAULTS, 1)
+            hint = f"did you mean {near[0]}?" if near else f"the fields are {', '.join(DEFAULTS)}"
             raise UserError(f"unknown setting {name}: {hint}")
     return values
 

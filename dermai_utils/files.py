@@ -206,12 +206,16 @@ def mark(marker, made_from: dict, outputs):
     write_json(marker, {"made_from": made_from, "outputs": {str(path): _stamp(path) for path in outputs}})
 
 
-def changes(marker, made_from: dict) -> list[str]:
-    """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they were made."""
+def changes(marker, made_from: dict, before: dict | None = None) -> list[str]:
+    """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they were made.
+
+    before: what settings stood for when there was no such setting, for a marker that an earlier version wrote.
+    """
     record = read_json(marker) or {}
     old, outputs = record.get("made_from"), record.get("outputs")
     if not isinstance(old, dict) or not isinstance(outputs, dict):
         return ["not made yet"]
+    old = (before or {}) | old
     reasons = [f"{key} changed" for key in made_from | old if old.get(key) != made_from.get(key)]
     for path, stamp in outputs.items():
         if not os.path.exists(path):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermai_utils import files
-from dermai_utils.config import UserError
+from dermai_utils.config import DEFAULTS, UserError
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _make(cfg, name):
         return
     marker = _marker(cfg, name)
     made_from = _made_from(cfg, stage)
-    reasons = files.changes(marker, made_from)
+    reasons = files.changes(marker, made_from, {field: DEFAULTS[field] for field in stage.fields})
     if not reasons:
         print(f"{name}: up to date, {cfg.show(stage.makes(cfg)[0])}")
         return

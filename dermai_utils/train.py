@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from dermai_utils import clean, evaluate, files, model, pixels, recipe, split
 from dermai_utils.augment import Batches
-from dermai_utils.config import CLASSES, UserError
+from dermai_utils.config import CLASSES, DEFAULTS, UserError
 
 RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and activations
 FREE_TO_CHANGE = (
@@ -352,7 +352,7 @@ class Run:
         torch.manual_seed(self.cfg.seed)
 
     def _restore(self, state):
-        then, now = state["settings"], self.settings
+        then, now = DEFAULTS | state["settings"], self.settings
         changed = [f"{key} was {then.get(key)}, is {now.get(key)}" for key in now if then.get(key) != now[key]]
         if changed:
             folder = self.cfg.show(self.cfg.run_dir)

@@ -90,6 +90,21 @@ def test_a_lost_cache_is_rebuilt_and_the_precious_part_stays(way, capsys):
     assert files.checksum(cfg.run_dir / "best.pt") == before
 
 
+def test_a_run_of_a_version_without_a_setting_stands(way, capsys):
+    """An update that brings a setting must not train for hours again what was made without it."""
+    cfg = way("train")
+    for name in ("split", "train"):
+        marker = {"split": cfg.work, "train": cfg.run_dir}[name] / f".{name}.json"
+        record = files.read_json(marker)
+        record["made_from"] = {k: v for k, v in record["made_from"].items() if k not in ("train_fraction", "near_duplicates")}
+        files.write_json(marker, record)
+    capsys.readouterr()
+    way("train")
+    assert stages_made(capsys) == (["download"], ["clean", "split", "train"])
+    way("train", train_fraction=0.5)
+    assert "because train_fraction changed" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_set_aside_not_lost(way, capsys):
     cfg = way("train")
     before = files.checksum(cfg.run_dir / "best.pt")

@@ -208,6 +208,19 @@ def test_one_flipped_bit_is_noticed(fresh, tmp_path):
         train.load(tmp_path / "x.pt")
 
 
+def test_an_unfinished_run_of_a_version_without_a_setting_goes_on(fresh, monkeypatch, capsys):
+    cfg = fresh()
+    with monkeypatch.context() as patch:
+        stop_after(patch, 2)
+        with pytest.raises(train.Interrupted):
+            train.run(cfg)
+    state = train.load(cfg.run_dir / "last.pt")
+    del state["settings"]["train_fraction"]
+    train.save(cfg.run_dir / "last.pt", state)
+    train.run(cfg)
+    assert "going on from epoch 1, step 3" in capsys.readouterr().out
+
+
 def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, monkeypatch):
     cfg = fresh()
     with monkeypatch.context() as patch:

@@ -44,6 +44,7 @@ ROWS = {
     "no-augmentation": dict(augment=False),
     "full-size": dict(first_size=0),
     "96px": dict(image_size=96, first_size=0),  # what bounds it: pixels, images
+    "128px": dict(image_size=128, first_size=96),
     "160px": dict(image_size=160, first_size=112),
     "half-the-lesions": dict(train_fraction=0.5),
     "quarter-of-the-lesions": dict(train_fraction=0.25),
