@@ -61,12 +61,12 @@ environment.setup()
 # |---|---|---|---|
 # | `sample` | a toy at 64 px, 20 epochs | about a minute in all | about a minute in all |
 # | `quick` | ResNet18 at 224 px, 10 epochs, eight views | 1.6 hours of training | about 15 minutes in all |
-# | `quick_cpu` | EfficientNet-Lite0 at 96 to 128 px, early layers frozen, 10 epochs, eight views | 13 minutes of training on one core | no need for it |
+# | `quick_cpu` | EfficientNet-Lite0 at 112 to 160 px, early layers frozen, 10 epochs, eight views | 17 minutes of training on one core | no need for it |
 # | `strong` | ResNet18 at 224 px, three runs of 20 epochs, eight views | 9.6 hours of training | about 25 minutes in all |
 #
 # The times on a processor follow from 14 images/s (ResNet18), measured on two AMD EPYC cores with AVX2, and a whole run (`quick_cpu`) on one with
-# AVX-512. Those on a T4 are an estimate: none was at hand. What your machine needs is measured by the cell below. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
-# minutes. Images never go there.
+# AVX-512. Those on a T4 are an estimate: none was at hand. What your machine needs is measured by the cell below. `keep_on_drive` (Colab): results
+# and checkpoints go to Google Drive, so that a lost machine costs minutes. Images never go there.
 
 # %% tags=["nbval-ignore-output"]
 import numpy as np

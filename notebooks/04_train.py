@@ -86,8 +86,8 @@ made = pipeline.ensure(cfg, "instant")
 made = pipeline.ensure(cfg, "train")
 
 # %% [markdown]
-# **The curves.** Training loss is weighted by class and measured on augmented images, so it is not to be set beside the validation
-# loss: look at the shape. A validation score that falls while the training loss still does is overfitting.
+# **The curves.** Training loss is measured on augmented images, and with some values of `imbalance` weighted by class, so it is not to be set
+# beside the validation loss: look at the shape. A validation score that falls while the training loss still does is overfitting.
 
 # %% tags=["nbval-ignore-output"]
 history = clean.read_table(cfg.member_dirs[0] / "history.csv")
