@@ -11,6 +11,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from dermai_utils.config import CLASS_NAMES, CLASSES
+from dermai_utils.markup import pretty
 
 # Okabe and Ito's palette, told apart with any kind of colour vision (jfly.uni-koeln.de/color).
 COLOURS = dict(zip(CLASSES, ("#000000", "#E69F00", "#56B4E9", "#009E73", "#CC79A7", "#0072B2", "#D55E00"), strict=True))
@@ -162,8 +163,7 @@ def roc(truth, probabilities, title: str = "") -> Figure:
 
 def headline(numbers: dict, title: str = "") -> Figure:
     """A dot with whiskers for each number of intervals.headline, {name: {"value", "low", "high"}}, 95 % by lesion."""
-    rows = [(name.replace("_", " "), row["value"], row["low"], row["high"]) for name, row in numbers.items()]
-    rows = [(name.replace("auc", "AUC").replace("f1", "F1"), *rest) for name, *rest in rows if rest[0] is not None]
+    rows = [(pretty(name), row["value"], row["low"], row["high"]) for name, row in numbers.items() if row["value"] is not None]
     figure, axes = _figure(8, 0.8 + 0.36 * len(rows))
     ax = axes[0, 0]
     for y, (_, value, low, high) in enumerate(rows):
@@ -175,21 +175,20 @@ def headline(numbers: dict, title: str = "") -> Figure:
     return figure
 
 
-def differences(rows: list[dict], title: str = "") -> Figure:
-    """Forest plot: what each change adds to balanced accuracy, macro F1 and macro AUC, hollow where that may be nothing.
+def differences(rows: list[dict]) -> Figure:
+    """Forest plot: what each change adds to each score, hollow where that may be nothing.
 
     rows: of an ablation, `change` (a name) and `difference` {score: {"value", "low", "high"}}, 95 % by lesion.
     """
-    scores = ("balanced_accuracy", "macro_f1", "macro_auc")
-    figure, axes = _figure(11, 1.0 + 0.28 * len(rows), 1, 3, sharey=True)
-    for ax, score, name in zip(axes[0], scores, ("balanced accuracy", "macro F1", "macro AUC"), strict=True):
+    scores = rows[0]["difference"]
+    figure, axes = _figure(11, 1.0 + 0.28 * len(rows), 1, len(scores), sharey=True)
+    for ax, score in zip(axes[0], scores, strict=True):
         ax.axvline(0, color=INK, lw=0.8)
         for y, row in enumerate(rows):
             value, low, high = (row["difference"][score][key] for key in ("value", "low", "high"))
             _whisker(ax, y, value, low, high, "#0072B2", hollow=low <= 0 <= high)
         _rows_from_top(ax, [row["change"] for row in rows])
-        ax.set_xlabel(f"difference in {name} (95 %)")
-    figure.suptitle(title, fontsize=11)
+        ax.set_xlabel(f"difference in {pretty(score)} (95 %)")
     return figure
 
 

@@ -128,13 +128,14 @@ def main(words):
     pipeline.ensure(base, "split")
     for row in measured(base, names, seeds, thirds):
         done.append(row)
+        text = table(done)
         files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
         with files.atomic(base.work / "ablation.md") as file:
-            file.write(table(done))
+            file.write(text)
         if done[1:]:
             with files.atomic(base.work / "ablation.png", "wb") as file:
                 file.write(plots.differences([{**one, "change": told(one)} for one in done[1:]]).encoded(dpi=100))
-        print(table(done), flush=True)
+        print(text, flush=True)
     print(base.work / "ablation.md")
 
 
