@@ -1,4 +1,4 @@
-# make run · test · lab · sync · publish · bench · ablation · fastai · app · style; each makes .venv where there is none. Windows, or no make: see the README.
+# make run · test · lab · sync · publish · bench · ablation · app · style; each makes .venv where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 PYTHON313 ?= python3.13
 DATA ?= sample
@@ -18,7 +18,7 @@ help:
 run: .venv/made  ## notebooks 01-07 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, habits, the notebook pairs, unit tests, then every notebook on the fixture
+test: style .venv/made  ## style, habits, the notebook pairs, unit tests, then every notebook on the sample
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 tests
@@ -40,12 +40,8 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
 	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES))
 
-ablation: .venv/made  ## what each choice of the recipe is worth, on validation; settings in ARGS
+ablation: .venv/made  ## what each choice in training contributes, on validation; settings in ARGS
 	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)
-
-fastai: .venv/made  ## a trained run against fastai's fine_tune in the same time, on validation; DATA and ARGS say which
-	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
-	$(VENV)/python tools/fastai_baseline.py --data $(DATA) $(ARGS)
 
 faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
@@ -74,4 +70,4 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync publish lab bench ablation fastai faults app style
+.PHONY: help run test sync publish lab bench ablation faults app style

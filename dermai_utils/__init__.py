@@ -1,22 +1,20 @@
-"""DermAI-ISIC2018: from the official ISIC 2018 Task 3 archives to an honestly evaluated 7-class classifier.
+"""DermAI-ISIC2018: the ISIC 2018 Task 3 data -> an honestly evaluated 7-class classifier.
 
 Research and education only: never a medical device.
 
-    config      every setting and where every artefact lies        files       atomic writes, checksums, stage markers
-    fetch       one file, whole, from the first good mirror        unpack      one archive, into its folder and no other
-    download    the official archives, or your own copy            pixels      each image decoded once, into one uint8 array
-    clean       one validated table, every reject named            split       lesion-safe parts, leakage audit
-    augment     random geometry and colour, a batch at a time      model       backbone + new head
-    recipe      loss, balance, rates, averaged weights             train       the training loop
-    features    what the frozen backbone says of every image       instant     the baseline before any training
-    evaluate    arrays in, numbers out                             report      a run's numbers, figures and page
-    explain     Grad-CAM and saliency                              plots       every figure
-    machine     GPU, memory, disk; the time to expect              colab       results on Drive, files to the browser
-    reference   what an answer to a photo stands on                predict     your own photo
-    export      the model as ONNX and .pt2                         app         a page for one photo
-    pipeline    ensure(cfg, stage) makes what is missing           __main__    python -m dermai_utils STAGE
+    config       every setting: type, default, what is allowed, help
+    environment  what is installed here; the version line for a bug report
+    files        whole-or-absent files, tables, checksums, locks, stage markers
+    metrics      arrays in, numbers out; no files, no torch
+    data         a copy of the data -> one table, one pixel array, one split
+    training     a split -> a trained run, and what its network says of images
+    report       a run -> metrics, figures, report.html and model card
+    predict      a run -> an answer about your own photo
+    runtime      this machine: Colab, Drive, GPU, memory, disk, the time to expect
+    pipeline     the order of the stages; ensure(cfg, stage) makes what is missing
+    __main__     python -m dermai_utils STAGE [--field value ...]
 
-Imports point upward in that list, and importing the package loads none of it.
+Each of them imports from those above it, never from one below (a test reads this list).
 """
 
 __version__ = "0.1.0"

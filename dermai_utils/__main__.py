@@ -1,66 +1,163 @@
-"""python -m dermai_utils STAGE [--field value ...]: make a stage and all that it needs; the last line says where it lies.
+"""python -m dermai_utils STAGE [--setting value ...]: make a stage and all that it needs; the last
+line says where it lies.
 
-After the stages: predict --image PHOTO (your own: files, folders, URLs), export (the model as ONNX and .pt2), app (a page on
-this machine where a photo can be dropped).
+After the stages: predict --image PHOTO ... (your own: files, folders, URLs), export (the model as
+ONNX and .pt2), app (a page on this machine where a photo can be dropped), settings (this list, as
+docs/settings.md has it).
 """
 
-import argparse
-import dataclasses
+import functools
 import importlib
+import itertools
 import sys
 
 from dermai_utils import config, environment, pipeline
+from dermai_utils.config import UserError
 
 COMMANDS = ("predict", "export", "app")  # they use what the stages made
+HELP = ("--help", "-h")
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message):
-        raise config.UserError(f"{message}; python -m dermai_utils --help lists what there is")
+def read_words(words, **options) -> tuple[dict, dict]:
+    """({setting: text} for config.load, {option: value}) of `--name value` and `--name=value`.
+
+    options: the tool's own, with their defaults, whose types are expected; one whose default is a
+    tuple takes several words. UserError for a word that is neither, or a name without a value.
+    """
+    given, settings = [], {}
+    for word in words:
+        if word.startswith("--"):
+            name, equals, text = word[2:].partition("=")
+            given.append((name.replace("-", "_"), [text] if equals else []))
+        elif given:
+            given[-1][1].append(word)
+        else:
+            raise UserError(f"{word}: expected --setting value --setting value ...")
+    for name, values in given:
+        if isinstance(options.get(name), tuple):
+            if not values:
+                raise UserError(f"--{name}: expected at least one argument after it")
+            options[name] = tuple(values)
+        elif len(values) != 1:
+            words = " ".join([f"--{name}", *values])
+            raise UserError(f"{words}: expected pairs, --setting value --setting value ...")
+        elif name in options:
+            options[name] = _typed(name, values[0], options[name])
+        else:
+            settings[name] = values[0]
+    return settings, options
 
 
-def main(arguments=None) -> int:
-    """Exit status: 0 done, 2 a usage or input error in one plain line, 130 interrupted."""
-    if (arguments or sys.argv[1:]) == ["--version"]:
-        print(environment.version_line())
-        return 0
-    parser = _Parser(prog="python -m dermai_utils", description=__doc__, allow_abbrev=False, add_help=True)
-    stages = (*pipeline.STAGES, *COMMANDS)
-    parser.add_argument("stage", choices=stages, metavar="STAGE", help=", ".join(stages))
-    parser.add_argument("--image", nargs="+", metavar="PHOTO", help="for predict: files, folders, http(s) URLs")
-    for field in dataclasses.fields(config.Config):
-        shown = "(a preset may change it)" if field.default == "" else f"default {field.default}"
-        parser.add_argument(f"--{field.name.replace('_', '-')}", metavar="VALUE", help=shown)
-    stage = "dermai_utils"
+def _typed(name, text, default):
     try:
-        given, unknown = parser.parse_known_args(arguments)
-        given = vars(given)
-        stage, images = given.pop("stage"), given.pop("image")
-        if unknown:
-            name = unknown[0].lstrip("-").split("=")[0].replace("-", "_")
-            config.load(env={}, **{name or "?": "given"})
-        if (stage == "predict") != bool(images):
-            raise config.UserError("predict needs --image PHOTO (a file, a folder or a URL), and nothing else takes it")
-        of_a_run = stage in COMMANDS or "train" in pipeline.order(stage)[:-1]
-        cfg = (config.of_run if of_a_run else config.load)(**given)
-        made = pipeline.ensure(cfg, stage) if stage in pipeline.STAGES else _command(cfg, stage, images)
-    except config.UserError as reason:
-        print(f"error: {reason}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as reason:
-        print(str(reason) or f"{stage}: interrupted; run it again to go on", file=sys.stderr)
-        return 130
-    if made:
-        print(made[0])
+        return type(default)(text)
+    except ValueError:
+        raise UserError(f"{name}={text!r:.80}: expected a number, such as {default}") from None
+
+
+def command(main):
+    """`main(words)` as a command: returns its exit status, 0 or what it returned, 2 for a user's
+    mistake in one plain line, 130 interrupted. --help prints the docstring of its module."""
+
+    @functools.wraps(main)
+    def run(words=None) -> int:
+        words = sys.argv[1:] if words is None else list(words)
+        if set(words) & set(HELP):
+            print(main.__globals__["__doc__"].strip())
+            return 0
+        try:
+            return main(words) or 0
+        except UserError as reason:
+            print(f"error: {reason}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as reason:
+            print(str(reason) or "interrupted; run it again to go on", file=sys.stderr)
+            return 130
+
+    return run
+
+
+def main(words=None) -> int:
+    """Exit status: 0 done, 2 a usage or input error in one plain line, 130 interrupted."""
+    words = sys.argv[1:] if words is None else list(words)
+    if words == ["--version"]:
+        print(environment.version_line())
+    elif set(words) & set(HELP):
+        print(__doc__, "\n".join(_help_lines()), sep="\n")
+    elif words == ["settings"]:
+        print(settings_page(), end="")
+    else:
+        return _make(words)
     return 0
 
 
-def _command(cfg, name, images):
-    module = importlib.import_module(f"dermai_utils.{name}")
+@command
+def _make(words):
+    """Make the stage, or do the command, that the first of `words` names."""
+    if not words or words[0].startswith("-"):
+        raise UserError("expected a stage first; python -m dermai_utils --help lists what there is")
+    stage = pipeline.stage_name(words[0], COMMANDS)
+    given, options = read_words(words[1:], image=())
+    of_a_run = stage in COMMANDS or "train" in pipeline.order(stage)[:-1]
+    cfg = (config.of_run if of_a_run else config.load)(**given)
+    if (stage == "predict") != bool(options["image"]):
+        raise UserError(
+            "predict needs --image PHOTO (a file, a folder or a URL), and nothing else takes it"
+        )
+    if stage in COMMANDS:
+        paths = _do(cfg, stage, list(options["image"]))
+    else:
+        paths = pipeline.ensure(cfg, stage)
+    if paths:
+        print(paths[0])
+
+
+def _do(cfg, name, images):
+    module = importlib.import_module(
+        "dermai_utils.predict." + {"predict": "predictor"}.get(name, name)
+    )
     try:
-        return module.command(cfg, images) if images else module.command(cfg)
+        return module.command(pipeline.predictor(cfg), *([images] if images else []))
     except OSError as reason:
-        raise config.UserError(f"{name}: {reason}") from None
+        raise UserError(f"{name}: {reason}") from None
+
+
+# The list of settings.
+
+
+def _rows():
+    """(group, name, default, what is allowed, help) of each setting, texts."""
+    for field in config.FIELDS.values():
+        data = field.metadata
+        yield data["group"], field.name, str(field.default), config.allowed(field), data["help"]
+
+
+def _help_lines():
+    yield f"stages: {', '.join(pipeline.STAGES)}"
+    for group, rows in itertools.groupby(_rows(), key=lambda row: row[0]):
+        yield f"\n{group}"
+        for _, name, default, allowed, text in rows:
+            flag = f"--{name.replace('_', '-')}"
+            yield f"  {flag:22} {allowed}{default and f' (default {default})'}\n{'':25}{text}"
+
+
+def settings_page() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings\n\nWritten by `python -m dermai_utils settings > docs/settings.md`.\n",
+        "Sources, later wins: the default, the preset, `DERMAI_<SETTING>` in the environment, then",
+        "a flag (`--epochs 3`) or a notebook's form. A run keeps the settings it was trained with.",
+    ]
+    for group, rows in itertools.groupby(_rows(), key=lambda row: row[0]):
+        lines.append(
+            f"\n## {group}\n\n| setting | default | allowed | meaning |\n|---|---|---|---|"
+        )
+        for _, name, default, allowed, text in rows:
+            lines.append(f"| `{name}` | {default and f'`{default}`'} | {allowed} | {text} |")
+    lines.append("\n## Presets\n\n| preset | settings |\n|---|---|")
+    for preset, settings in config.PRESETS.items():
+        lines.append(f"| `{preset}` | {', '.join(f'`{k}={v}`' for k, v in settings.items())} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What this machine has: packages, versions, a GPU, memory, disk. Standard library only."""
+"""What this kernel has: packages, versions, processor, GPU. Standard library only."""
 
 import importlib.metadata
 import importlib.util
@@ -8,45 +8,63 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 
 from dermai_utils.config import ROOT, UserError
 
-KEPT = ("torch", "torchvision", "numpy", "pandas")  # never replaced: Colab builds its own
+PINNED = ("torch", "torchvision", "numpy", "pandas")  # never replaced: Colab builds its own
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "opencv-python-headless": "cv2"}
+REPORTED = "torch torchvision timm accelerate numpy pandas scikit-learn captum".split()
 
 
-def requirements() -> list[str]:
-    """The lines of requirements.txt that name a package."""
-    return [line for line in (ROOT / "requirements.txt").read_text().splitlines() if line and not line.startswith("#")]
+def setup() -> None:
+    """Install what is missing and print the version line: each notebook begins with it.
+
+    Raises UserError where the kernel has no PyTorch and is not a hosted one (5 GB).
+    """
+    if not host() and importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"this kernel ({sys.executable}) has no PyTorch; choose the kernel .venv, or "
+            "%pip install torch torchvision (5 GB) and run this cell again"
+        )
+    install_missing()
+    print(version_line())
+
+
+def host() -> str:
+    """The service that runs this kernel: "colab", "kaggle", or "" for a machine of one's own."""
+    if "google.colab" in sys.modules:
+        return "colab"
+    return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ""
 
 
 def install_missing() -> list[str]:
-    """Install the required packages that cannot be imported, and nothing else; returns their requirement lines.
+    """Install the required packages that cannot be imported, no others; return their lines.
 
-    The versions of torch, torchvision, numpy and pandas that are there are pinned while pip runs, so none is replaced
-    and the notebook needs no restart. A second call finds nothing to do.
+    The versions of torch, torchvision, numpy and pandas that are there are part of pip's task, so
+    that none is replaced and the notebook needs no restart. UserError with pip's reason.
     """
     missing = [line for line in requirements() if importlib.util.find_spec(_module(line)) is None]
     if missing:
         print(f"setup: installing {', '.join(missing)}")
-        with tempfile.NamedTemporaryFile("w", suffix=".txt", delete=False) as pins:
-            pins.writelines(f"{name}=={version}\n" for name in KEPT if (version := _version(name)))
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-color", "--constraint", pins.name, *missing]
-        done = subprocess.run(command, capture_output=True, text=True)
-        os.unlink(pins.name)
+        pins = [f"{name}=={version}" for name in PINNED if (version := _version(name))]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-color"]
+        done = subprocess.run([*command, *missing, *pins], capture_output=True, text=True)
         if done.returncode:
-            said = done.stderr.strip().splitlines() or ["?"]
-            why = next((line for line in said if line.startswith("ERROR: ")), said[-1])  # pip's last line is often a link
+            lines = done.stderr.strip().splitlines() or ["?"]
+            # pip's last line is often a link
+            why = next((line for line in lines if line.startswith("ERROR: ")), lines[-1])
             raise UserError(f"pip could not install {', '.join(missing)}: {why}")
         importlib.invalidate_caches()
     return missing
 
 
-def setup() -> None:
-    """What every notebook begins with, once the package is found: install what is missing, print the version line."""
-    install_missing()
-    print(version_line())
+def requirements() -> list[str]:
+    """What the package needs, as lines such as torch>=2.4."""
+    try:
+        return importlib.metadata.requires("dermai-isic2018") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+        lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line and not line.startswith("#")]
 
 
 def _module(line):
@@ -62,12 +80,12 @@ def _version(name):
 
 
 def version_line() -> str:
-    """One line for a bug report: this package, Python, the libraries that matter, the machine."""
+    """One line for a bug report: this package, Python, the main libraries, the machine."""
     from dermai_utils import __version__
 
-    names = ("torch", "torchvision", "timm", "accelerate", "numpy", "pandas", "scikit-learn", "captum")
-    libraries = " ".join(f"{name} {_version(name) or '-'}" for name in names)
-    return f"DermAI-ISIC2018 {__version__}, Python {platform.python_version()}, {libraries}, {platform.system()} {machine()}"
+    libraries = " ".join(f"{name} {_version(name) or '-'}" for name in REPORTED)
+    python = f"Python {platform.python_version()}"
+    return f"DermAI-ISIC2018 {__version__}, {python}, {libraries}, {platform.system()} {machine()}"
 
 
 def machine() -> str:
@@ -75,7 +93,7 @@ def machine() -> str:
     cores = f"{os.cpu_count()} cores"
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        found = subprocess.run(query, capture_output=True, text=True)
-        if found.returncode == 0 and found.stdout.strip():
-            return f"{cores}, {found.stdout.strip().splitlines()[0]}"
+        answer = subprocess.run(query, capture_output=True, text=True)
+        if answer.returncode == 0 and answer.stdout.strip():
+            return f"{cores}, {answer.stdout.strip().splitlines()[0]}"
     return f"{cores}, no GPU"

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, locks, and markers that say what a stage was made from."""
+"""Files that are whole or absent: atomic writes, tables, checksums, locks and stage markers."""
 
 import contextlib
 import errno
@@ -14,17 +14,18 @@ from dermai_utils.config import UserError
 
 SPARE = 2**26  # bytes left free on the disk
 PATIENCE = 10.0  # seconds that a second process waits for the first
-_STARTED = time.strftime("%F %T") + f".{time.time_ns() % 10**9:09}"  # tells processes apart where pids repeat (containers)
+_STARTED = time.strftime("%F %T") + f".{time.time_ns() % 10**9:09}"  # process ids repeat
 
 
 @contextlib.contextmanager
 def atomic(path, mode="w"):
-    """Open a temporary file beside `path`; on a clean exit fsync it and rename it to `path`, else remove it."""
+    """Write to a temporary file that a clean exit syncs and renames to `path`, else removed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    options = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
     try:
-        with open(temporary, mode, **({} if "b" in mode else {"encoding": "utf-8", "newline": ""})) as file:
+        with open(temporary, mode, **options) as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -38,30 +39,30 @@ def atomic(path, mode="w"):
 
 @contextlib.contextmanager
 def plain_errors(folder):
-    """Whatever the disk refuses, as one line."""
+    """Turn whatever the disk refuses into a UserError."""
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise _full(folder, "it filled up on the way") from None
-        where = error.filename or folder
-        raise UserError(f"{where}: {error.strerror or error}; expected to read and write there") from None
+            raise _full(folder, "the disk filled up meanwhile") from None
+        where, why = error.filename or folder, error.strerror or error
+        raise UserError(f"{where}: {why}; expected to read and write there") from None
 
 
-def _full(folder, why):
+def _full(folder, why) -> UserError:
     advice = "free some or give another cache_dir, then run this again (what is there is kept)"
     return UserError(f"not enough room in {folder}: {why}; {advice}")
 
 
-def check_room(folder, needed):
+def check_room(folder, needed: int) -> None:
+    """UserError where `needed` bytes, and SPARE on top, are not free on the disk of `folder`."""
     free = shutil.disk_usage(folder).free
     if free < needed + SPARE:
         raise _full(folder, f"{(needed + SPARE) / 1e9:.2f} GB needed, {free / 1e9:.2f} GB free")
 
 
 def try_write(folder) -> None:
-    """Make `folder` where it is missing, and write and remove a file in it; OSError where that can't be."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
+    """Make `folder` if need be, and write and remove a file in it; OSError where that fails."""
     probe = Path(folder) / ".writable"
     with atomic(probe):
         pass
@@ -69,16 +70,18 @@ def try_write(folder) -> None:
 
 
 def deliver(pending, folder, create=False) -> OSError | None:
-    """Move every file of the local `pending` to `folder` (on Drive, say); the file before last.pt is kept beside it.
+    """Move every file of the local `pending` to `folder`; last.pt there becomes last.previous.pt.
 
-    Returns what stopped it, or None; whatever is still in `pending` then waits for the next call. Without `create` a
-    missing `folder` stops it too: made anew after Drive was unmounted, it would lie on the machine's own disk.
+    Returns what stopped it, or None; the files still in `pending` then wait for the next call.
+    Without `create` a missing `folder` stops it too: Drive may have been unmounted, and a folder
+    made anew would lie on the machine's own disk.
     """
     try:
         if create:
             Path(folder).mkdir(parents=True, exist_ok=True)
         os.listdir(folder)
-        for path in sorted(Path(pending).glob("[!.]*")):  # last.pt after best.pt and the history that belong to it
+        # sorted: last.pt comes after best.pt and the history that belong to it
+        for path in sorted(Path(pending).glob("[!.]*")):
             target = Path(folder) / path.name
             if path.name == "last.pt" and target.exists():
                 os.replace(target, target.with_suffix(".previous.pt"))
@@ -90,7 +93,7 @@ def deliver(pending, folder, create=False) -> OSError | None:
 def _move(path, target):
     try:
         os.replace(path, target)
-    except OSError:  # another disk: its bytes have to travel
+    except OSError:  # another disk
         with atomic(target, "wb") as file, open(path, "rb") as source:
             shutil.copyfileobj(source, file)
         path.unlink()
@@ -98,54 +101,66 @@ def _move(path, target):
 
 @contextlib.contextmanager
 def locked(folder):
-    """Hold `folder` for this process, until the end of the block or of the process; a block inside such a block is free.
+    """Hold `folder` for this process until the block ends; a block inside such a block is free.
 
-    Yields whether it is sure: a file system may refuse locks, and that is announced. UserError where another process
-    holds the folder for longer than PATIENCE, and where in the end another folder is in its place.
+    Yields whether it is sure: a file system may refuse locks, and that is announced. UserError
+    where another process holds the folder for longer than PATIENCE, and where in the end another
+    folder is in its place. Our own, because filelock cannot say who the holder is, and falls back
+    to a marker file where there are no locks.
     """
     path = Path(folder) / ".lock"
     with open(path, "a+b", buffering=0) as file:
         try:
-            mine = _acquire(file, folder)
+            outermost = _acquire(file, folder)
         except OSError as reason:
-            print(f"{folder}: no locks on this file system ({reason.strerror}): let only one process work there")
+            why = f"no locks on this file system ({reason.strerror})"
+            print(f"{folder}: {why}: let only one process work there")
             yield False
             return
         try:
             yield True
-            if mine and not (path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))):
-                raise UserError(f"{folder}: is not the folder that it was when this began (was its disk unmounted?): "
-                                "mount it again, remove what lies in its place, and run this again")  # fmt: skip
+            if outermost and not _is_open_file(path, file):
+                raise UserError(
+                    f"{folder}: is not the folder that it was when this began (was its disk "
+                    "unmounted?): mount it again, remove what lies in its place, and run this again"
+                )
         finally:
-            if mine:
-                _write(file, "")  # so that a name in it is never that of a process which let go
+            if outermost:
+                _write(file, "")  # a name in the file is never that of a process which let go
+
+
+def _is_open_file(path, file) -> bool:
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))
 
 
 def _acquire(file, folder) -> bool:
-    me, deadline = f"process {os.getpid()} on {socket.gethostname()} (since {_STARTED})", None
+    """Lock `file` and write our name into it; False: this process holds it already."""
+    own_name = f"process {os.getpid()} on {socket.gethostname()} (since {_STARTED})"
+    deadline = None
     while not _try_lock(file):
         file.seek(0)
         holder = file.read().decode(errors="replace") or "another process"
-        if holder == me:
+        if holder == own_name:
             return False
+        busy = f"{folder}: {holder} is at work there"
         if deadline is None:
             deadline = time.monotonic() + PATIENCE
-            print(f"{folder}: {holder} is at work there; waiting up to {PATIENCE:.0f} s", flush=True)
+            print(f"{busy}; waiting up to {PATIENCE:.0f} s", flush=True)
         if time.monotonic() >= deadline:
-            raise UserError(f"{folder}: {holder} is at work there; wait until it is done or stop it, or give another folder")
+            raise UserError(f"{busy}; wait until it is done or stop it, or give another folder")
         time.sleep(0.1)
-    _write(file, me)
+    _write(file, own_name)
     return True
 
 
 def _write(file, text):
-    with contextlib.suppress(OSError):  # a full disk: the lock holds all the same, it only doesn't say whose it is
+    with contextlib.suppress(OSError):  # a full disk: locked all the same, only without a name
         file.truncate(0)
         file.write(text.encode())
 
 
 def _try_lock(file) -> bool:
-    """Whether it is ours now; the system lets go of it when the process ends, however it ends."""
+    """Whether `file` is ours now; the system lets go when the process ends, however it ends."""
     try:
         if os.name == "nt":
             import msvcrt
@@ -162,7 +177,7 @@ def _try_lock(file) -> bool:
 
 
 def sweep(folder):
-    """Remove what killed processes left half written in `folder` itself. Only under its lock: nobody else writes then."""
+    """Remove what killed processes left half written in `folder`; call it under its lock only."""
     for pattern in (".*.[0-9]*.tmp", "pixels_*.part.npy"):
         for path in Path(folder).glob(pattern):
             with contextlib.suppress(OSError):  # what cannot be removed does no harm
@@ -170,19 +185,44 @@ def sweep(folder):
 
 
 def write_json(path, value):
-    """`value` as indented JSON, atomically. NaN is refused: a number that isn't defined is written as null."""
+    """Write `value` as indented JSON, atomically; ValueError for NaN (write None instead)."""
     with atomic(path) as file:
         json.dump(value, file, indent=1, allow_nan=False)
         file.write("\n")
 
 
-def read_json(path):
+def read_json(path) -> dict | None:
     """The JSON object in `path`, or None where it is missing, not whole, or something else."""
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        value = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
+
+
+def table_text(frame) -> str:
+    """A DataFrame as CSV, the same on every system."""
+    return frame.to_csv(index=False, lineterminator="\n")
+
+
+def write_table(frame, path) -> None:
+    """Write a DataFrame as CSV, atomically."""
+    with atomic(path) as file:
+        file.write(table_text(frame))
+
+
+def read_table(path):
+    """A CSV that `write_table` wrote: text stays text, a blank is "" but for `age` (NaN, years).
+
+    The column `part`, as version 0.1.0 named it, is read as `subset`.
+    """
+    import pandas as pd  # here: importing this module loads nothing heavy
+
+    text_columns = ("file_hash", "duplicate_of", "subset", "part")
+    frame = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text_columns, str))
+    if "age" in frame:
+        frame["age"] = pd.to_numeric(frame["age"], errors="coerce")
+    return frame.rename(columns={"part": "subset"})
 
 
 def checksum(path) -> str:
@@ -203,19 +243,22 @@ def fingerprint(value) -> str:
 
 def mark(marker, made_from: dict, outputs):
     """Write a stage's marker: what it was made from, and a stamp of each output."""
-    write_json(marker, {"made_from": made_from, "outputs": {str(path): _stamp(path) for path in outputs}})
+    stamps = {str(path): _stamp(path) for path in outputs}
+    write_json(marker, {"made_from": made_from, "outputs": stamps})
 
 
-def changes(marker, made_from: dict, before: dict | None = None) -> list[str]:
-    """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they were made.
+def changes(marker, made_from: dict, modernised=dict) -> list[str]:
+    """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they
+    were made.
 
-    before: what settings stood for when there was no such setting, for a marker that an earlier version wrote.
+    modernised: of the marker's `made_from`, which an earlier version may have written, makes what
+    this version would have written.
     """
     record = read_json(marker) or {}
     old, outputs = record.get("made_from"), record.get("outputs")
     if not isinstance(old, dict) or not isinstance(outputs, dict):
         return ["not made yet"]
-    old = (before or {}) | old
+    old = modernised(old)
     reasons = [f"{key} changed" for key in made_from | old if old.get(key) != made_from.get(key)]
     for path, stamp in outputs.items():
         if not os.path.exists(path):
@@ -226,6 +269,6 @@ def changes(marker, made_from: dict, before: dict | None = None) -> list[str]:
 
 
 def _stamp(path):
-    """Content for small files, which survives a copy to another machine; size and time of change for large ones."""
+    """A small file's content, which survives a copy; a large one's size and time of change."""
     stat = os.stat(path)
     return checksum(path) if stat.st_size < 2**25 else [stat.st_size, stat.st_mtime_ns]

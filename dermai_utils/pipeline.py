@@ -1,4 +1,5 @@
-"""The order of the stages. `ensure(cfg, "split")` makes what is missing or out of date, and says why."""
+"""The order of the stages. `ensure(cfg, "split")` makes what is missing or out of date, and says
+why."""
 
 import contextlib
 import dataclasses
@@ -10,90 +11,166 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dermai_utils import files
-from dermai_utils.config import DEFAULTS, UserError
+from dermai_utils.config import DEFAULTS, UserError, did_you_mean, modernised
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the way: what runs it, the settings it depends on, the stages and files it reads, the files it makes."""
+    """A module with a `run(cfg)`, and all that what it makes depends on."""
 
-    module: str  # dermai_utils.<module>.run(cfg)
-    fields: tuple  # settings that change what it makes
+    module: str
+    fields: tuple  # the settings that change what it makes
     reads: Callable  # cfg -> files of earlier stages, by content
     makes: Callable  # cfg -> files that must be there afterwards
     after: tuple = ()  # stages that come first
     always: bool = False  # it finds out itself, quickly, what there is to do
+    version: int = 0  # of the files' form, where it isn't that of version 0.1.0
 
 
+def _members(cfg):
+    return [folder / "best.pt" for folder in cfg.member_dirs]
+
+
+def _near_duplicates(cfg):
+    return [cfg.near_duplicates_file] if cfg.near_duplicates_file else []
+
+
+_FEATURES = ("image_size", "backbone", "weights")
 _TRAINING = (
-    "image_size", "backbone", "weights", "imbalance", "deferred", "label_smoothing", "ema", "freeze", "head_rate", "schedule",
-    "first_size", "augment", "optimizer", "epochs", "batch_size", "learning_rate", "weight_decay", "precision",
-    "seed", "folds", "fold", "train_fraction", "run_name",
-)  # fmt: skip
-
+    *_FEATURES,
+    *("imbalance", "drw", "label_smoothing", "ema", "freeze", "head_rate", "schedule"),
+    *("first_size", "augment", "epochs", "batch_size", "learning_rate", "weight_decay"),
+    *("precision", "seed", "folds", "fold", "train_fraction", "run_name"),
+)
 STAGES = {
-    "download": Stage("download", (), lambda c: [], lambda c: [c.sources_file], always=True),
+    "download": Stage("data.download", (), lambda c: [], lambda c: [c.sources_file], always=True),
     "clean": Stage(
-        "clean", ("image_size",), lambda c: [c.sources_file], lambda c: [c.table_file, c.rejected_file, c.pixels_file],
+        "data.clean",
+        ("image_size",),
+        lambda c: [c.sources_file],
+        lambda c: [c.table_file, c.rejected_file, c.pixels_file],
         after=("download",),
     ),
     "split": Stage(
-        "split", ("split", "split_seed", "val_fraction", "test_fraction", "folds", "near_duplicates"),
-        lambda c: [c.table_file, *filter(None, [c.near_duplicates_file])],
-        lambda c: [c.split_file, c.audit_file], after=("clean",),
+        "data.split",
+        ("split", "split_seed", "val_fraction", "test_fraction", "folds", "near_duplicates"),
+        lambda c: [c.table_file, *_near_duplicates(c)],
+        lambda c: [c.split_file, c.audit_file],
+        after=("clean",),
     ),
-    "instant": Stage(
-        "instant", ("image_size", "backbone", "weights", "train_fraction"), lambda c: [c.table_file, c.split_file],
-        lambda c: [c.instant_file], after=("split",),
+    "linear_probe": Stage(
+        "training.linear_probe",
+        (*_FEATURES, "train_fraction"),
+        lambda c: [c.table_file, c.split_file],
+        lambda c: [c.linear_probe_file],
+        after=("split",),
+        version=1,
     ),
-    "duplicates": Stage(
-        "find_duplicates", ("backbone", "weights", "image_size"), lambda c: [c.table_file],
-        lambda c: [c.found_duplicates_file], after=("clean",),
+    "near_duplicates": Stage(
+        "report.near_duplicate_pairs",
+        _FEATURES,
+        lambda c: [c.table_file],
+        lambda c: [c.found_duplicates_file],
+        after=("clean",),
     ),
-    "inflation": Stage(
-        "inflation", ("backbone", "weights", "image_size", "near_duplicates"),
-        lambda c: [c.table_file, *filter(None, [c.near_duplicates_file])], lambda c: [c.inflation_file], after=("clean",),
+    "leakage_effect": Stage(
+        "training.leakage_effect",
+        (*_FEATURES, "near_duplicates"),
+        lambda c: [c.table_file, *_near_duplicates(c)],
+        lambda c: [c.leakage_effect_file],
+        after=("clean",),
+        version=1,
     ),
     "train": Stage(
-        "train", _TRAINING, lambda c: [c.table_file, c.split_file],
-        lambda c: [folder / name for folder in c.member_dirs for name in ("best.pt", "history.csv")], after=("split",),
+        "training.loop",
+        _TRAINING,
+        lambda c: [c.table_file, c.split_file],
+        lambda c: [f / name for f in c.member_dirs for name in ("best.pt", "history.csv")],
+        after=("split",),
     ),
     "evaluate": Stage(
-        "report", ("run_name", "views"),  # the members are among the files it reads
-        lambda c: [c.table_file, c.split_file, c.inflation_file, *(folder / "best.pt" for folder in c.member_dirs)],
-        lambda c: [c.report_dir / "metrics.json", c.report_dir / "predictions.csv", c.report_dir / "model_card.md"],
+        "report.evaluate",
+        ("run_name", "tta"),  # what the members depend on is in their best.pt
+        lambda c: [c.table_file, c.split_file, c.leakage_effect_file, *_members(c)],
+        lambda c: [c.report_dir / f for f in ("metrics.json", "predictions.csv", "model_card.md")],
         after=("train",),
+        version=1,
     ),
     "gradcam": Stage(
-        "explain", ("run_name", "seed", "masks"), lambda c: [c.member_dirs[0] / "best.pt", c.report_dir / "predictions.csv"],
-        lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"], after=("evaluate",),
+        "report.gradcam",
+        ("run_name", "seed"),
+        lambda c: [_members(c)[0], c.report_dir / "predictions.csv"],
+        lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"],
+        after=("evaluate",),
+        version=1,
     ),
-    "reference": Stage(
-        "reference", ("run_name", "views"),
-        lambda c: [c.table_file, c.split_file, *(folder / "best.pt" for folder in c.member_dirs),
-                   c.report_dir / "predictions.csv", c.report_dir / "metrics.json"],
-        lambda c: [c.report_dir / "reference.npz", c.report_dir / "reference.json"], after=("evaluate",),
+    "predictor": Stage(
+        "predict.state",
+        ("run_name", "tta"),
+        lambda c: [
+            *(c.table_file, c.split_file, *_members(c)),
+            *(c.report_dir / name for name in ("predictions.csv", "metrics.json")),
+        ],
+        lambda c: [c.report_dir / "predictor.npz", c.report_dir / "predictor.json"],
+        after=("evaluate",),
+        version=1,
     ),
-}  # fmt: skip
+}
+RENAMED = {  # version 0.1.0's names
+    "instant": "linear_probe",
+    "duplicates": "near_duplicates",
+    "inflation": "leakage_effect",
+    "reference": "predictor",
+}
+
+
+def stage_name(word: str, others=()) -> str:
+    """The stage that `word` means, or itself where it is one of `others`; an old name is announced.
+
+    UserError for another word.
+    """
+    if word in RENAMED:
+        print(f"stage {word} is now called {RENAMED[word]}")
+        return RENAMED[word]
+    if word not in (*STAGES, *others):
+        hint = did_you_mean(word, (*STAGES, *others))
+        raise UserError(
+            f"unknown stage {word!r:.80}: {hint or 'expected ' + ', '.join((*STAGES, *others))}"
+        )
+    return word
 
 
 def ensure(cfg, stage: str) -> list[Path]:
-    """Make everything up to and with `stage` that is missing or out of date; returns the files the stage made.
+    """Make everything up to and with `stage` that is missing or out of date; returns the files the
+    stage made.
 
-    Both folders are this process's own meanwhile. Whatever the disk refuses is a UserError, as any wrong input is.
+    Both folders are locked meanwhile. Whatever the disk refuses is a UserError, as any wrong input
+    is.
     """
-    if stage not in STAGES:
-        raise UserError(f"unknown stage {stage!r}: the stages are {', '.join(STAGES)}")
-    if cfg.masks:  # told now, not after the training
-        importlib.import_module("dermai_utils.masks").find(cfg.masks)
-    with _alone(cfg):
+    stage = stage_name(stage)
+    with _own_folders(cfg):
         for name in order(stage):
             try:
                 with _main_first(cfg, name):
                     _make(cfg, name)
             except OSError as reason:
-                raise UserError(f"{name}: {_told(reason)}; put that right and run it again: what is finished is kept") from None
+                raise UserError(
+                    f"{name}: {_in_words(reason)}; put that right and run it again: "
+                    "what is finished is kept"
+                ) from None
     return STAGES[stage].makes(cfg)
+
+
+def predictor(cfg):
+    """The run's Predictor; makes the run, or the stage "predictor", where that is missing."""
+    from dermai_utils.predict import predictor, state
+
+    if state.load(cfg) is None:
+        print(
+            f"predict: run {cfg.run_name} is not ready for predictions yet: making what is missing"
+        )
+        ensure(cfg, "predictor")
+    return predictor.Predictor(cfg)
 
 
 def _is_main() -> bool:
@@ -102,7 +179,8 @@ def _is_main() -> bool:
 
 
 def _main_first(cfg, name):
-    """Of accelerate's processes the main one makes a stage, and the others find it made; they train together."""
+    """Of accelerate's processes the main one makes a stage, and the others find it made; they train
+    together."""
     if "RANK" not in os.environ or name == "train":
         return contextlib.nullcontext()
     from accelerate import PartialState
@@ -110,34 +188,39 @@ def _main_first(cfg, name):
     return PartialState(cpu=cfg.device == "cpu").main_process_first()
 
 
-def _told(reason):
+def _in_words(reason):
     text = reason.strerror or (str(reason).strip() or type(reason).__name__).splitlines()[0]
-    where = reason.filename2 or reason.filename  # of a rename, the name that was to be
-    return f"{where}: {text}" if where else text
+    path = reason.filename2 or reason.filename  # of a rename, the name that was to be
+    return f"{path}: {text}" if path else text
 
 
 @contextlib.contextmanager
-def _alone(cfg):
-    """cache_dir and work_dir exist, can be written, are locked, and free of what killed processes left there."""
+def _own_folders(cfg):
+    """cache_dir and work_dir exist, can be written, are locked, and free of what killed processes
+    left there."""
     if not _is_main():  # the main one stands for all
         yield
         return
-    with contextlib.ExitStack() as held:
-        sure = [_claim(folder, held) for folder in (cfg.cache, cfg.work)]
-        if all(sure) and "RANK" not in os.environ:  # else others may be writing
-            for folder in (cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir, cfg.work, cfg.run_dir, cfg.report_dir):
+    with contextlib.ExitStack() as locks:
+        locked = [_claim(folder, locks) for folder in (cfg.cache, cfg.work)]
+        if all(locked) and "RANK" not in os.environ:  # else others may be writing
+            caches = (cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir)
+            for folder in (*caches, cfg.work, cfg.run_dir, cfg.report_dir):
                 files.sweep(folder)
         yield
 
 
-def _claim(folder, held) -> bool:
+def _claim(folder, locks) -> bool:
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        sure = held.enter_context(files.locked(folder))
+        locked = locks.enter_context(files.locked(folder))
         files.try_write(folder)
     except OSError as reason:
-        raise UserError(f"{folder}: cannot write there ({_told(reason)}); give another cache_dir or work_dir") from None
-    return sure
+        raise UserError(
+            f"{folder}: cannot write there ({_in_words(reason)}); "
+            "give another cache_dir or work_dir"
+        ) from None
+    return locked
 
 
 def order(stage: str) -> list[str]:
@@ -156,7 +239,8 @@ def _make(cfg, name):
         return
     marker = _marker(cfg, name)
     made_from = _made_from(cfg, stage)
-    reasons = files.changes(marker, made_from, {field: DEFAULTS[field] for field in stage.fields})
+    defaults = {field: DEFAULTS[field] for field in stage.fields}
+    reasons = files.changes(marker, made_from, lambda then: defaults | _modern_marker(then))
     if not reasons:
         print(f"{name}: up to date, {cfg.show(stage.makes(cfg)[0])}")
         return
@@ -170,29 +254,42 @@ def _make(cfg, name):
 
 
 def _make_members(cfg):
-    """Train the runs of `seeds` that are missing; those of `ensemble` are there, or a UserError says which one isn't."""
+    """Train the runs of `seeds` that are missing; UserError where one of `ensemble` is missing."""
     if not cfg.ensemble:
         for k, folder in enumerate(cfg.member_dirs):
             print(f"train: run {k + 1} of {cfg.seeds}, {folder.name}")
-            _make(dataclasses.replace(cfg, seeds=1, seed=cfg.seed + k, run_name=folder.name), "train")
+            own = dict(seeds=1, seed=cfg.seed + k, run_name=folder.name)
+            _make(dataclasses.replace(cfg, **own), "train")
     if _is_main():
-        importlib.import_module("dermai_utils.train").join_members(cfg)
+        importlib.import_module("dermai_utils.training.checkpoint").join_members(cfg)
 
 
 def _made_from(cfg, stage):
     settings = dataclasses.asdict(cfg)
-    return {field: settings[field] for field in stage.fields} | {
-        cfg.show(p) if len(cfg.member_dirs) > 1 else p.name: _checksum(p) for p in stage.reads(cfg)
-    }
+    made_from = {field: settings[field] for field in stage.fields}
+    if stage.version:
+        made_from["the form of its files"] = stage.version
+    # the stage itself says best what is missing
+    sums = {p: files.checksum(p) if p.exists() else None for p in stage.reads(cfg)}
+    return made_from | {_key(cfg, path): checksum for path, checksum in sums.items()}
 
 
-def _checksum(path):
-    return files.checksum(path) if path.exists() else None  # the stage itself says best what is missing
+def _key(cfg, path):
+    """What a file is called in a marker. An ensemble reads several best.pt."""
+    return cfg.show(path) if path.suffix == ".pt" and len(cfg.member_dirs) > 1 else path.name
+
+
+def _modern_marker(made_from):
+    """`made_from` of an earlier version: with today's settings, and the names of tables without
+    the folder, which ensembles had."""
+    made_from = {k if k.endswith(".pt") else k.split("/")[-1]: v for k, v in made_from.items()}
+    return modernised(made_from)
 
 
 def _marker(cfg, name):
-    folder = {"train": cfg.run_dir} | dict.fromkeys(("evaluate", "gradcam", "reference"), cfg.report_dir)
-    return folder.get(name, cfg.work) / f".{name}.json"
+    of_report = name in ("evaluate", "gradcam", "predictor")
+    folder = cfg.run_dir if name == "train" else cfg.report_dir if of_report else cfg.work
+    return folder / f".{name}.json"
 
 
 def _set_aside(cfg):

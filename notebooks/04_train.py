@@ -19,45 +19,31 @@
 # %% [markdown]
 # # 04 · Train
 #
-# Transfer learning: a backbone that learned from ImageNet gets a new last layer of seven outputs, and all of it is trained on.
-# The images lie decoded in one array, so the processor never waits for JPEGs. After each epoch the validation part is scored; the
-# best checkpoint by balanced accuracy is kept. Stop it, or lose the machine, and running the cell again goes on from the last
+# Transfer learning: a backbone that was trained on ImageNet gets a new last layer of seven outputs, and all of it is trained on.
+# The images lie decoded in one array, so the processor never waits for JPEGs. After each epoch the validation subset is scored; the
+# checkpoint with the best balanced accuracy is kept. Stop it, or lose the machine, and running the cell again goes on from the last
 # checkpoint.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-# @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
-import pathlib
-import shutil
-import subprocess
-import sys
+# @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
+from importlib.util import find_spec
 
-REPOSITORY, TAG = "", "main"  # where a machine with only this notebook gets the package: `make publish` writes it
-Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [f"error: {self}"]})  # one line, no traceback
-clone = pathlib.Path.cwd() / f"DermAI-ISIC2018-{TAG}"
-near = [*clone.parents, *pathlib.Path(globals().get("__vsc_ipynb_file__", "")).parents, *map(pathlib.Path, sys.path), clone]  # VS Code may work elsewhere
-home = next((folder for folder in near if (folder / "dermai_utils" / "config.py").is_file()), None)
-if not home and not REPOSITORY:
-    raise Stop("no dermai_utils folder near: open this notebook in the repository, or write its https address into REPOSITORY")
-if not home:
-    shutil.rmtree(part := clone.with_name(f"{clone.name}.part"), ignore_errors=True)  # only a whole clone gets the name that is believed
-    try:
-        subprocess.run([*"git clone --quiet --depth 1 --branch".split(), TAG, REPOSITORY, str(part)], check=True, capture_output=True, text=True, start_new_session=True)  # no terminal, no password prompt
-        home = part.rename(clone)
-    except (OSError, subprocess.CalledProcessError) as reason:
-        why = (getattr(reason, "stderr", "") or str(reason)).strip().splitlines()[-1]
-        raise Stop(f"{REPOSITORY} {TAG} can't be fetched ({why}): check address and network (Kaggle: Internet on), run this again") from None
-sys.path.insert(0, str(home))
+if not find_spec("dermai_utils"):
+    get_ipython().run_line_magic("pip", "install -q --no-deps git+@main")
 from dermai_utils import environment
 
 environment.setup()
 
 # %% [markdown]
-# **Settings.** Empty means what the run was trained with, or for a new one the preset's. `backbone`: a torchvision classifier, or
+# ## Settings
+#
+# Empty means what the run was trained with, or for a new one the preset's. `backbone`: a torchvision classifier, or
 # `timm:NAME`. `weights`: `imagenet`, `none` or a file. `run_name`: a new name keeps the earlier run beside it. `keep_on_drive`: as in 02_clean.
 # Without a GPU everything works, slower: the lines below the form say how long, measured on this machine.
 
 # %% tags=["nbval-ignore-output"]
-from dermai_utils import clean, colab, config, machine, pipeline, plots
+from dermai_utils import config, pipeline, runtime
+from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 backbone = ""  # @param ["", "resnet18", "resnet50", "efficientnet_b0", "timm:tf_efficientnet_lite0"] {allow-input: true}
@@ -69,29 +55,35 @@ learning_rate = ""  # @param ["", "1e-4", "5e-4", "1e-3"] {allow-input: true}
 run_name = ""  # @param {type: "string"}
 keep_on_drive = False  # @param {type: "boolean"}
 cfg = config.of_run(data=data, backbone=backbone, weights=weights, image_size=image_size, imbalance=imbalance, epochs=epochs,
-                    learning_rate=learning_rate, run_name=run_name, **colab.folders(keep_on_drive, data))  # fmt: skip
-machine.check(cfg)
+                    learning_rate=learning_rate, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
+runtime.check(cfg)
 
 # %% [markdown]
-# **The instant baseline**, before any training: logistic regression on what the frozen ImageNet backbone says of each image. It takes
+# ## Linear probe
+#
+# The baseline before any training: logistic regression on the features of the frozen ImageNet backbone. It takes
 # a minute or two for 10,015 images on two cores, and whatever is trained below has to beat it.
 
 # %% tags=["nbval-ignore-output"]
-made = pipeline.ensure(cfg, "instant")
+made = pipeline.ensure(cfg, "linear_probe")
 
 # %% [markdown]
-# **Training.** The last checkpoint is found by itself; the bar shows images, all epochs together.
+# ## Training
+#
+# The run goes on from its last checkpoint, where it has one; the bar shows images, all epochs together.
 
 # %% tags=["nbval-ignore-output"]
 made = pipeline.ensure(cfg, "train")
 
 # %% [markdown]
-# **The curves.** Training loss is measured on augmented images, and with some values of `imbalance` weighted by class, so it is not to be set
-# beside the validation loss: look at the shape. A validation score that falls while the training loss still does is overfitting.
+# ## Learning curves
+#
+# Training loss is measured on augmented images, and with some values of `imbalance` weighted by class, so do not compare its height with
+# that of the validation loss: look at the shape. A validation score that falls while the training loss still does is overfitting.
 
 # %% tags=["nbval-ignore-output"]
-history = clean.read_table(cfg.member_dirs[0] / "history.csv")
-plots.curves(history)
+history = figures.history(cfg)
+figures.draw(cfg, "learning_curve")
 
 # %% tags=["nbval-ignore-output"]
 history.round(3)
@@ -105,5 +97,7 @@ print(f"{history['images_per_second'].median():.0f} images/s in training.")
 print(f"{len(history)} epochs of {cfg.epochs} done; the checkpoint is {cfg.show(cfg.member_dirs[0] / 'best.pt')}")
 
 # %% [markdown]
-# **Read back.** The best epoch was chosen on the validation part, so its score there is a little too good. The honest number is on
-# images that nothing was chosen on: 05_evaluate.
+# ## Next
+#
+# The best epoch was chosen on the validation subset, so its score there is a little too good. The honest number comes from
+# images that played no role in any choice: 05_evaluate.

@@ -24,57 +24,44 @@
 # on a ruler, a hair or the rim of the lens is a warning. A map on the lesion is not a proof.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-# @title Setup: find the package, or fetch it (Colab, Kaggle); install only what is missing { display-mode: "form" }
-import pathlib
-import shutil
-import subprocess
-import sys
+# @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
+from importlib.util import find_spec
 
-REPOSITORY, TAG = "", "main"  # where a machine with only this notebook gets the package: `make publish` writes it
-Stop = type("Stop", (Exception,), {"_render_traceback_": lambda self: [f"error: {self}"]})  # one line, no traceback
-clone = pathlib.Path.cwd() / f"DermAI-ISIC2018-{TAG}"
-near = [*clone.parents, *pathlib.Path(globals().get("__vsc_ipynb_file__", "")).parents, *map(pathlib.Path, sys.path), clone]  # VS Code may work elsewhere
-home = next((folder for folder in near if (folder / "dermai_utils" / "config.py").is_file()), None)
-if not home and not REPOSITORY:
-    raise Stop("no dermai_utils folder near: open this notebook in the repository, or write its https address into REPOSITORY")
-if not home:
-    shutil.rmtree(part := clone.with_name(f"{clone.name}.part"), ignore_errors=True)  # only a whole clone gets the name that is believed
-    try:
-        subprocess.run([*"git clone --quiet --depth 1 --branch".split(), TAG, REPOSITORY, str(part)], check=True, capture_output=True, text=True, start_new_session=True)  # no terminal, no password prompt
-        home = part.rename(clone)
-    except (OSError, subprocess.CalledProcessError) as reason:
-        why = (getattr(reason, "stderr", "") or str(reason)).strip().splitlines()[-1]
-        raise Stop(f"{REPOSITORY} {TAG} can't be fetched ({why}): check address and network (Kaggle: Internet on), run this again") from None
-sys.path.insert(0, str(home))
+if not find_spec("dermai_utils"):
+    get_ipython().run_line_magic("pip", "install -q --no-deps git+@main")
 from dermai_utils import environment
 
 environment.setup()
 
 # %% [markdown]
-# **Settings.** A run keeps the settings it was trained with: its name is enough. Empty means `baseline`. `keep_on_drive`: as in 02_clean.
+# ## Settings
+#
+# A run keeps the settings it was trained with: its name is enough. Empty means `baseline`. `keep_on_drive`: as in 02_clean.
 
 # %% tags=["nbval-ignore-output"]
-from dermai_utils import clean, colab, config, explain, files, pipeline, plots, report
+from dermai_utils import config, files, pipeline, runtime
+from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 run_name = ""  # @param {type: "string"}
 keep_on_drive = False  # @param {type: "boolean"}
-cfg = config.of_run(data=data, run_name=run_name, **colab.folders(keep_on_drive, data))
+cfg = config.of_run(data=data, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
 made = pipeline.ensure(cfg, "gradcam")
 
 # %% [markdown]
-# **Three images of each class**, where there are such: the most confident correct one, the most confident wrong one, and the one the
-# model was least sure of. The maps are for the class that it predicted.
+# ## Three images of each class
+#
+# Where they exist: the most confident correct one, the most confident wrong one, and the one with the
+# lowest confidence. The maps are for the predicted class. Look whether the evidence lies on the lesion.
 
 # %% tags=["nbval-ignore-output"]
-predictions = clean.read_table(cfg.report_dir / "predictions.csv")
-part = files.read_json(cfg.report_dir / "metrics.json")["headline"]
-chosen = explain.choose(report.counting(predictions, part))
+subset = files.read_json(cfg.report_dir / "metrics.json")["primary_subset"]
+chosen = figures.gradcam_examples(cfg)
 chosen[["image", "kind", "truth", "prediction", "confidence"]].round(2)
 
 # %% tags=["nbval-ignore-output"]
-plots.explanations(explain.maps_for(cfg, chosen))
+figures.draw(cfg, "explanations")
 
 # %%
-print(f"from the {report.PART_NAMES[part]}")
+print(f"from the {figures.SUBSET_NAMES[subset]}")
 print(f"each image once: {chosen['image'].is_unique}; classes with an example: {chosen['truth'].nunique()} of 7")

@@ -1,6 +1,7 @@
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # spinning threads starve each other where cores are shared
+# spinning threads starve each other where cores are shared
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ["OMP_NUM_THREADS"] = "1"  # the workers share the cores already
 for name in [key for key in os.environ if key.startswith("DERMAI_")]:
@@ -11,13 +12,22 @@ import socket  # noqa: E402
 import pytest  # noqa: E402
 from mirror import ARCHIVE, NAME, Mirror  # noqa: E402
 
-from dermai_utils import config, fetch, pipeline  # noqa: E402
+from dermai_utils import config, pipeline  # noqa: E402
+from dermai_utils.data import fetch  # noqa: E402
 
 
 @pytest.fixture(scope="session")
 def small():
     """Settings under which a run on the fixture takes seconds."""
-    return dict(image_size=32, backbone="timm:test_resnet", epochs=2, batch_size=16, weights="none", device="cpu", workers=2)
+    return dict(
+        image_size=32,
+        backbone="timm:test_resnet",
+        epochs=2,
+        batch_size=16,
+        weights="none",
+        device="cpu",
+        workers=2,
+    )
 
 
 @pytest.fixture(scope="session")
@@ -25,9 +35,9 @@ def made(tmp_path_factory, small):
     """The whole way on the fixture, made once; tests only read it."""
     folder = tmp_path_factory.mktemp("made")
     cfg = config.load(env={}, cache_dir=folder / "cache", work_dir=folder / "work", **small)
-    pipeline.ensure(cfg, "inflation")
+    pipeline.ensure(cfg, "leakage_effect")
     pipeline.ensure(cfg, "gradcam")
-    pipeline.ensure(cfg, "reference")
+    pipeline.ensure(cfg, "predictor")
     return cfg
 
 
@@ -72,7 +82,8 @@ def refused():
 
 @pytest.fixture
 def waits(monkeypatch):
-    """The waits that were asked for; none is waited. Small chunks, so that a small file has several."""
+    """The waits that were asked for; none is waited. Small chunks, so that a small file has
+    several."""
     asked = []
     monkeypatch.setattr(fetch, "sleep", asked.append)
     monkeypatch.setattr(fetch, "CHUNK", 1000)

@@ -1,4 +1,5 @@
-"""A mirror on the loopback address that injects one fault after another, and tiny archives for it. No test waits for real."""
+"""A mirror on the loopback address that injects one fault after another, and tiny archives for it.
+No test waits for real."""
 
 import hashlib
 import http.server
@@ -12,7 +13,7 @@ from collections import namedtuple
 import pytest
 
 from dermai_utils.config import UserError
-from dermai_utils.download import GROUPINGS, METADATA
+from dermai_utils.data.download import GROUPINGS, METADATA
 
 NAME = "ISIC2018_Task3_Training_Input.zip"
 
@@ -26,8 +27,13 @@ def zipped(members, compression=zipfile.ZIP_STORED):
     return buffer.getvalue()
 
 
-ARCHIVE = zipped({f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([i]) * 3000 for i in range(4)})  # about 12 kB
-OTHER = zipped({f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([9 - i]) * 3000 for i in range(4)})
+# about 12 kB
+ARCHIVE = zipped(
+    {f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([i]) * 3000 for i in range(4)}
+)
+OTHER = zipped(
+    {f"ISIC2018_Task3_Training_Input/ISIC_{i}.jpg": bytes([9 - i]) * 3000 for i in range(4)}
+)
 HALF = 6000  # whole chunks, of 1000 bytes in these tests
 USAGE = namedtuple("usage", "free")
 PAGE = b"\n<!DOCTYPE html><title>Log in to the hotel</title>" * 300
@@ -41,9 +47,17 @@ class Mirror(http.server.ThreadingHTTPServer):
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.files, self.plan, self.asked, self.paths, self.release = {}, [], [], [], threading.Event()
+        self.files, self.plan, self.asked, self.paths, self.release = (
+            {},
+            [],
+            [],
+            [],
+            threading.Event(),
+        )
         self.url = f"http://127.0.0.1:{self.server_port}/"
-        threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        ).start()
 
     def stop(self):
         self.release.set()
@@ -58,7 +72,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = self.server.files.get(self.path[1:])
         fault = self.server.plan.pop(0) if self.server.plan else good
         if body is None:
-            return send(self, 403, b"<Error><Code>AccessDenied</Code></Error>")  # as S3 does for a missing key
+            # as S3 does for a missing key
+            return send(self, 403, b"<Error><Code>AccessDenied</Code></Error>")
         fault(self, body)
 
     def log_message(self, *args):
@@ -67,7 +82,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 def send(handler, code, body, length=None, **headers):
     handler.send_response(code)
-    for name, value in {"Content_Length": len(body) if length is None else length, **headers}.items():
+    for name, value in {
+        "Content_Length": len(body) if length is None else length,
+        **headers,
+    }.items():
         handler.send_header(name.replace("_", "-"), str(value))
     handler.end_headers()
     handler.wfile.write(body)
@@ -85,7 +103,14 @@ def good(handler, body, cut=None):
     if start and start >= len(body):
         return send(handler, 416, b"<Error/>", Content_Range=f"bytes */{len(body)}")
     part = {"Content_Range": f"bytes {start}-{len(body) - 1}/{len(body)}"} if start else {}
-    send(handler, 206 if start else 200, body[start:][:cut], len(body) - start, ETag=etag(body), **part)
+    send(
+        handler,
+        206 if start else 200,
+        body[start:][:cut],
+        len(body) - start,
+        ETag=etag(body),
+        **part,
+    )
 
 
 def ends_early(handler, body):
@@ -146,11 +171,17 @@ def dataset(test=True, groupings=True, metadata=True):
         top = f"ISIC2018_Task3_{part}"
         images = {f"{top}_Input/ISIC_{i}.jpg": bytes([i]) * 50 for i in range(count)}
         made[f"{top}_Input.zip"] = zipped({f"{top}_Input/LICENSE.txt": b"CC BY-NC", **images})
-        made[f"{top}_GroundTruth.zip"] = zipped({f"{top}_GroundTruth/{top}_GroundTruth.csv": labels})
+        made[f"{top}_GroundTruth.zip"] = zipped(
+            {f"{top}_GroundTruth/{top}_GroundTruth.csv": labels}
+        )
     made[GROUPINGS] = b"image,lesion_id\nISIC_1,HAM_1\n"
     made[METADATA] = b"lesion_id,image_id,dx\nHAM_1,ISIC_1,nv\n"
     keep = {"_Test_": test, "Groupings": groupings, "metadata": metadata}
-    return {name: data for name, data in made.items() if all(kept for word, kept in keep.items() if word in name)}
+    return {
+        name: data
+        for name, data in made.items()
+        if all(wanted for word, wanted in keep.items() if word in name)
+    }
 
 
 def write(folder, contents):

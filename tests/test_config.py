@@ -1,9 +1,14 @@
-import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
 from dermai_utils import config
-from dermai_utils.config import Config, UserError, load
+from dermai_utils.__main__ import read_words, settings_page
+from dermai_utils.config import UserError, load
 
 
 def test_later_sources_win():
@@ -11,7 +16,8 @@ def test_later_sources_win():
     assert load(env={}, data="isic2018").image_size == config.PRESETS["quick"]["image_size"]
     assert load(env={"DERMAI_IMAGE_SIZE": "96"}).image_size == 96
     assert load(env={"DERMAI_IMAGE_SIZE": "96"}, image_size="112").image_size == 112
-    assert load(env={"DERMAI_IMAGE_SIZE": "96"}, image_size="").image_size == 96  # an empty form field is not set
+    # an empty form field is not set
+    assert load(env={"DERMAI_IMAGE_SIZE": "96"}, image_size="").image_size == 96
 
 
 def test_every_preset_is_valid():
@@ -47,7 +53,9 @@ def test_every_preset_is_valid():
 def test_bad_settings_are_one_line_that_names_the_field(given, said):
     with pytest.raises(UserError) as caught:
         load(env={}, **given)
-    assert said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    assert (
+        said in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 300
+    )
 
 
 def test_an_unknown_field_in_the_environment_is_named():
@@ -55,18 +63,52 @@ def test_an_unknown_field_in_the_environment_is_named():
         load(env={"DERMAI_BATCHSIZE": "8"})
 
 
-@pytest.mark.parametrize("field", dataclasses.fields(Config), ids=lambda field: field.name)
+@pytest.mark.parametrize("field", config.FIELDS.values(), ids=config.FIELDS)
 def test_every_number_and_choice_refuses_what_it_is_not(field):
-    if field.type in (int, float, bool) or field.name in config._CHOICES:
+    if field.type is bool or not isinstance(field.metadata["allowed"], str):
         with pytest.raises(UserError, match=field.name):
             load(env={}, **{field.name: "no such thing"})
+
+
+def test_the_page_of_settings_is_what_the_package_says():
+    page = (config.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    assert page == settings_page(), "python -m dermai_utils settings > docs/settings.md"
+    assert all(f"| `{name}` |" in page for name in config.FIELDS)
+
+
+def test_words_are_settings_and_a_tools_own_options():
+    words = ["--image-size=64", "--rows", "a", "b", "--epochs", "3", "--kills", "7", "--seed", "-1"]
+    settings, options = read_words(words, rows=(), kills=100, json="here")
+    assert settings == {"image_size": "64", "epochs": "3", "seed": "-1"}
+    assert options == {"rows": ("a", "b"), "kills": 7, "json": "here"}
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("stray", "stray: expected --setting value"),
+        ("--epochs", "--epochs: expected pairs"),
+        ("--epochs --seed 1", "--epochs: expected pairs"),
+        ("--epochs 3 stray", "--epochs 3 stray: expected pairs"),
+        ("--kills x", "kills='x': expected a number, such as 100"),
+    ],
+)
+def test_a_word_that_cannot_be_read_is_named(words, said):
+    with pytest.raises(UserError, match=said):
+        read_words(words.split(), kills=100)
 
 
 @pytest.mark.parametrize(
     "cell, shown",
     [
-        ("from dermai_utils import config; config.load(epochs='x')", "error: epochs='x': expected a whole number"),
-        ("from dermai_utils import train; raise train.Interrupted('stopped; run it again')", "stopped; run it again"),
+        (
+            "from dermai_utils import config; config.load(epochs='x')",
+            "error: epochs='x': expected a whole number",
+        ),
+        (
+            "from dermai_utils.training import loop; raise loop.Interrupted('stopped; go on')",
+            "stopped; go on",
+        ),
     ],
     ids=["a mistake", "the stop button"],
 )
@@ -80,10 +122,99 @@ def test_one_line_is_all_that_a_notebook_shows(cell, shown, capsys):
 def test_a_run_keeps_its_settings_unless_told_otherwise(tmp_path):
     given = dict(env={}, work_dir=str(tmp_path))
     (tmp_path / "runs" / "baseline").mkdir(parents=True)
-    (tmp_path / "runs" / "baseline" / "config.json").write_text('{"image_size": 48, "epochs": 3, "table": "x"}')
+    (tmp_path / "runs" / "baseline" / "config.json").write_text(
+        '{"image_size": 48, "epochs": 3, "table": "x"}'
+    )
     assert config.of_run(**given).image_size == 48
     assert config.of_run(**given, epochs=5).epochs == 5
-    assert config.of_run(**given, run_name="other").image_size == config.PRESETS["sample"]["image_size"]
+    assert (
+        config.of_run(**given, run_name="other").image_size
+        == config.PRESETS["sample"]["image_size"]
+    )
+
+
+OLD = {"views": 4, "deferred": False, "optimizer": "adamw", "masks": "", "image_size": 48}
+
+
+def test_old_names_are_understood_and_announced(capsys):
+    cfg = load(env={"DERMAI_VIEWS": "2", "DERMAI_OPTIMIZER": "adamw"}, deferred="false")
+    assert (cfg.tta, cfg.drw) == (2, False)
+    assert capsys.readouterr().out.splitlines() == [
+        "setting views is now called tta",
+        "setting optimizer was removed, it is always adamw",
+        "setting deferred is now called drw",
+    ]
+    assert load(env={"DERMAI_TTA": "2"}, views=4).tta == 4
+    assert load(env={"DERMAI_VIEWS": "2"}, tta=4).tta == 4
+    assert load(env={}, views=2, tta=4).tta == 4
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (dict(optimizer="adam"), "setting optimizer was removed, it is always adamw"),
+        (dict(masks="folder"), "setting masks was removed, it is always empty"),
+        (dict(imbalance="focal"), "imbalance='focal': expected one of none, class_weights"),
+        (dict(schedule="cosine"), "schedule='cosine': expected one of one_cycle, constant"),
+        (dict(views=3), "tta=3: expected one of 1, 2, 4, 8"),
+    ],
+)
+def test_a_value_that_is_gone_is_one_line(given, said):
+    with pytest.raises(UserError, match=said):
+        load(env={}, **given)
+
+
+def of_old_run(folder, **settings):
+    path = folder / "runs" / "baseline" / "config.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(OLD | settings))
+    return config.of_run(env={}, work_dir=str(folder))
+
+
+def test_a_run_of_an_earlier_version_keeps_its_settings(tmp_path, capsys):
+    cfg = of_old_run(tmp_path)
+    assert (cfg.tta, cfg.drw, cfg.image_size) == (4, False, 48)
+    assert not capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "gone", [dict(imbalance="focal"), dict(schedule="cosine"), dict(optimizer="adam")], ids=str
+)
+def test_a_run_that_this_version_cannot_make_is_refused_by_name(tmp_path, gone):
+    ((name, value),) = gone.items()
+    with pytest.raises(UserError, match=f"config.json: this version has no {name}={value}; give"):
+        of_old_run(tmp_path, **gone)
+
+
+def test_modernised_settings_of_today_are_as_they_were():
+    today = {"tta": 2, "epochs": 3, "split file": "abc", "table": None}
+    assert config.modernised(today) == config.supported(today, "here") == today
+    assert config.modernised({"views": 2, "optimizer": "adam"}) == {"tta": 2, "optimizer": "adam"}
+
+
+def test_an_installed_package_works_in_the_current_folder(tmp_path):
+    package = config.ROOT / "dermai_utils"
+    ignored = shutil.ignore_patterns("__pycache__", "*.zip")
+    shutil.copytree(package, tmp_path / "site" / "dermai_utils", ignore=ignored)
+    (tmp_path / "here").mkdir()
+    code = "from dermai_utils.config import *; c = load(); print(c.cache, c.work, SAMPLE, sep='|')"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; print(c.near_duplicates_file.exists())"],
+        cwd=tmp_path / "here",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    folders, exists = done.stdout.split()
+    here, sample = tmp_path / "here", tmp_path / "site" / "dermai_utils" / "sample"
+    assert folders.split("|") == [
+        str(here / "cache/sample"),
+        str(here / "work/sample"),
+        str(sample),
+    ]
+    assert exists == "True"
+    assert load(env={}).work == config.ROOT / "work" / "sample"  # a checkout
 
 
 def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):

@@ -28,7 +28,9 @@ def test_a_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
     done = []
     for name in ("fsync", "replace"):
         plain = getattr(os, name)
-        monkeypatch.setattr(os, name, lambda *given, plain=plain, name=name: (plain(*given), done.append(name))[0])
+        monkeypatch.setattr(
+            os, name, lambda *given, plain=plain, name=name: (plain(*given), done.append(name))[0]
+        )
     with files.atomic(tmp_path / "a.txt") as file:
         file.write("x" * 10**6)
     assert done == ["fsync", "replace"]
@@ -68,8 +70,15 @@ def test_a_marker_names_what_changed(tmp_path):
     assert files.changes(marker, {"seed": 0}) == ["made.csv is missing"]
 
 
+def test_a_table_of_version_0_1_0_is_read_with_the_words_of_today(tmp_path):
+    (tmp_path / "split.csv").write_text("image,part\na,0\nb,test\n")
+    table = files.read_table(tmp_path / "split.csv")
+    assert table.to_dict("list") == {"image": ["a", "b"], "subset": ["0", "test"]}
+
+
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
 )
 
 
@@ -84,7 +93,9 @@ def another_process(folder):
     """A process that holds `folder` until the end of the block."""
     code = f"import time; from dermai_utils import files\nwith files.locked({str(folder)!r}):"
     code += " print('held', flush=True); time.sleep(60)"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    )
     assert process.stdout.readline() == "held\n"
     try:
         yield process
@@ -93,10 +104,15 @@ def another_process(folder):
         process.communicate()
 
 
-def test_a_second_process_waits_then_stops_with_the_name_of_the_first(tmp_path, monkeypatch, capsys):
+def test_a_second_process_waits_then_stops_with_the_name_of_the_first(
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(files, "PATIENCE", 0.3)
     with another_process(tmp_path) as other:
-        with pytest.raises(UserError, match=f"process {other.pid} on .* is at work there") as caught, files.locked(tmp_path):
+        with (
+            pytest.raises(UserError, match=f"process {other.pid} on .* is at work there") as caught,
+            files.locked(tmp_path),
+        ):
             pytest.fail("two processes in one folder")
         assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
         assert capsys.readouterr().out.count("waiting up to") == 1
@@ -104,10 +120,10 @@ def test_a_second_process_waits_then_stops_with_the_name_of_the_first(tmp_path, 
 
 def test_a_kill_lets_go_and_the_one_that_waited_goes_on(tmp_path, capsys):
     with another_process(tmp_path) as other:
+        code = f"from dermai_utils import files\nwith files.locked({str(tmp_path)!r}): print('in')"
         waited = subprocess.Popen(
-            [sys.executable, "-c", f"from dermai_utils import files\nwith files.locked({str(tmp_path)!r}): print('in')"],
-            cwd=ROOT, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         assert "waiting up to" in waited.stdout.readline()
         other.send_signal(signal.SIGKILL)
         assert waited.communicate()[0] == "in\n"
@@ -134,7 +150,10 @@ def test_a_file_system_without_locks_is_announced_and_no_obstacle(tmp_path, monk
     monkeypatch.setattr(files, "_try_lock", refuse)
     with files.locked(tmp_path) as sure:
         assert not sure
-    assert f"{tmp_path}: no locks on this file system (Operation not supported)" in capsys.readouterr().out
+    assert (
+        f"{tmp_path}: no locks on this file system (Operation not supported)"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="Linux's full disk")
@@ -149,7 +168,10 @@ def test_a_full_disk_is_locked_all_the_same(tmp_path, capsys):
 def test_a_folder_that_goes_away_meanwhile_is_told(tmp_path, anew):
     folder = tmp_path / "drive"
     folder.mkdir()
-    with pytest.raises(UserError, match="is not the folder that it was when this began"), files.locked(folder):
+    with (
+        pytest.raises(UserError, match="is not the folder that it was when this began"),
+        files.locked(folder),
+    ):
         folder.rename(tmp_path / "unmounted")
         if anew:
             folder.mkdir()
@@ -157,15 +179,17 @@ def test_a_folder_that_goes_away_meanwhile_is_told(tmp_path, anew):
 
 
 def test_what_a_killed_process_left_is_swept_and_nothing_else(tmp_path):
-    kept = [".stage.json", "a.txt", ".a.tmp", "pixels_64.npy", "mine.part.npy"]
-    for name in [*kept, ".a.txt.123.tmp", "pixels_64.part.npy"]:
+    others = [".stage.json", "a.txt", ".a.tmp", "pixels_64.npy", "mine.part.npy"]
+    for name in [*others, ".a.txt.123.tmp", "pixels_64.part.npy"]:
         (tmp_path / name).write_text("x")
     files.sweep(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(kept)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)
 
 
 @pytest.mark.parametrize("one_disk", [True, False])
-def test_delivery_moves_whole_files_and_keeps_the_checkpoint_before(tmp_path, monkeypatch, one_disk):
+def test_delivery_moves_whole_files_and_keeps_the_checkpoint_before(
+    tmp_path, monkeypatch, one_disk
+):
     pending, folder = tmp_path / "pending", tmp_path / "drive"
     plain = os.replace
 
@@ -181,8 +205,10 @@ def test_delivery_moves_whole_files_and_keeps_the_checkpoint_before(tmp_path, mo
                 file.write(content)
         assert files.deliver(pending, folder, create=True) is None and not list(pending.iterdir())
     assert {p.name: p.read_text() for p in folder.iterdir()} == {
-        "last.pt": "new", "last.previous.pt": "old", "best.pt": "new",
-    }  # fmt: skip
+        "last.pt": "new",
+        "last.previous.pt": "old",
+        "best.pt": "new",
+    }
 
 
 def test_delivery_that_fails_says_why_and_loses_nothing(tmp_path):
@@ -191,17 +217,26 @@ def test_delivery_that_fails_says_why_and_loses_nothing(tmp_path):
     pending.mkdir()
     (pending / "best.pt").write_text("x")
     assert isinstance(files.deliver(pending, tmp_path / "file"), OSError)
-    assert (pending / "best.pt").read_text() == "x" and (tmp_path / "file").read_text() == "in the way"
+    assert (pending / "best.pt").read_text() == "x"
+    assert (tmp_path / "file").read_text() == "in the way"
 
 
 def test_delivery_makes_no_folder_where_drive_was(tmp_path):
     with files.atomic(tmp_path / "pending" / "best.pt") as file:
         file.write("x")
-    assert files.deliver(tmp_path / "pending", tmp_path / "drive" / "run").filename == str(tmp_path / "drive" / "run")
+    run = tmp_path / "drive" / "run"
+    assert files.deliver(tmp_path / "pending", run).filename == str(run)
     assert (tmp_path / "pending" / "best.pt").exists() and not (tmp_path / "drive").exists()
 
 
-EDITED = ["[]", "{}", '{"made_from": {}}', '{"made_from": 1, "outputs": {}}', '{"made_from": {}, "outputs": []}', "half"]
+EDITED = [
+    "[]",
+    "{}",
+    '{"made_from": {}}',
+    '{"made_from": 1, "outputs": {}}',
+    '{"made_from": {}, "outputs": []}',
+    "half",
+]
 
 
 @pytest.mark.parametrize("text", EDITED)

@@ -27,7 +27,9 @@ def ignored(cell):
 
 
 def test_they_are_numbered_and_the_first_cell_of_each_is_the_same():
-    assert [path.stem[:2] for path in NOTEBOOKS] == [f"{number:02}" for number in range(len(NOTEBOOKS))]
+    assert [path.stem[:2] for path in NOTEBOOKS] == [
+        f"{number:02}" for number in range(len(NOTEBOOKS))
+    ]
     assert len({"".join(code_cells(path)[0]["source"]) for path in NOTEBOOKS}) == 1
 
 
@@ -35,33 +37,55 @@ def test_colab_is_asked_for_a_t4_and_for_a_pinned_runtime():
     for path in NOTEBOOKS:
         about = json.loads(path.read_text())["metadata"]
         assert (about["accelerator"], about["colab"]["gpuType"]) == ("GPU", "T4")
-        assert re.fullmatch(r"20\d\d\.\d\d", about["colab"]["runtime_attributes"]["runtime_version"])
+        assert re.fullmatch(
+            r"20\d\d\.\d\d", about["colab"]["runtime_attributes"]["runtime_version"]
+        )
         assert about["kaggle"]["isInternetEnabled"]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_was_executed_in_order_and_compared_ones_say_something(path):
     cells = code_cells(path)
-    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))  # nbval skips a null
+    # nbval skips a null
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     assert not any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
     compared = [cell for cell in cells if not ignored(cell)]
     assert compared and all(cell["outputs"] for cell in compared)
-    lines = [[line for line in "".join(cell["source"]).splitlines() if line and line[0] != "#"] for cell in cells]
-    assert max(map(len, lines)) <= 25
+    lines = [
+        [line for line in "".join(cell["source"]).splitlines() if line and line[0] != "#"]
+        for cell in cells
+    ]
+    assert max(map(len, lines)) <= 20
 
 
 def test_what_is_compared_comes_from_the_fixture(made):
-    """The committed numbers are those of the fixture as it is made here and now, not of some other run."""
-    from dermai_utils import clean
+    """The committed numbers are those of the fixture as it is made here and now, not of some other
+    run."""
+    from dermai_utils import files
 
-    table, rejected = clean.read_table(made.table_file), clean.read_table(made.rejected_file)
-    texts = "".join("".join(output.get("text", "")) for cell in code_cells(NOTEBOOKS[2]) for output in cell["outputs"])
+    table, rejected = files.read_table(made.table_file), files.read_table(made.rejected_file)
+    texts = "".join(
+        "".join(output.get("text", ""))
+        for cell in code_cells(NOTEBOOKS[2])
+        for output in cell["outputs"]
+    )
     assert f"{len(table):,} usable images, {len(rejected):,} rows left out" in texts
 
 
 def run_nbval(folder, env):
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env", str(folder)]
-    return subprocess.run(command, cwd=ROOT, env=os.environ | env, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--nbval",
+        "--nbval-current-env",
+        str(folder),
+    ]
+    env = os.environ | {"PYTHONPATH": str(ROOT)} | env  # this checkout's package
+    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
@@ -72,7 +96,9 @@ def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
         for falsified in (False, True):
             notebook = json.loads(NOTEBOOKS[1].read_text())
             if falsified:
-                text = json.dumps(notebook).replace("train: 113 image files", "train: 114 image files")
+                text = json.dumps(notebook).replace(
+                    "train: 113 image files", "train: 114 image files"
+                )
                 assert text != json.dumps(notebook)
                 notebook = json.loads(text)
             (folder / "x.ipynb").write_text(json.dumps(notebook))
@@ -84,7 +110,11 @@ def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
 @pytest.fixture
 def tool(tmp_path, monkeypatch, capsys):
     """tools/notebooks.py on a copy of the notebooks: (exit status, output, errors) of a command."""
-    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks", ignore=shutil.ignore_patterns("__pycache__", "nbval_can_fail"))
+    shutil.copytree(
+        ROOT / "notebooks",
+        tmp_path / "notebooks",
+        ignore=shutil.ignore_patterns("__pycache__", "nbval_can_fail"),
+    )
     for name in ("pyproject.toml", "README.md"):
         shutil.copy(ROOT / name, tmp_path)
     for module in (notebooks, publish):
@@ -122,22 +152,40 @@ def top(path):
 
 def test_publish_writes_one_address_into_every_setup_cell_and_badge(tool):
     assert tool("publish", "somebody/derm-ai", "v1.2")[0] == 0
-    address, unset = 'REPOSITORY, TAG = "https://github.com/somebody/derm-ai", "v1.2"', 'REPOSITORY, TAG = "", "main"'
+    address, unset = "git+https://github.com/somebody/derm-ai@v1.2", "git+@main"
     for path in tool.folder.glob("0*"):
         badge, setup = top(path)
-        assert f"(https://colab.research.google.com/github/somebody/derm-ai/blob/v1.2/notebooks/{path.stem}.ipynb)" in badge
+        assert (
+            f"(https://colab.research.google.com/github/somebody/derm-ai/blob/v1.2/notebooks/{path.stem}.ipynb)"
+            in badge
+        )
         assert address in setup and setup.replace(address, unset) == top(NOTEBOOKS[0])[1]
     for path in NOTEBOOKS:  # nothing was executed
-        assert [c["outputs"] for c in code_cells(tool.folder / path.name)] == [c["outputs"] for c in code_cells(path)]
-    assert "github/somebody/derm-ai/blob/v1.2/notebooks/00_run_all.ipynb" in (tool.folder / "../README.md").read_text()
+        assert [c["outputs"] for c in code_cells(tool.folder / path.name)] == [
+            c["outputs"] for c in code_cells(path)
+        ]
+    assert (
+        "github/somebody/derm-ai/blob/v1.2/notebooks/00_run_all.ipynb"
+        in (tool.folder / "../README.md").read_text()
+    )
     assert tool("check") == (0, "", "")
     pyproject = tool.folder / "../pyproject.toml"
-    pyproject.write_text(pyproject.read_text().replace("v1.2", "v2"))  # now badges and cells say another tag
+    # now badges and cells say another tag
+    pyproject.write_text(pyproject.read_text().replace("v1.2", "v2"))
     status, out, _ = tool("check")
     assert status == 1 and out.count("\n") == len(NOTEBOOKS) + 1
 
 
-@pytest.mark.parametrize("given", [("", "v1"), ("owner/name", ""), ('owner"/name', "v1"), ("owner/name", "a/b")])
+@pytest.mark.parametrize(
+    "given",
+    [
+        ("", "v1"),
+        ("owner/name", ""),
+        ('owner"/name', "v1"),
+        ("owner/name", "a/b"),
+        ("https://x/y;z", "v1"),
+    ],
+)
 def test_publish_refuses_what_cannot_be_an_address_in_one_line(given, tool):
     status, _, errors = tool("publish", *given)
     assert status == 2 and errors.startswith("error: publish") and errors.count("\n") == 1

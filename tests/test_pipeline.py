@@ -6,11 +6,13 @@ import sys
 
 import pytest
 
-from dermai_utils import clean, config, files, pipeline, train
+from dermai_utils import config, files, pipeline
 from dermai_utils.__main__ import main
 from dermai_utils.config import ROOT, UserError
+from dermai_utils.training import loop
 
-WAY = ["download", "clean", "split", "train", "evaluate", "gradcam"]  # the other stages are made when they are asked for
+# the other stages are made when they are asked for
+WAY = ["download", "clean", "split", "train", "evaluate", "gradcam"]
 
 
 @pytest.fixture
@@ -30,7 +32,9 @@ def stages_made(capsys):
     """(made, up to date): the stages that the output names, in order."""
     said = capsys.readouterr().out
     current = re.findall(r"^(\w+): up to date", said, re.M)
-    return [s for s in pipeline.STAGES if s not in current and re.search(rf"^{s}: ", said, re.M)], current
+    return [
+        s for s in pipeline.STAGES if s not in current and re.search(rf"^{s}: ", said, re.M)
+    ], current
 
 
 def test_any_stage_can_come_first_and_a_second_time_skips_everything(way, capsys):
@@ -49,7 +53,8 @@ def test_any_stage_can_come_first_and_a_second_time_skips_everything(way, capsys
         (dict(seed=1), ["train", "evaluate", "gradcam"]),
         (dict(learning_rate=0.01), ["train", "evaluate", "gradcam"]),
         (dict(split_seed=1), ["split", "train", "evaluate", "gradcam"]),
-        (dict(image_size=80), ["clean", "train", "evaluate", "gradcam"]),  # not the split: the table is the same
+        # not the split: the table is the same
+        (dict(image_size=80), ["clean", "train", "evaluate", "gradcam"]),
         (dict(workers=1), []),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",
@@ -63,17 +68,17 @@ def test_a_changed_field_remakes_what_depends_on_it_and_no_more(way, capsys, cha
     assert set(current) == set(WAY) - {"download", *remade}
 
 
-def test_a_report_is_made_anew_with_what_leakage_is_worth(way, capsys):
+def test_a_report_is_made_anew_with_the_leakage_effect(way, capsys):
     cfg = way("evaluate")
-    assert files.read_json(cfg.report_dir / "metrics.json")["inflation"] is None
-    way("inflation")
+    assert files.read_json(cfg.report_dir / "metrics.json")["leakage_effect"] is None
+    way("leakage_effect")
     capsys.readouterr()
     way("evaluate")
     made, current = stages_made(capsys)
     assert made == ["download", "evaluate"] and current == ["clean", "split", "train"]
-    found = files.read_json(cfg.report_dir / "metrics.json")["inflation"]
-    assert found["classifiers"] == files.read_json(cfg.inflation_file)["classifiers"]
-    assert (cfg.report_dir / "inflation.png").exists()
+    found = files.read_json(cfg.report_dir / "metrics.json")["leakage_effect"]
+    assert found["classifiers"] == files.read_json(cfg.leakage_effect_file)["classifiers"]
+    assert (cfg.report_dir / "leakage_effect.png").exists()
 
 
 def test_a_lost_cache_is_rebuilt_and_the_precious_part_stays(way, capsys):
@@ -90,19 +95,73 @@ def test_a_lost_cache_is_rebuilt_and_the_precious_part_stays(way, capsys):
     assert files.checksum(cfg.run_dir / "best.pt") == before
 
 
-def test_a_run_of_a_version_without_a_setting_stands(way, capsys):
-    """An update that brings a setting must not train for hours again what was made without it."""
-    cfg = way("train")
-    for name in ("split", "train"):
-        marker = {"split": cfg.work, "train": cfg.run_dir}[name] / f".{name}.json"
+def as_version_0_1_0(cfg, *stages):
+    """Write the markers of `stages` anew, as version 0.1.0 would have written them."""
+    old_names = {"tta": "views", "drw": "deferred"}
+    later = {"train_fraction", "near_duplicates", "the form of its files"}
+    for name in stages:
+        marker = pipeline._marker(cfg, name)
         record = files.read_json(marker)
-        record["made_from"] = {k: v for k, v in record["made_from"].items() if k not in ("train_fraction", "near_duplicates")}
-        files.write_json(marker, record)
+        then = {old_names.get(k, k): v for k, v in record["made_from"].items() if k not in later}
+        if name == "train":
+            then |= {"optimizer": "adamw"}
+        if name == "gradcam":
+            then |= {"masks": ""}
+        files.write_json(marker, record | {"made_from": then})
+
+
+def test_a_run_of_an_earlier_version_stands_and_its_report_is_made_again(way, capsys):
+    """An update must not train for hours again; what has other keys today is made again."""
+    cfg = way("gradcam")
+    as_version_0_1_0(cfg, *WAY[1:])
     capsys.readouterr()
-    way("train")
-    assert stages_made(capsys) == (["download"], ["clean", "split", "train"])
+    way("gradcam")
+    said = capsys.readouterr().out
+    assert (
+        said.count("up to date") == 3 and "evaluate: making it again, because the form of its" in said
+    )
+    as_version_0_1_0(cfg, "train")
     way("train", train_fraction=0.5)
     assert "because train_fraction changed" in capsys.readouterr().out
+
+
+def test_a_run_with_an_optimizer_that_is_gone_is_made_again(way, capsys):
+    cfg = way("train")
+    marker = pipeline._marker(cfg, "train")
+    record = files.read_json(marker)
+    record["made_from"]["optimizer"] = "adam"
+    files.write_json(marker, record)
+    way("train")
+    assert "making it again, because optimizer changed" in capsys.readouterr().out
+
+
+def test_an_ensemble_and_its_members_share_table_and_split(way, capsys):
+    way("train", seeds=2)
+    capsys.readouterr()
+    cfg = way("train", run_name="baseline-0")
+    assert stages_made(capsys)[1] == ["clean", "split", "train"]
+    # version 0.1.0 wrote the tables' folders into an ensemble's markers
+    marker = cfg.work / ".split.json"
+    record = files.read_json(marker)
+    then = {f"work/{k}" if k == "table.csv" else k: v for k, v in record["made_from"].items()}
+    files.write_json(marker, record | {"made_from": then})
+    way("split")
+    assert "split" in stages_made(capsys)[1]
+
+
+@pytest.mark.parametrize("old, new", pipeline.RENAMED.items())
+def test_old_names_of_stages_are_understood(old, new, capsys):
+    assert new in pipeline.STAGES and pipeline.stage_name(old) == new
+    assert capsys.readouterr().out == f"stage {old} is now called {new}\n"
+
+
+def test_a_predictor_makes_the_run_that_it_needs(way, capsys):
+    cfg = way("split")
+    found = pipeline.predictor(cfg)
+    assert found.cfg == cfg and (cfg.run_dir / "best.pt").exists()
+    capsys.readouterr()
+    pipeline.predictor(cfg)
+    assert "predict: run" not in capsys.readouterr().out
 
 
 def test_a_finished_run_is_set_aside_not_lost(way, capsys):
@@ -115,7 +174,14 @@ def test_a_finished_run_is_set_aside_not_lost(way, capsys):
 
 def test_leftovers_are_swept_at_the_next_start(way):
     cfg = way("download")
-    folders = cfg.cache, cfg.cache / "images", cfg.pending_dir, cfg.work, cfg.run_dir, cfg.report_dir
+    folders = (
+        cfg.cache,
+        cfg.cache / "images",
+        cfg.pending_dir,
+        cfg.work,
+        cfg.run_dir,
+        cfg.report_dir,
+    )
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".half.csv.123.tmp").touch()
@@ -139,12 +205,16 @@ def test_a_folder_that_cannot_be_written_is_one_line(way, tmp_path):
 
 
 def command(*arguments):
-    done = subprocess.run([sys.executable, "-m", "dermai_utils", *arguments], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "dermai_utils", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
     return done.returncode, done.stdout, done.stderr
 
 
 def test_the_command_ends_with_the_path_of_what_it_made(tmp_path):
-    status, out, _ = command("split", "--cache-dir", str(tmp_path / "c"), "--work-dir", str(tmp_path / "w"))
+    status, out, _ = command(
+        "split", "--cache-dir", str(tmp_path / "c"), "--work-dir", str(tmp_path / "w")
+    )
     assert status == 0 and out.splitlines()[-1] == str(tmp_path / "w" / "split.csv")
 
 
@@ -174,28 +244,51 @@ def test_interrupted_is_status_130(monkeypatch, capsys):
 
 def test_ctrl_c_in_training_is_status_130_and_one_line(way, small, tmp_path, monkeypatch, capsys):
     cfg = way("split")
-    plain = train.Run._train_step
-    monkeypatch.setattr(train.Run, "_train_step", lambda *given: (os.kill(os.getpid(), signal.SIGINT), plain(*given))[1])
+    plain = loop.Run.train_step
+    monkeypatch.setattr(
+        loop.Run,
+        "train_step",
+        lambda *given: (os.kill(os.getpid(), signal.SIGINT), plain(*given))[1],
+    )
     given = small | {"cache_dir": cfg.cache, "work_dir": cfg.work}
-    assert main(["evaluate", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]) == 130
     assert (
-        capsys.readouterr().err.splitlines()[-1] == "train: stopped after step 1 of epoch 1; run it again to go on from there"
+        main(
+            ["evaluate", *(f"--{name.replace('_', '-')}={value}" for name, value in given.items())]
+        )
+        == 130
+    )
+    assert (
+        capsys.readouterr().err.splitlines()[-1]
+        == "train: stopped after step 1 of epoch 1; run it again to go on from there"
     )
 
 
 def test_work_dir_holds_small_files_and_no_image_of_the_data(made):
     """It may lie on Drive."""
-    images = {files.checksum(path) for path in (made.cache / "images").rglob("*.jpg") if path.stat().st_size}
+    images = {
+        files.checksum(path)
+        for path in (made.cache / "images").rglob("*.jpg")
+        if path.stat().st_size
+    }
     left = [path for path in made.work.rglob("*") if path.is_file()]
-    assert not images & {files.checksum(path) for path in left} and not any(path.suffix == ".npy" for path in left)
+    assert not images & {files.checksum(path) for path in left} and not any(
+        path.suffix == ".npy" for path in left
+    )
     assert sum(path.stat().st_size for path in left if path.suffix != ".pt") < 5e6
 
 
 def test_metrics_hold_every_held_out_part(made):
     found = files.read_json(made.report_dir / "metrics.json")
-    assert set(found["parts"]) == {"val", "test", "official"} and found["headline"] == "official"
-    predictions = clean.read_table(made.report_dir / "predictions.csv")
+    assert (
+        set(found["subsets"]) == {"val", "test", "official"}
+        and found["primary_subset"] == "official"
+    )
+    predictions = files.read_table(made.report_dir / "predictions.csv")
     assert predictions["image"].is_unique
-    assert found["parts"]["official"]["n"] == (predictions["part"] == "official").sum() - 1  # ISIC_0035068 weighs zero
-    submission = clean.read_table(made.report_dir / "submission.csv")
-    assert "ISIC_0035068" in set(submission["image"]) and len(submission) == (predictions["part"] == "official").sum()
+    # ISIC_0035068 weighs zero
+    assert found["subsets"]["official"]["n"] == (predictions["subset"] == "official").sum() - 1
+    submission = files.read_table(made.report_dir / "submission.csv")
+    assert (
+        "ISIC_0035068" in set(submission["image"])
+        and len(submission) == (predictions["subset"] == "official").sum()
+    )

@@ -1,141 +1,163 @@
-"""What each choice of the recipe is worth: python tools/ablation.py [--rows a,b] [--thirds 3] [--seeds 1] [--field value ...]
+"""What each choice in training is worth: python tools/ablation.py [--rows a,b] [--thirds 3]
+[--seeds 1] [--setting value ...]
 
-Every row is the recipe with one change: balanced accuracy, macro F1 and AUC, and the paired difference to the recipe as it is,
-with its 95 % interval by lesion. Balanced accuracy is that of the rule which divides by a power of the training shares, tuned
-on the same images; macro F1 and AUC are those of the plain probabilities of one view.
+Every row is the training of the given settings with one change: balanced accuracy, macro F1 and
+AUC, and the paired difference to the training without it, with its 95 % interval by lesion.
+Balanced accuracy is that of the prior-corrected decision rule, whose exponent tau is tuned on the
+same images; macro F1 and AUC are those of the plain probabilities, without test-time augmentation.
 
-All but the test part is dealt to three folds, lesions kept whole; each of `thirds` folds is scored by a model that was trained
-on the other two, so a row rests on up to 8,800 images instead of the 1,200 of the validation part. Test is never looked at. A
-row that is trained already is not trained again. Everything goes to work/<data>/ablation, the table to ablation.json, .md
-and .png.
+All images but the test subset are split into three folds, lesions kept whole. Each of `thirds`
+folds is scored by a model trained on the other two: a row rests on up to 8,800 images instead of
+the 1,200 of the validation subset, and the test subset is never looked at. What is trained already
+is not trained again. Everything goes to work/<data>/ablation: ablation.json, .md and .png.
 """
 
 import dataclasses
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import flags  # noqa: E402
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from dermai_utils import clean, config, files, findings, intervals, pipeline, plots, report, split  # noqa: E402
-from dermai_utils.instant import SHOWN  # noqa: E402
+from dermai_utils import config, files, pipeline  # noqa: E402
+from dermai_utils.__main__ import command, read_words  # noqa: E402
+from dermai_utils.data import split  # noqa: E402
+from dermai_utils.metrics import bootstrap, classification, decisions, predictions  # noqa: E402
+from dermai_utils.report import evaluate, plots  # noqa: E402
 
 ROWS = {
-    "recipe": {},
+    "unchanged": {},
     "all-layers": dict(freeze="none"),
     "backbone-frozen": dict(freeze="backbone"),
     "smoothing": dict(label_smoothing=0.05),
     "logit-adjustment": dict(imbalance="logit_adjustment"),
-    "not-deferred": dict(imbalance="logit_adjustment", deferred=False),
+    "no-drw": dict(imbalance="logit_adjustment", drw=False),
     "class-weights": dict(imbalance="class_weights"),
-    "sqrt-weights": dict(imbalance="sqrt_weights"),
-    "effective-number": dict(imbalance="effective_number"),
     "sampler": dict(imbalance="sampler"),
-    "focal": dict(imbalance="focal"),
     "no-average": dict(ema=0.0),
     "even-rates": dict(head_rate=1.0),
     "half-rate": dict(learning_rate=3.5e-4),
-    "cosine": dict(schedule="cosine"),
     "constant": dict(schedule="constant"),
     "no-augmentation": dict(augment=False),
     "full-size": dict(first_size=0),
-    "96px": dict(image_size=96, first_size=0),  # what bounds it: pixels, images
+    "96px": dict(image_size=96, first_size=0),
     "128px": dict(image_size=128, first_size=96),
     "160px": dict(image_size=160, first_size=112),
     "half-the-lesions": dict(train_fraction=0.5),
     "quarter-of-the-lesions": dict(train_fraction=0.25),
     "20-epochs": dict(epochs=20),
-    "half-for-20-epochs": dict(train_fraction=0.5, epochs=20),  # fewer images without fewer steps
-    "8-views": dict(views=8),  # an evaluation of the recipe's own runs
+    "half-for-20-epochs": dict(train_fraction=0.5, epochs=20),  # fewer images, as many steps
+    "tta": dict(tta=8),  # an evaluation of the unchanged runs
 }
-NUMBERS = intervals.CONFUSION_NUMBERS + intervals.AUC_NUMBERS
+SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")
 
 
 def validation(cfg):
-    """The rows of validation, their probabilities, those by the rule tuned on them, and the seconds that training took."""
+    """(predictions on val, plain and prior-corrected probabilities, seconds of training)."""
     pipeline.ensure(cfg, "train")
-    rows, table = report.predict(cfg), split.read(cfg)
-    rows = rows[rows["part"] == "val"]
-    prior, plain = findings.training_prior(table), findings.arrays(rows)[1]
-    called = findings.divided(plain, prior, findings.tuned_strength(rows, prior))
-    return rows, plain, called, clean.read_table(cfg.member_dirs[0] / "history.csv")["seconds"].sum()
+    rows = evaluate.predict(cfg)
+    rows = rows[rows["subset"] == "val"]
+    prior, plain = decisions.training_prior(split.read(cfg)), predictions.arrays(rows)[1]
+    corrected = decisions.prior_corrected(plain, prior, decisions.tuned_tau(rows, prior))
+    seconds = files.read_table(cfg.member_dirs[0] / "history.csv")["seconds"].sum()
+    return rows, plain, corrected, seconds
 
 
 def variant(base, name, seed, fold=0):
-    """The config of a row; what changes the evaluation alone takes the recipe's own run."""
-    changed = ROWS[name]
-    own = dataclasses.replace(base, **changed, seed=seed, fold=fold, run_name=f"{name}-{fold}-{seed}")
-    return dataclasses.replace(own, ensemble=f"recipe-{fold}-{seed}") if set(changed) == {"views"} else own
+    """The config of a row; a change of the evaluation alone takes the unchanged run."""
+    own = dict(seed=seed, fold=fold, run_name=f"{name}-{fold}-{seed}")
+    if set(ROWS[name]) == {"tta"}:
+        own["ensemble"] = f"unchanged-{fold}-{seed}"
+    return dataclasses.replace(base, **ROWS[name], **own)
 
 
 def row_of(base, name, seeds, thirds):
-    """(rows of validation; (S, N, 7) probabilities of S seeds; the same by the tuned rule; seconds a run)."""
-    found = [[validation(variant(base, name, seed, fold)) for fold in range(thirds)] for seed in seeds]
-    rows = pd.concat([fold[0] for fold in found[0]], ignore_index=True)
-    plain, called = (np.stack([np.concatenate([fold[k] for fold in folds]) for folds in found]) for k in (1, 2))
-    return rows, plain, called, np.mean([fold[3] for folds in found for fold in folds])
+    """(rows of predictions on val; (S, N, 7) plain probabilities of S seeds; prior-corrected ones;
+    seconds per run)."""
+    runs = [
+        [validation(variant(base, name, seed, fold)) for fold in range(thirds)] for seed in seeds
+    ]
+    rows = pd.concat([fold[0] for fold in runs[0]], ignore_index=True)
+    plain, corrected = (
+        np.stack([np.concatenate([fold[k] for fold in folds]) for folds in runs]) for k in (1, 2)
+    )
+    return rows, plain, corrected, np.mean([fold[3] for folds in runs for fold in folds])
 
 
 def measured(base, names, seeds, thirds):
-    """One dict a row, ready for JSON; the first is the recipe, which the others are compared with."""
-    rows, *recipe, _ = row_of(base, "recipe", seeds, thirds)
-    truth, lesions = findings.arrays(rows)[0], rows["lesion_id"]
-    for name in ["recipe", *(name for name in names if name != "recipe")]:
-        _, *found, seconds = row_of(base, name, seeds, thirds)
-        row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "thirds": thirds, "n": len(truth)}
-        row |= {"minutes": seconds / 60, "difference": {}}
-        for key in SHOWN:
-            called = int(key == "balanced_accuracy")  # by the tuned rule; the others by the plain probabilities
+    """One dict per row, ready for JSON; the first is unchanged, the others are compared with it."""
+    rows, *unchanged, _ = row_of(base, "unchanged", seeds, thirds)
+    truth, lesions = predictions.arrays(rows)[0], rows["lesion_id"]
+    for name in dict.fromkeys(("unchanged", *names)):
+        _, *changed, seconds = row_of(base, name, seeds, thirds)
+        row = {"row": name, "change": ROWS[name], "seeds": list(seeds), "thirds": thirds}
+        row |= {"n": len(truth), "minutes": seconds / 60, "difference": {}}
+        for score in SCORES:
+            kind = int(score == "balanced_accuracy")  # of the prior-corrected probabilities
+            place = classification.SCALAR_METRICS.index(score)
             each = [
-                intervals.headline_numbers(truth, p, np.ones((1, len(truth))))[0][NUMBERS.index(key)] for p in found[called]
+                float(classification.scalar_metrics(truth, probabilities)[0][place])
+                for probabilities in changed[kind]
             ]
-            row[key] = {"mean": float(np.mean(each)), "each": [float(value) for value in each]}
-            if name != "recipe":
-                row["difference"][key] = intervals.difference(truth, found[called], recipe[called], lesions)[key]
+            row[score] = {"mean": float(np.mean(each)), "each": each}
+            if name != "unchanged":
+                pair = changed[kind], unchanged[kind]
+                row["difference"][score] = bootstrap.difference(truth, *pair, lesions)[score]
         yield row
 
 
 def table(rows) -> str:
-    """The rows as Markdown: each score, then its difference to the recipe's with the 95 % interval."""
-    lines = ["| change | minutes | balanced accuracy | macro F1 | macro AUC |", "|---|---|---|---|---|"]
+    """The rows as Markdown: each score, then its difference with the 95 % interval."""
+    lines = [
+        "| change | minutes | balanced accuracy | macro F1 | macro AUC |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
-        shown = [f"{row[key]['mean']:.3f}{_apart(row['difference'].get(key))}" for key in SHOWN]
-        lines.append(f"| {told(row)} | {row['minutes']:.1f} | {' | '.join(shown)} |")
+        cells = [f"{row[s]['mean']:.3f}{_in_brackets(row['difference'].get(s))}" for s in SCORES]
+        lines.append(f"| {change(row)} | {row['minutes']:.1f} | {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def told(row) -> str:
+def change(row) -> str:
     """A row's change in words."""
-    return ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none: the recipe"
+    return ", ".join(f"{key} {value}" for key, value in row["change"].items()) or "none"
 
 
-def _apart(difference):
-    return f"; {difference['value']:+.3f} [{difference['low']:+.3f}, {difference['high']:+.3f}]" if difference else ""
+def _in_brackets(difference):
+    if not difference:
+        return ""
+    value, low, high = (difference[key] for key in ("value", "low", "high"))
+    return f"; {value:+.3f} [{low:+.3f}, {high:+.3f}]"
 
 
-@flags.command
+def write(folder, settings, rows):
+    """ablation.json, .md and, with two rows or more, .png."""
+    files.write_json(folder / "ablation.json", {"settings": settings, "rows": rows})
+    with files.atomic(folder / "ablation.md") as file:
+        file.write(table(rows))
+    if rows[1:]:
+        figure = plots.differences([row | {"change": change(row)} for row in rows[1:]])
+        with files.atomic(folder / "ablation.png", "wb") as file:
+            file.write(figure.encoded(dpi=100))
+
+
+@command
 def main(words):
-    given, own = flags.read(words, rows=",".join(ROWS), seeds=1, thirds=1)
+    settings, own = read_words(words, rows=",".join(ROWS), seeds=1, thirds=1)
     names, seeds, thirds = own["rows"].split(","), range(own["seeds"]), min(3, own["thirds"])
     if unknown := set(names) - set(ROWS):
-        raise config.UserError(f"--rows {','.join(sorted(unknown))}: the rows are {', '.join(ROWS)}")
-    base, done = config.load(**given, folds=3), []
-    base = dataclasses.replace(base, work_dir=str(base.work / "ablation"), views=1)  # its folds must not remake your split
+        text = ",".join(sorted(unknown))
+        raise config.UserError(f"--rows {text}: the rows are {', '.join(ROWS)}")
+    base, rows = config.load(**settings, folds=3), []
+    # in a folder of its own: these folds must not replace your split
+    base = dataclasses.replace(base, work_dir=str(base.work / "ablation"), tta=1)
     pipeline.ensure(base, "split")
     for row in measured(base, names, seeds, thirds):
-        done.append(row)
-        text = table(done)
-        files.write_json(base.work / "ablation.json", {"settings": given, "rows": done})
-        with files.atomic(base.work / "ablation.md") as file:
-            file.write(text)
-        if done[1:]:
-            with files.atomic(base.work / "ablation.png", "wb") as file:
-                file.write(plots.differences([{**one, "change": told(one)} for one in done[1:]]).encoded(dpi=100))
-        print(text, flush=True)
+        rows.append(row)
+        write(base.work, settings, rows)
+        print(table(rows), flush=True)
     print(base.work / "ablation.md")
 
 

@@ -1,11 +1,13 @@
-"""Speed, as ratios measured side by side in one run: python tools/bench.py [--images FOLDER] [--json FILE]
+"""Speed, as ratios measured side by side in one run: python tools/bench.py [--images FOLDER]
+[--n 512] [--json FILE]
 
-Writes a table and a JSON. FOLDER holds real JPEGs, best the originals (600×450); smaller ones are enlarged to that size first.
-Without a folder, the pictures of the sample are enlarged, which compress better than real ones: the ratios are then a
-little kinder to decoding. Absolute figures hold for this machine alone.
+Writes a table and a JSON. FOLDER holds real JPEGs, best the originals (600×450); smaller ones are
+enlarged to that size first. Without a folder, the pictures of the sample are enlarged, which
+compress better than real ones: the ratios are then a little kinder to decoding. Absolute figures
+hold for this machine alone.
 """
 
-import argparse
+import importlib.util
 import json
 import os
 import platform
@@ -14,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,28 +27,73 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 from PIL import Image  # noqa: E402
-from plain import LOADERS, Images, Never  # noqa: E402
-from torch.utils.data import DataLoader  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torchvision import transforms as T  # noqa: E402
 
-from dermai_utils import augment, config, environment, files, pixels, train  # noqa: E402
+from dermai_utils import config, environment, files  # noqa: E402
+from dermai_utils.__main__ import command, read_words  # noqa: E402
+from dermai_utils.data import pixels  # noqa: E402
+from dermai_utils.training import augment, inference, loop  # noqa: E402
 
 CORES = os.cpu_count()
+LOADERS = 2  # what Colab has, and what its warnings advise
 ON_GPU = torch.cuda.is_available()
 BACKBONE, SIZE, BATCH = "resnet18", 224, 64
 CPU_RUNS = {
-    "quick_cpu": {key: config.PRESETS["quick_cpu"][key] for key in ("backbone", "image_size", "batch_size", "freeze")},
+    "quick_cpu": {
+        key: config.PRESETS["quick_cpu"][key]
+        for key in ("backbone", "image_size", "batch_size", "freeze")
+    },
     "ResNet18, 224 px, batches of 64": {},
 }
 
 
+class Images(Dataset):
+    """(3, size, size) float32 of a JPEG, decoded and augmented by PIL and torchvision each time it
+    is asked for."""
+
+    def __init__(self, paths, size, mean, std, augmented):
+        s, to_size = augment.STRENGTH, T.Resize(pixels.shape(size)[0])
+        moves = dict(translate=(s["shift"],) * 2, scale=(1 / s["scale"], s["scale"]))
+        random = [
+            T.RandomHorizontalFlip(),
+            T.RandomAffine(s["rotation"], **moves, interpolation=T.InterpolationMode.BILINEAR),
+            T.ColorJitter(s["brightness"], s["contrast"], s["colour"]),
+        ]
+        cut = [
+            T.CenterCrop(pixels.shape(size)[0]),
+            T.Resize(size),
+            T.ToTensor(),
+            T.Normalize(mean, std),
+        ]
+        self.paths, self.transform = (
+            paths,
+            T.Compose([to_size, *(random if augmented else []), *cut]),
+        )
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, k):
+        with Image.open(self.paths[k]) as image:
+            return self.transform(image.convert("RGB"))
+
+
+class Never:
+    is_set = False
+
+
 def enlarged(folder, target, n):
-    """`n` JPEGs of 600×450 px in `target`, made from the pictures in `folder`, repeated where there are fewer."""
+    """`n` JPEGs of 600×450 px in `target`, made from the pictures in `folder`, repeated where there
+    are fewer."""
     sources = sorted(Path(folder).rglob("*.jpg"))[:n]
     target.mkdir(parents=True)
 
     def one(k):
         with Image.open(sources[k % len(sources)]) as image:
-            image.convert("RGB").resize((600, 450), Image.Resampling.BICUBIC).save(target / f"ISIC_{k:07d}.jpg", quality=95)
+            image.convert("RGB").resize((600, 450), Image.Resampling.BICUBIC).save(
+                target / f"ISIC_{k:07d}.jpg", quality=95
+            )
 
     with ThreadPoolExecutor(CORES) as pool:
         list(pool.map(one, range(n)))
@@ -53,7 +101,8 @@ def enlarged(folder, target, n):
 
 
 def seconds(*functions, repeats=5):
-    """The median time of each function, called in turns after a call that warms it up: what slows the machine slows all."""
+    """The median time of each function, called in turns after a call that warms it up: what slows
+    the machine slows all."""
     times = [[] for _ in functions]
     for turn in range(repeats + 1):
         for function, taken in zip(functions, times, strict=True):
@@ -68,13 +117,15 @@ def seconds(*functions, repeats=5):
 
 def input_path(paths, array, device):
     """Images/s of the input path alone, ours against the usual one."""
-    images = train.place(pixels.load(array), device, say=lambda text: None)
-    batches = augment.Batches(images, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), device, CORES)
+    images = inference.place(pixels.load(array), device, say=inference.quiet)
+    batches = augment.Batches(
+        images, SIZE, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225), device, CORES
+    )
     rows = np.arange(len(paths))
-    parts = [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
+    subsets = [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
 
     def ours():
-        for batch in batches.stream((part, (0, 0, k)) for k, part in enumerate(parts)):
+        for batch in batches.stream((subset, (0, 0, k)) for k, subset in enumerate(subsets)):
             batch.to(device)
 
     images = Images(paths, SIZE, batches.mean, batches.std, augmented=True)
@@ -88,7 +139,7 @@ def input_path(paths, array, device):
 
 
 def building(paths, folder, n=2000):
-    """Images/s of building an array of `n` against plainly decoding the same files with all cores."""
+    """Images/s of building an array of `n`, and of plainly decoding the same files on all cores."""
     paths = (paths * -(-n // len(paths)))[:n]
 
     def decoding():
@@ -106,19 +157,32 @@ def building(paths, folder, n=2000):
 
 
 def run_on(paths, folder, n=None, **given):
-    """A train.Run over the array of `paths`, its table made here: 6 parts training, 1 part validation."""
-    settings = dict(image_size=SIZE, backbone=BACKBONE, weights="none", batch_size=BATCH, epochs=4, data="isic2018") | given
+    """A loop.Run over the array of `paths`, its table made here: 6 parts training, 1 part
+    validation."""
+    settings = (
+        dict(
+            image_size=SIZE,
+            backbone=BACKBONE,
+            weights="none",
+            batch_size=BATCH,
+            epochs=4,
+            data="isic2018",
+        )
+        | given
+    )
     cfg = config.load(env={}, cache_dir=folder / "cache", work_dir=folder / "work", **settings)
     if not cfg.pixels_file.exists():
         pixels.build(paths, cfg.image_size, cfg.pixels_file, progress=False)
     n = n or len(paths)
     labels = np.array(config.CLASSES)[np.arange(n) % 7]
-    table = pd.DataFrame({"image": [p.stem for p in paths[:n]], "label": labels, "row": np.arange(n)})
-    table["part"] = np.where(np.arange(n) % 7 < 6, "train", "val")
+    table = pd.DataFrame(
+        {"image": [p.stem for p in paths[:n]], "label": labels, "row": np.arange(n)}
+    )
+    table["subset"] = np.where(np.arange(n) % 7 < 6, "train", "val")
     for path in (cfg.table_file, cfg.split_file):
         with files.atomic(path) as file:
             table.to_csv(file, index=False)
-    return train.Run(cfg, table, train.start(cfg))
+    return loop.Run(cfg, table, inference.start(cfg))
 
 
 def epoch_overhead(run):
@@ -134,7 +198,7 @@ def epoch_overhead(run):
     def resident():
         run.training_mode()
         for _ in range(run.steps):
-            run._train_step(images, targets)
+            run.train_step(images, targets)
         run.total.item()
 
     run.schedule.step = lambda: None  # as many steps as the bench needs
@@ -142,15 +206,22 @@ def epoch_overhead(run):
 
 
 def fastai_epoch(paths, labels, run):
-    """Seconds of an epoch of fastai's vision_learner: the same backbone, size, batch, images and loaders."""
+    """Seconds of an epoch of fastai's vision_learner: the same backbone, size, batch, images and
+    loaders."""
     from fastai.vision import all as fastai
     from torchvision.models import resnet18
 
     frame = pd.DataFrame({"name": [str(path) for path in paths], "label": labels})
     loaders = fastai.ImageDataLoaders.from_df(
-        frame, path="/", valid_pct=0, bs=BATCH, num_workers=LOADERS, item_tfms=fastai.Resize(pixels.shape(SIZE)[0]),
-        batch_tfms=fastai.aug_transforms(size=SIZE, max_rotate=180, max_zoom=1.25, max_warp=0.0), device=run.accelerator.device,
-    )  # fmt: skip
+        frame,
+        path="/",
+        valid_pct=0,
+        bs=BATCH,
+        num_workers=LOADERS,
+        item_tfms=fastai.Resize(pixels.shape(SIZE)[0]),
+        batch_tfms=fastai.aug_transforms(size=SIZE, max_rotate=180, max_zoom=1.25, max_warp=0.0),
+        device=run.accelerator.device,
+    )
     learner = fastai.vision_learner(loaders, resnet18, pretrained=False, metrics=[])
     learner.unfreeze()
     learner.remove_cb(fastai.ProgressCallback)
@@ -163,17 +234,22 @@ def fastai_epoch(paths, labels, run):
 
 
 def memory(folder, **settings):
-    """(peak of resident memory over the array's size, what the imports alone take of it) of a training run of its own, GB.
+    """(peak of resident memory over the array's size, what the imports alone take of it) of a
+    training run of its own, GB.
 
-    Linux only. Not getrusage's ru_maxrss: a child inherits its parent's, and this one has trained four networks.
+    Linux only. Not getrusage's ru_maxrss: a child inherits its parent's, and this one has trained
+    four networks.
     """
     code = f"""
 import sys
 sys.path.insert(0, {str(ROOT / "tools")!r}); sys.path.insert(0, {str(ROOT)!r})
 import bench, pathlib
-peak = lambda: 1024 * int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1])
+def peak():
+    status = open("/proc/self/status")
+    return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
 imports, folder = peak(), pathlib.Path({str(folder)!r})
-run = bench.run_on(sorted((folder / "jpeg").iterdir()), folder, device="cpu", epochs=1, **{settings!r})
+paths = sorted((folder / "jpeg").iterdir())
+run = bench.run_on(paths, folder, device="cpu", epochs=1, **{settings!r})
 run.train_epoch(bench.Never); run.validate()
 print(peak() - run.batches.images.nbytes, imports)
 """
@@ -182,7 +258,8 @@ print(peak() - run.batches.images.nbytes, imports)
 
 
 def growth(paths, folder, sizes, turns=3):
-    """Seconds an image of an epoch at each number of images, fastest of some turns; a small backbone, so the rest shows."""
+    """Seconds an image of an epoch at each number of images, fastest of some turns; a small
+    backbone, so the rest shows."""
     runs, taken = {}, {n: [] for n in sizes}
     for n in sizes:
         runs[n] = run_on(paths, folder / "growth", n, backbone="timm:test_resnet", image_size=128)
@@ -194,40 +271,42 @@ def growth(paths, folder, sizes, turns=3):
     return {n: min(each) for n, each in taken.items()}
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--images", default=str(ROOT / "cache" / "isic2018" / "images"))
-    parser.add_argument("--n", type=int, default=512, help="images for most rows")
-    parser.add_argument("--json", default=str(ROOT / "work" / "bench.json"))
-    options = parser.parse_args()
+@command
+def main(words):
+    images, report = ROOT / "cache" / "isic2018" / "images", ROOT / "work" / "bench.json"
+    settings, own = read_words(words, images=str(images), n=512, json=str(report))
+    if settings:
+        raise config.UserError(f"--{next(iter(settings))}: expected --images, --n or --json")
     with tempfile.TemporaryDirectory() as temporary:
-        folder, source = Path(temporary), Path(options.images)
+        folder, source = Path(temporary), Path(own["images"])
         if not any(source.rglob("*.jpg")):
-            source = folder / "sample"
-            import zipfile
-
-            zipfile.ZipFile(config.FIXTURE / "ISIC2018_Task3_Training_Input.zip").extractall(source)
-            for broken in (p for p in source.rglob("*.jpg") if p.stem in ("ISIC_9000903", "ISIC_9000904", "ISIC_9000905")):
-                broken.unlink()
+            source = sample_images(folder / "sample")
         sources = sorted(source.rglob("*.jpg"))
         many = (sources * (10_000 // len(sources) + 1))[:10_000]
-        rows = list(measure(enlarged(source, folder / "jpeg", options.n), many, folder))
+        rows = list(measure(enlarged(source, folder / "jpeg", own["n"]), many, folder))
     table = pd.DataFrame(rows, columns=["row", "figure", "bar", "met", "detail"])
     print(table.to_markdown(index=False) if _has("tabulate") else table.to_string(index=False))
-    about = {
+    result = {
         "machine": f"{platform.processor() or platform.machine()}, {environment.machine()}",
         "versions": environment.version_line(),
+        "images": own["n"],
+        "source": own["images"],
+        "rows": json.loads(table.to_json(orient="records")),
     }
-    files.write_json(
-        options.json,
-        about | {"images": options.n, "source": str(options.images), "rows": json.loads(table.to_json(orient="records"))},
-    )
-    print(options.json)
+    files.write_json(own["json"], result)
+    print(own["json"])
+
+
+def sample_images(folder):
+    """The sample's training images, unpacked in `folder`, without the three that are broken."""
+    zipfile.ZipFile(config.SAMPLE / "ISIC2018_Task3_Training_Input.zip").extractall(folder)
+    for stem in ("ISIC_9000903", "ISIC_9000904", "ISIC_9000905"):
+        for broken in folder.rglob(f"{stem}.jpg"):
+            broken.unlink()
+    return folder
 
 
 def _has(name):
-    import importlib.util
-
     return importlib.util.find_spec(name) is not None
 
 
@@ -295,4 +374,4 @@ def measure(paths, many, folder):
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

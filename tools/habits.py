@@ -1,6 +1,6 @@
-"""What a commit must not bring. pre-commit calls it on what is staged, `make test` on every file that git tracks.
+"""What a commit must not bring: pre-commit asks it of staged files, `make test` of all of them.
 
-    python tools/habits.py [FILE ...]     one line for each thing found; exit 1 where there is one
+    python tools/habits.py [FILE ...]     one line for each complaint; exit 1 where there is one
 
 Standard library only, so it runs anywhere in a moment.
 """
@@ -16,8 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 500_000  # bytes; the largest file, the sample's archive, has 320,000
 PHOTOGRAPHS = {".jpg", ".jpeg", ".webp", ".heic", ".tif", ".tiff", ".bmp", ".dcm"}
 FIGURES = {".png", ".gif"}
-PATIENT = re.compile(r"ISIC_(?!9|0035068)\d{7}")  # the sample's ids start with 9, no real one does; 0035068 shows noise
-LATER = re.compile(r"\bclear_output\b|\bupdate_display\b|\bdisplay_id\b")  # what nbval leaves out when it compares
+# the sample's ids start with 9, no real one does; 0035068 shows noise
+PATIENT = re.compile(r"ISIC_(?!9|0035068)\d{7}")
+# what nbval leaves out when it compares
+LATER = re.compile(r"\bclear_output\b|\bupdate_display\b|\bdisplay_id\b")
 ADDRESS = re.compile(r"\bat 0x[0-9a-f]{6,}")
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
@@ -26,9 +28,16 @@ def of_file(path):
     """What is wrong with `path` as a file: its size, and pictures where none belong."""
     relative, suffix = path.relative_to(ROOT), path.suffix.lower()
     if path.stat().st_size > LARGEST:
-        yield f"{path.stat().st_size:,} bytes, {LARGEST:,} at most: large files stay out of the repository"
-    inside = zipfile.ZipFile(path).namelist() if suffix == ".zip" and zipfile.is_zipfile(path) else []
-    pictures = [name for name in (path.name, *inside) if Path(name).suffix.lower() in PHOTOGRAPHS | FIGURES]
+        yield (
+            f"{path.stat().st_size:,} bytes, {LARGEST:,} at most: large files stay out of the "
+            "repository"
+        )
+    inside = (
+        zipfile.ZipFile(path).namelist() if suffix == ".zip" and zipfile.is_zipfile(path) else []
+    )
+    pictures = [
+        name for name in (path.name, *inside) if Path(name).suffix.lower() in PHOTOGRAPHS | FIGURES
+    ]
     if any(PATIENT.search(name) for name in pictures):
         yield "a picture with an ISIC image id: patients' pictures never go into the repository"
     elif suffix in PHOTOGRAPHS:
@@ -38,26 +47,30 @@ def of_file(path):
 
 
 def of_notebook(path):
-    """What is wrong with a notebook's outputs: patients' pictures, and what nbval cannot compare."""
+    """What is wrong with a notebook's outputs: patients' pictures, what nbval cannot compare."""
     notebook = json.loads(path.read_text(encoding="utf-8"))
     if "widgets" in notebook["metadata"]:
         yield "widget state in the metadata: run `make sync`"
     for number, cell in enumerate(notebook["cells"]):
         outputs = cell.get("outputs", [])
         if PATIENT.search(json.dumps(outputs)):
-            yield f"cell {number}: an output names a real ISIC image: run `make sync`, which runs on the sample"
-        if cell["cell_type"] == "code" and "nbval-ignore-output" not in cell["metadata"].get("tags", []):
+            yield (
+                f"cell {number}: an output names a real ISIC image: run `make sync`, "
+                "which runs on the sample"
+            )
+        tags = cell["metadata"].get("tags", [])
+        if cell["cell_type"] == "code" and "nbval-ignore-output" not in tags:
             for what in not_comparable(cell, outputs):
-                yield f"cell {number}: {what}: change it, or give the cell the tag nbval-ignore-output"
+                yield f"cell {number}: {what}: change it, or tag the cell nbval-ignore-output"
 
 
 def not_comparable(cell, outputs):
-    if found := LATER.search("".join(cell["source"])):
-        yield f"nbval cannot compare a cell with {found[0]}"
+    if match := LATER.search("".join(cell["source"])):
+        yield f"nbval cannot compare a cell with {match[0]}"
     if any(WIDGET in output.get("data", {}) for output in outputs):
         yield "nbval cannot compare a widget (a progress bar)"
-    if found := ADDRESS.search(json.dumps(outputs)):
-        yield f"an address in memory ({found[0]}) is another one in each run"
+    if match := ADDRESS.search(json.dumps(outputs)):
+        yield f"an address in memory ({match[0]}) is another one in each run"
 
 
 def complaints(path):
@@ -75,9 +88,14 @@ def tracked():
 
 def main():
     paths = [Path(name).resolve() for name in sys.argv[1:]] or tracked()
-    found = [f"{path.relative_to(ROOT).as_posix()}: {what}" for path in paths if path.is_file() for what in complaints(path)]
-    print(*found, sep="\n", end="\n" if found else "")
-    return 1 if found else 0
+    lines = [
+        f"{path.relative_to(ROOT).as_posix()}: {what}"
+        for path in paths
+        if path.is_file()
+        for what in complaints(path)
+    ]
+    print("".join(f"{line}\n" for line in lines), end="")
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":

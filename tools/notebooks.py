@@ -1,12 +1,12 @@
 """The notebooks from a terminal.
 
-    python tools/notebooks.py run [--data isic2018] [--field value ...]   execute 01 and on in order, leave them as HTML
-    python tools/notebooks.py sync                                        make each pair equal, with outputs from the sample
-    python tools/notebooks.py check                                       say which pairs differ (exit 1)
-    python tools/notebooks.py publish owner/name v1                       where Colab gets the package: setup cells, badges
+    python tools/notebooks.py run [--field value ...]    execute 01 and on in order, as HTML
+    python tools/notebooks.py sync                       make each pair equal; outputs: the sample's
+    python tools/notebooks.py check                      say which pairs differ (exit 1)
+    python tools/notebooks.py publish owner/name v1      where Colab gets the package
 
-00_run_all does in one notebook what the others do together: `run` leaves it out. Its setup cell is everybody's.
-A pair is compared by content, cell types and sources, never by file time.
+00_run_all does in one notebook what the others do together: `run` leaves it out. Its setup cell is
+everybody's. A pair is compared by content, cell types and sources, never by file time.
 """
 
 import os
@@ -27,81 +27,127 @@ sys.path.insert(0, str(ROOT))
 import publish  # noqa: E402
 
 from dermai_utils import config, files  # noqa: E402
+from dermai_utils.__main__ import read_words  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
-RUNTIME = "2026.07"  # Colab's: Python 3.12, torch 2.11; the pinnable ones are listed at github.com/googlecolab/backend-info
+# Colab's runtime with Python 3.12 and torch 2.11; the list of those that can be pinned:
+# github.com/googlecolab/backend-info
+RUNTIME = "2026.07"
+# what changes from run to run and says nothing (times, the Python version) is left out
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "jupytext": {"formats": "ipynb,py:percent"},
+    "language_info": {"name": "python"},
+    "accelerator": "GPU",
+    "colab": {
+        "gpuType": "T4",
+        "provenance": [],
+        "runtime_attributes": {"runtime_version": RUNTIME},
+    },
+    "kaggle": {
+        "accelerator": "nvidiaTeslaT4",
+        "dataSources": [],
+        "isGpuEnabled": True,
+        "isInternetEnabled": True,
+        "language": "python",
+        "sourceType": "notebook",
+    },
+}
+
+
+# The pairs.
 
 
 def cells(notebook):
-    return [(cell.cell_type, cell.source.strip(), cell.metadata.get("tags", [])) for cell in notebook.cells]
-
-
-def differing():
-    """The pairs that are not equal by content; a notebook without its other half is one of them."""
-    stems = {path.with_suffix("") for path in (ROOT / "notebooks").iterdir() if path.suffix in (".py", ".ipynb")}
-    pairs = [(stem.with_suffix(".py"), stem.with_suffix(".ipynb")) for stem in sorted(stems)]
+    """What of a notebook must be equal in both halves: [(cell type, source, tags)]."""
     return [
-        py
-        for py, ipynb in pairs
-        if not (py.exists() and ipynb.exists() and cells(jupytext.read(py)) == cells(jupytext.read(ipynb)))
+        (cell.cell_type, cell.source.strip(), cell.metadata.get("tags", []))
+        for cell in notebook.cells
     ]
 
 
+def equal(py):
+    ipynb = py.with_suffix(".ipynb")
+    both = py.exists() and ipynb.exists()
+    return both and cells(jupytext.read(py)) == cells(jupytext.read(ipynb))
+
+
 def check():
-    wrong = [f"{path.relative_to(ROOT)} and its .ipynb differ: run `make sync`" for path in differing()]
+    """Say which pairs, setup cells and badges are wrong; exit status 1 where there is one."""
+    halves = [p for p in (ROOT / "notebooks").iterdir() if p.suffix in (".py", ".ipynb")]
+    wrong = [
+        f"notebooks/{py.name} and its .ipynb differ: run `make sync`"
+        for py in sorted({path.with_suffix(".py") for path in halves})
+        if not equal(py)
+    ]
     setup = publish.first_code(jupytext.read(NOTEBOOKS[0])).source
-    for path in NOTEBOOKS:
-        if cells(jupytext.read(path)) != cells(publish.stamp(jupytext.read(path), path.stem, setup)):
-            wrong.append(f"{path.relative_to(ROOT)}: its badge or its setup cell isn't everybody's: run `make sync`")
+    wrong += [
+        f"notebooks/{py.name}: its badge or its setup cell isn't everybody's: run `make sync`"
+        for py in NOTEBOOKS
+        if cells(jupytext.read(py)) != cells(publish.stamp(jupytext.read(py), py.stem, setup))
+    ]
     if publish.badge(NOTEBOOKS[0].stem) not in (ROOT / "README.md").read_text(encoding="utf-8"):
-        wrong.append("README.md: its Colab button isn't the one that pyproject.toml says: run `make publish REPO=... TAG=...`")
+        wrong.append(
+            "README.md: its Colab button isn't the one that pyproject.toml says: "
+            "run `make publish REPO=... TAG=...`"
+        )
     print("".join(f"{line}\n" for line in wrong), end="")
     return 1 if wrong else 0
 
 
+def changed_since_commit(path):
+    """Whether the cells of `path` differ from the last commit's (True where there was none)."""
+    command = ["git", "show", f"HEAD:{path.relative_to(ROOT).as_posix()}"]
+    old = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if old.returncode or not path.exists():
+        return path.exists()
+    form = "py:percent" if path.suffix == ".py" else "ipynb"
+    return cells(jupytext.reads(old.stdout, fmt=form)) != cells(jupytext.read(path))
+
+
+def newer(py):
+    """The half of a pair that was edited; different edits in both halves are refused."""
+    ipynb = py.with_suffix(".ipynb")
+    if not ipynb.exists() or equal(py) or not changed_since_commit(ipynb):
+        return py
+    if changed_since_commit(py):
+        raise config.UserError(
+            f"{py.name} and {ipynb.name} were both edited, differently: make one of them right, "
+            "delete the other"
+        )
+    return ipynb
+
+
+def write(notebook, path):
+    with files.atomic(path) as file:
+        if path.suffix == ".py":
+            file.write(jupytext.writes(notebook, fmt="py:percent"))
+            return
+        notebook.metadata = nbformat.from_dict(METADATA)
+        for number, cell in enumerate(notebook.cells):
+            cell.id = f"cell-{number}"
+            cell.metadata.pop("execution", None)
+        nbformat.write(notebook, file)
+
+
 def publish_as(repository, tag):
-    """Fill in the address wherever it stands. Executes nothing, so the outputs stay."""
+    """Write the address wherever it stands. Executes nothing, so the outputs stay."""
     publish.record(repository, tag)
     for py in NOTEBOOKS:
         for half in (py, py.with_suffix(".ipynb")):
             notebook = jupytext.read(half)
             write(publish.stamp(notebook, py.stem, publish.first_code(notebook).source), half)
-    print(f"notebooks get the package from {publish.published()[0]} at {tag}: now commit, `git tag {tag}`, and push both")
-
-
-def write(notebook, path):
-    with files.atomic(path) as file:
-        if path.suffix == ".ipynb":
-            tidy(notebook)
-            nbformat.write(notebook, file)
-        else:
-            file.write(jupytext.writes(notebook, fmt="py:percent"))
-
-
-def changed_since_commit(path):
-    """Whether the cells of `path` differ from those of the last commit (True where there was none)."""
-    old = subprocess.run(["git", "show", f"HEAD:{path.relative_to(ROOT).as_posix()}"], cwd=ROOT, capture_output=True, text=True)
-    if old.returncode or not path.exists():
-        return path.exists()
-    return cells(jupytext.reads(old.stdout, fmt=path.suffix[1:] + (":percent" if path.suffix == ".py" else ""))) != cells(
-        jupytext.read(path)
+    print(
+        f"notebooks get the package from {publish.published()[0]} at {tag}: "
+        f"now commit, `git tag {tag}`, and push both"
     )
 
 
-def newer(py):
-    """The half of a pair that was edited; a pair with different edits in both halves is refused."""
-    ipynb = py.with_suffix(".ipynb")
-    if ipynb.exists() and py in differing() and changed_since_commit(ipynb):
-        if changed_since_commit(py):
-            sys.exit(
-                f"error: {py.name} and {ipynb.name} were both edited, differently: make one of them right, delete the other"
-            )
-        return ipynb
-    return py
+# Execution.
 
 
 def execute(notebook, name):
-    """Run all cells, from the notebook's own folder; exit 2 with the error's one line."""
+    """Run all cells in the folder notebooks/, with this checkout's package."""
     started = time.monotonic()
     client = NotebookClient(
         notebook,
@@ -111,20 +157,23 @@ def execute(notebook, name):
         resources={"metadata": {"path": str(ROOT / "notebooks")}},
     )
     try:
-        client.execute()
+        client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
     except CellExecutionError as error:
-        print(f"error in {name}: {error.ename}: {error.evalue}", file=sys.stderr)
-        sys.exit(2)
+        raise config.UserError(f"in {name}: {error.ename}: {error.evalue}") from None
     print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
 
 
 def sync():
+    """Write both halves of each notebook, with the outputs of a run on the sample."""
     setup = publish.first_code(jupytext.read(newer(NOTEBOOKS[0]))).source
     notebooks = {py: publish.stamp(jupytext.read(newer(py)), py.stem, setup) for py in NOTEBOOKS}
     with tempfile.TemporaryDirectory() as folder:
         for py, notebook in notebooks.items():
-            mine = f"{folder}/{'00' if py == NOTEBOOKS[0] else 'others'}"  # so that 01 and on show how things are made, too
-            os.environ.update(DERMAI_DATA="sample", DERMAI_CACHE_DIR=f"{mine}/cache", DERMAI_WORK_DIR=f"{mine}/work")
+            # folders of its own for 00, so that 01 and on show how things are made, too
+            own = f"{folder}/{'00' if py == NOTEBOOKS[0] else 'others'}"
+            os.environ.update(
+                DERMAI_DATA="sample", DERMAI_CACHE_DIR=f"{own}/cache", DERMAI_WORK_DIR=f"{own}/work"
+            )
             for cell in notebook.cells:
                 if cell.cell_type == "code":
                     cell.outputs, cell.execution_count = [], None
@@ -133,27 +182,16 @@ def sync():
             write(notebook, py)
 
 
-def tidy(notebook):
-    """What changes from run to run and says nothing: times, the Python version, progress bars' widget state."""
-    notebook.metadata = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
-                         "jupytext": {"formats": "ipynb,py:percent"}, "language_info": {"name": "python"},
-                         "accelerator": "GPU",
-                         "colab": {"gpuType": "T4", "provenance": [], "runtime_attributes": {"runtime_version": RUNTIME}},
-                         "kaggle": {"accelerator": "nvidiaTeslaT4", "dataSources": [], "isGpuEnabled": True,
-                                    "isInternetEnabled": True, "language": "python", "sourceType": "notebook"}}  # fmt: skip
-    for number, cell in enumerate(notebook.cells):
-        cell.id = f"cell-{number}"
-        cell.metadata.pop("execution", None)
-
-
 def run(arguments):
-    given = dict(zip((a.removeprefix("--").replace("-", "_") for a in arguments[::2]), arguments[1::2], strict=True))
+    """Execute the notebooks from 01 on with these settings; leave them as HTML in work/."""
+    given, _ = read_words(arguments)
     cfg = config.load(**given)
-    os.environ.update({f"DERMAI_{name.upper()}": str(value) for name, value in given.items()})
-    for name in ("cache_dir", "work_dir", "data", "weights"):  # the kernels work in notebooks/: paths become absolute
-        value = given.get(name, "")
-        if value and Path(value).expanduser().exists() or name.endswith("_dir") and value:
-            os.environ[f"DERMAI_{name.upper()}"] = str(Path(value).expanduser().resolve())
+    for name, value in given.items():
+        # the kernels work in notebooks/: paths become absolute
+        path = Path(value).expanduser()
+        if value and (name.endswith("_dir") or name in ("data", "weights") and path.exists()):
+            value = path.resolve()
+        os.environ[f"DERMAI_{name.upper()}"] = str(value)
     folder = cfg.work / "html"
     for py in NOTEBOOKS[1:]:
         notebook = jupytext.read(py)
@@ -172,11 +210,8 @@ def main():
             return globals()[command]()
         if command == "publish" and len(rest) == 2:
             return publish_as(*rest)
-    except config.UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ValueError:
-        print("error: expected --field value pairs", file=sys.stderr)
+    except config.UserError as reason:
+        print(f"error: {reason}", file=sys.stderr)
         return 2
     print(__doc__)
     return 2

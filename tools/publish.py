@@ -1,4 +1,5 @@
-"""Where a notebook that was opened alone gets the package: pyproject.toml says it, setup cells and badges repeat it."""
+"""Where a notebook that was opened alone gets the package: pyproject.toml says it; setup cells and
+badges repeat it."""
 
 import re
 import tomllib
@@ -9,24 +10,28 @@ import nbformat
 from dermai_utils import config, files
 
 ROOT = Path(__file__).resolve().parents[1]
-ADDRESS = re.compile(r'^REPOSITORY, TAG = "[^"]*", "[^"]*"', re.M)  # in the setup cell
-UNSET = "*No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, once the repository is on GitHub.*"
-BUTTON = "https://colab.research.google.com/assets/colab-badge.svg"
+ADDRESS = re.compile(r'git\+[^"]*')  # in the setup cell
+UNSET = (
+    "*No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, "
+    "once the repository is on GitHub.*"
+)
+COLAB = "https://colab.research.google.com"
 
 
 def published() -> tuple[str, str]:
     """(address of the repository, tag)."""
-    about = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["published"]
-    return about["repository"], about["tag"]
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = tomllib.loads(text)["tool"]["published"]
+    return table["repository"], table["tag"]
 
 
 def badge(name: str) -> str:
-    """Markdown: the button that opens notebook `name` in Colab, or how to get it. Colab opens only what is on GitHub."""
+    """Markdown: the button that opens notebook `name` in Colab (GitHub only), or how to get it."""
     repository, tag = published()
     if not repository.startswith("https://github.com/"):
         return UNSET
-    address = f"https://colab.research.google.com/github/{repository[19:]}/blob/{tag}/notebooks/{name}.ipynb"
-    return f"[![Open in Colab]({BUTTON})]({address})"
+    address = f"{COLAB}/github/{repository[19:]}/blob/{tag}/notebooks/{name}.ipynb"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address})"
 
 
 def first_code(notebook):
@@ -35,26 +40,34 @@ def first_code(notebook):
 
 
 def stamp(notebook, name: str, setup: str):
-    """`notebook` with its badge, as the first cell, and with the setup cell's source, where the address is filled in."""
+    """`notebook` with its badge as the first cell, and `setup`, with the address, as setup cell."""
     if "badge" not in notebook.cells[0].metadata.get("tags", []):
         notebook.cells.insert(0, nbformat.v4.new_markdown_cell(metadata={"tags": ["badge"]}))
     notebook.cells[0].source = badge(name)
-    first_code(notebook).metadata["jupyter"] = {"source_hidden": True}  # JupyterLab folds it, as Colab does
-    first_code(notebook).source = ADDRESS.sub('REPOSITORY, TAG = "{}", "{}"'.format(*published()), setup)
+    # JupyterLab folds it, as Colab does
+    first_code(notebook).metadata["jupyter"] = {"source_hidden": True}
+    first_code(notebook).source = ADDRESS.sub("git+{}@{}".format(*published()), setup)
     return notebook
 
 
 def record(repository: str, tag: str) -> None:
-    """Write `owner/name` on GitHub (or any address that git can clone) and `tag` into pyproject.toml and the README."""
+    """Write the address and `tag` into pyproject.toml and the README's badge.
+
+    repository: `owner/name` on GitHub, or a URL that `pip install git+URL@TAG` understands.
+    """
     if re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         repository = f"https://github.com/{repository}"
-    if not re.fullmatch(r"[\w.-]+", tag) or not re.fullmatch(r'[^\s"\\]+', repository):
-        raise config.UserError("publish: expected REPO=owner/name (or an address) and TAG=v1, a tag without blanks or slashes")
+    # the setup cell hands both to a shell
+    if not re.fullmatch(r"[\w.-]+", tag) or not re.fullmatch(r"\w+://[\w.:/@~%+-]+", repository):
+        raise config.UserError(
+            "publish: expected REPO=owner/name (or a URL) and TAG=v1, a tag without blanks "
+            "or slashes"
+        )
     old = badge("00_run_all")
     values = {"repository": repository, "tag": tag}
+    setting = re.compile(r"^(repository|tag) = .*$", re.M)
     _rewrite(
-        "pyproject.toml",
-        lambda text: re.sub(r"^(repository|tag) = .*$", lambda m: f'{m[1]} = "{values[m[1]]}"', text, flags=re.M),
+        "pyproject.toml", lambda text: setting.sub(lambda m: f'{m[1]} = "{values[m[1]]}"', text)
     )
     _rewrite("README.md", lambda text: text.replace(old, badge("00_run_all")))
 

@@ -1,3 +1,3 @@
-"""What the notebooks may use of Colab's own package, for a machine that is not Colab: `make colab` puts it on the path."""
+"""Stands in for Colab's own package in `make colab`: what the notebooks may use of it."""
 
 from google.colab import drive, files, userdata  # noqa: F401

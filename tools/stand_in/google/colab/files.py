@@ -3,13 +3,14 @@ from pathlib import Path
 
 
 def upload():
-    """As when the user picks every file of the folder STAND_IN_UPLOADS; where that isn't set, as when nothing is chosen."""
+    """As when the user picks every file of the folder STAND_IN_UPLOADS, or nothing without it."""
     folder = os.environ.get("STAND_IN_UPLOADS")
-    found = {path.name: path.read_bytes() for path in sorted(Path(folder).iterdir())} if folder else {}
-    for name, data in found.items():
+    paths = sorted(Path(folder).iterdir()) if folder else []
+    chosen = {path.name: path.read_bytes() for path in paths}
+    for name, data in chosen.items():
         Path(name).write_bytes(data)  # Colab leaves a copy in the working folder, too
         print(f"Saving {name} to {name}")
-    return found
+    return chosen
 
 
 def download(filename):

@@ -1,0 +1,1 @@
+"""A copy of the data -> one table, one pixel array, one split."""

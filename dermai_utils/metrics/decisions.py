@@ -1,0 +1,238 @@
+"""Which class to call, at which threshold, and when to abstain.
+
+`truth` (N,) int, `probabilities` (N, K) float and confidence (the largest of a row) as in
+calibration; `val` and `scored` are rows of predictions. Whatever is chosen is chosen on `val`, and
+what it gives is counted on `scored`.
+"""
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils.config import CLASSES, MALIGNANT, UserError
+from dermai_utils.metrics import bootstrap
+from dermai_utils.metrics.classification import confusion, from_confusion, scalar_metrics
+from dermai_utils.metrics.predictions import arrays
+
+RULES = ("argmax", "prior_adjusted", "prior_restored", "prior_tuned")
+RULE_SCORES = {"balanced_accuracy": 0, "macro_f1": 1, "accuracy": 3}  # places in SCALAR_METRICS
+TAUS = np.arange(-10, 11) / 10  # exponents: -1 is prior_restored, 0 argmax, 1 prior_adjusted
+TARGETS = {"melanoma": ("MEL",), "malignant": MALIGNANT}
+RATES = ("sensitivity", "specificity")
+LEVELS = [(rate, level) for rate in ("specificity", "sensitivity") for level in (0.90, 0.95)]
+COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
+
+
+# The decision rule.
+
+
+def prior_adjusted(probabilities, prior) -> np.ndarray:
+    """(N, K) float: probabilities divided by the classes' `prior` (K,), renormalised.
+
+    `prior`: the classes' shares in training. If the probabilities are calibrated, the argmax of
+    these has the best expected balanced accuracy, as the argmax of `probabilities` has the best
+    accuracy (Menon et al. 2013, proceedings.mlr.press/v28/menon13a.html). A class of prior 0 gets
+    probability 0. UserError for a prior that can't be one.
+    """
+    prior = np.asarray(prior, float)
+    if (prior < 0).any() or not prior.any():
+        raise UserError(
+            f"a prior is a share of the images for each class, none negative, got {prior.tolist()}"
+        )
+    scaled = probabilities * np.divide(1, prior, out=np.zeros_like(prior), where=prior > 0)
+    return scaled / np.maximum(scaled.sum(1, keepdims=True), np.finfo(float).tiny)
+
+
+def prior_corrected(probabilities, prior, tau: float) -> np.ndarray:
+    """`prior_adjusted` by the training shares to the power `tau`; 0 for a class not trained on."""
+    prior = np.asarray(prior, float)
+    power = np.power(prior, tau, out=np.zeros_like(prior), where=prior > 0)
+    return prior_adjusted(probabilities, power)
+
+
+def decision_rules(probabilities, prior, tau: float) -> dict:
+    """{rule: (N, 7) probabilities to take the largest of}.
+
+    `prior_adjusted` divides by the training shares, best for balanced accuracy after plain training
+    if the probabilities are calibrated. With class weights or a balanced sampler the network has
+    done that already: dividing again overshoots, and `prior_restored` (multiplied by the shares) is
+    the rule for accuracy. `prior_tuned` divides by the shares to the power `tau`. None of these
+    three ever predicts a class that was not trained on.
+    """
+    corrected = (prior_corrected(probabilities, prior, exponent) for exponent in (1, -1, tau))
+    return dict(zip(RULES, (probabilities, *corrected), strict=True))
+
+
+def training_prior(table: pd.DataFrame) -> pd.Series:
+    """The classes' shares of the training subset, by class; `table`: what split.read returns."""
+    labels = table.loc[table["subset"] == "train", "label"]
+    return labels.value_counts(normalize=True).reindex(CLASSES, fill_value=0)
+
+
+def tuned_tau(val, prior) -> float:
+    """The one of TAUS for the highest balanced accuracy on `val`.
+
+    Of those within one image of its smallest class, a difference that is chance, the one that
+    changes least.
+    """
+    truth, probabilities = arrays(val)
+    n = np.bincount(truth)
+    predicted = [prior_corrected(probabilities, prior, tau).argmax(1) for tau in TAUS]
+    scores = np.array([from_confusion(confusion(truth, classes))[0] for classes in predicted])
+    one_image = 1 / (n > 0).sum() / n[n > 0].min()
+    good = TAUS[scores >= scores.max() - one_image - 1e-9]
+    return float(good[np.argmin(np.abs(good))])
+
+
+def compare_rules(val, scored, prior, n_resamples: int) -> dict:
+    """Balanced accuracy, macro F1 and accuracy of each rule, and which one was chosen on `val`."""
+    tau = tuned_tau(val, prior)
+    rules = {rule: {} for rule in RULES}
+    for rule, p in decision_rules(arrays(val)[1], prior, tau).items():
+        values = scalar_metrics(arrays(val)[0], p)[0]
+        rules[rule]["val"] = {name: values[place] for name, place in RULE_SCORES.items()}
+    for rule, p in decision_rules(arrays(scored)[1], prior, tau).items():
+        truth, lesions = arrays(scored)[0], scored["lesion_id"]
+        metrics = bootstrap.intervals(truth, p, lesions, n_resamples=n_resamples)
+        rules[rule]["scored"] = {name: metrics[name] for name in RULE_SCORES}
+    chosen = "prior_tuned" if tau else "argmax"  # the other two are exponents as well, 1 and -1
+    return {"training_prior": prior.to_dict(), "tau": tau, "rules": rules, "chosen": chosen}
+
+
+def by_chosen_rule(probabilities, decisions: dict) -> np.ndarray:
+    """(N, 7) probabilities whose largest is the class that `compare_rules` decided to call."""
+    prior = pd.Series(decisions["training_prior"])[list(CLASSES)]
+    return decision_rules(probabilities, prior, decisions["tau"])[decisions["chosen"]]
+
+
+# Thresholds for melanoma and for malignant.
+
+
+def threshold_at(positive, score, *, specificity=None, sensitivity=None) -> float:
+    """The score from which on to call positive: one rate at least as asked, the other at its best.
+
+    `positive` (N,) 0/1, `score` (N,) float, both of validation data; give one of the two rates, 0
+    to 1. It is one of the scores, inf if none may be called, NaN if the rate has no images to be
+    counted on.
+    """
+    positive, score = np.asarray(positive, bool), np.asarray(score, float)
+    if (specificity is None) == (sensitivity is None):
+        raise UserError("a threshold is for one rate: give specificity or sensitivity, not both")
+    candidates = np.append(np.unique(score), np.inf)  # sensitivity falls, specificity rises
+    counted = np.sort(score[positive] if specificity is None else score[~positive])
+    if not len(counted):
+        return np.nan
+    below = np.searchsorted(counted, candidates) / len(counted)  # their share below each candidate
+    if specificity is not None:
+        return float(candidates[np.argmax(below >= specificity - 1e-12)])
+    return float(candidates[np.flatnonzero(1 - below >= sensitivity - 1e-12)[-1]])
+
+
+def operating_point(positive, score, threshold: float) -> dict:
+    """Sensitivity, specificity, ppv and npv at score >= `threshold`; None where not defined.
+
+    Ready for JSON: a threshold of inf (nothing is positive) or NaN (not known) is None too.
+    """
+    positive, predicted = np.asarray(positive, bool), np.asarray(score) >= threshold
+    rates = {
+        "sensitivity": predicted[positive],
+        "specificity": ~predicted[~positive],
+        "ppv": positive[predicted],
+        "npv": ~positive[~predicted],
+    }
+    defined = not np.isnan(threshold)
+    return {
+        "threshold": float(threshold) if np.isfinite(threshold) else None,
+        **{k: float(np.mean(v)) if len(v) and defined else None for k, v in rates.items()},
+        "n": len(positive),
+    }
+
+
+def operating_points(val, scored, n_resamples: int) -> list[dict]:
+    """For each target and each asked rate: the threshold chosen on `val`, and the rates on both."""
+    points = []
+    for target, classes in TARGETS.items():
+        for rate, level in LEVELS:
+            threshold = threshold_at(*_binary(val, classes), **{rate: level})
+            points.append(
+                {
+                    "target": target,
+                    "rate": rate,
+                    "level": level,
+                    "threshold": threshold,
+                    "val": operating_point(*_binary(val, classes), threshold),
+                    "scored": operating_point(*_binary(scored, classes), threshold),
+                }
+            )
+    _add_intervals(points, scored, n_resamples)
+    return points
+
+
+def _binary(rows, classes):
+    """((N,) bool: one of `classes`, (N,) float: the sum of their probabilities)."""
+    return rows["truth"].isin(classes).to_numpy(), rows[list(classes)].sum(axis=1).to_numpy()
+
+
+def _add_intervals(points, scored, n_resamples):
+    """Add {rate}_low and {rate}_high, by lesion; all rates with the same drawn lesions."""
+    counted, right = [], []  # a rate is the share of the counted images that is right
+    for point in points:
+        positive, score = _binary(scored, TARGETS[point["target"]])
+        predicted = score >= point["threshold"]
+        counted += [positive, ~positive]
+        right += [positive & predicted, ~positive & ~predicted]
+    counted, right = np.array(counted, float).T, np.array(right, float).T
+
+    def rates(weights):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return (weights @ right) / (weights @ counted)
+
+    options = dict(strata=arrays(scored)[0], n_resamples=n_resamples, vectorised=True)
+    ends = np.transpose(bootstrap.by_lesion(rates, scored["lesion_id"], **options))
+    for point, pair in zip(points, ends.reshape(len(points), 2, 2), strict=True):
+        for rate, (low, high) in zip(RATES, pair, strict=True):
+            defined = point["scored"][rate] is not None
+            point["scored"][f"{rate}_low"] = low if defined else None
+            point["scored"][f"{rate}_high"] = high if defined else None
+
+
+# Abstaining.
+
+
+def risk_coverage(truth, probabilities) -> pd.DataFrame:
+    """What abstaining from the least confident images buys, one row an image, the surest first.
+
+    Columns: coverage (share answered so far, 1/N to 1), risk (share of those that is wrong),
+    confidence (of the last one). Among equally confident images the order is chance, so each counts
+    with the errors of all of them on average.
+    """
+    probabilities = np.asarray(probabilities, float)
+    wrong = 1.0 * (probabilities.argmax(1) != truth)
+    errors = pd.DataFrame({"confidence": probabilities.max(1), "risk": wrong})
+    errors["risk"] = errors.groupby("confidence")["risk"].transform("mean")
+    errors = errors.sort_values("confidence", ascending=False, kind="stable", ignore_index=True)
+    answered = np.arange(1, len(errors) + 1)
+    coverage, risk = answered / max(len(errors), 1), errors["risk"].cumsum() / answered
+    return pd.DataFrame({"coverage": coverage, "risk": risk, "confidence": errors["confidence"]})
+
+
+def aurc(truth, probabilities) -> float:
+    """Area under risk against coverage, 0 at best: the mean risk.
+
+    Geifman et al. 2019, arxiv.org/abs/1805.08206.
+    """
+    risk = risk_coverage(truth, probabilities)["risk"]
+    return float(np.mean(risk)) if len(risk) else np.nan
+
+
+def abstaining(val, scored) -> dict:
+    """Share answered and risk on `scored` where the confidence lets a given share of `val` pass."""
+    truth, probabilities = arrays(scored)
+    confidence, wrong = probabilities.max(1), probabilities.argmax(1) != truth
+    points = []
+    for asked in COVERAGES:
+        threshold = np.quantile(val["confidence"], 1 - asked, method="lower") if asked < 1 else 0.0
+        answered = confidence >= threshold
+        risk = wrong[answered].mean() if answered.any() else None
+        point = {"asked": asked, "threshold": threshold, "coverage": answered.mean()}
+        points.append(point | {"risk": risk, "n": answered.sum()})
+    return {"aurc": aurc(truth, probabilities), "points": points}

@@ -1,0 +1,96 @@
+"""The table of predictions: its columns, and all that builds, selects or unpacks its rows.
+
+A row an image: image, truth and prediction (class names), the seven probabilities, confidence (the
+largest of them), then subset, lesion_id and row (its place in the pixel array).
+"""
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils.config import CLASSES, MALIGNANT, UserError
+
+HELD_OUT = ("val", "test", "official")  # subsets that no weight was trained on, the best last
+SUBSET_NAMES = {
+    "val": "validation subset (the checkpoint was chosen on it)",
+    "test": "held-out test subset (nothing was chosen on it)",
+    "official": "official ISIC 2018 test set",
+}
+OFFICIAL_ZERO_WEIGHT = "ISIC_0035068"  # the image of the official test set that its scorer ignores
+
+
+def build(images, truth, probabilities, **columns) -> pd.DataFrame:
+    """The table of N images: `truth` (N,) int, `probabilities` (N, 7), further `columns` (N,)."""
+    names, probabilities = np.array(CLASSES), np.asarray(probabilities, float)
+    prediction = names[probabilities.argmax(1)]
+    frame = pd.DataFrame({"image": images, "truth": names[truth], "prediction": prediction})
+    frame[list(CLASSES)] = probabilities
+    return frame.assign(confidence=probabilities.max(1), **columns)
+
+
+def arrays(rows):
+    """(truth (N,) int, probabilities (N, 7)) of N rows."""
+    return rows["truth"].map(CLASSES.index).to_numpy(), rows[list(CLASSES)].to_numpy()
+
+
+def weights(images) -> np.ndarray:
+    """(N,) int, the official weight of each image id: 1, and 0 for OFFICIAL_ZERO_WEIGHT."""
+    return (np.asarray(images) != OFFICIAL_ZERO_WEIGHT).astype(int)
+
+
+def scored_rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
+    """The rows of one subset that count in a metric: without OFFICIAL_ZERO_WEIGHT."""
+    rows = table[table["subset"] == subset]
+    return rows[weights(rows["image"]) > 0]
+
+
+def by_subset(table: pd.DataFrame) -> dict:
+    """{subset: scored rows} of every held-out subset that is there, the best last."""
+    present = set(table["subset"])
+    return {subset: scored_rows(table, subset) for subset in HELD_OUT if subset in present}
+
+
+def primary_subset(subsets) -> str:
+    """The subset to quote: the official test set, else the test subset, else validation."""
+    return [subset for subset in HELD_OUT if subset in subsets][-1]
+
+
+def primary_rows(table: pd.DataFrame) -> pd.DataFrame:
+    """The scored rows of the primary subset."""
+    return scored_rows(table, primary_subset(set(table["subset"])))
+
+
+def mistakes(rows: pd.DataFrame) -> pd.DataFrame:
+    """The wrong rows, the most confident first."""
+    return _most_confident_first(rows[rows["truth"] != rows["prediction"]])
+
+
+def costly_mistakes(rows: pd.DataFrame) -> pd.DataFrame:
+    """The rows where a malignant lesion was predicted as benign, the most confident first."""
+    malignant = rows["truth"].isin(MALIGNANT)
+    return _most_confident_first(rows[malignant & ~rows["prediction"].isin(MALIGNANT)])
+
+
+def _most_confident_first(rows):
+    return rows.sort_values("confidence", ascending=False, kind="stable")
+
+
+def submission(images, probabilities) -> pd.DataFrame:
+    """The challenge's table (image, seven classes). UserError that names the first fault."""
+    probabilities, images = (
+        np.asarray(probabilities, float),
+        pd.Series(np.asarray(images), dtype=str),
+    )
+    if not len(images) or probabilities.shape != (len(images), len(CLASSES)):
+        n = len(images)
+        raise UserError(f"{n} images need probabilities ({n}, 7), got {probabilities.shape}")
+    bad = ~((probabilities >= 0) & (probabilities <= 1)).all(1)  # NaN is neither
+    if bad.any():
+        raise UserError(
+            f"{images[bad].iloc[0]}: a probability is not a number from 0 to 1 "
+            f"({bad.sum()} such images)"
+        )
+    if (twice := images[images.duplicated()]).any():
+        raise UserError(f"{twice.iloc[0]} is twice in the submission: give each image once")
+    frame = pd.DataFrame(probabilities, columns=list(CLASSES))
+    frame.insert(0, "image", images)
+    return frame

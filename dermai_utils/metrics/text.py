@@ -1,0 +1,26 @@
+"""Numbers and their names as text, the same in what is printed, in figures and in the report."""
+
+from dermai_utils.metrics.classification import UNDEFINED
+
+
+def format_number(number) -> str:
+    """Three decimals, whole numbers with separators, UNDEFINED for None."""
+    if number is None:
+        return UNDEFINED
+    if isinstance(number, float):
+        return f"{number:.3f}"
+    return f"{number:,}" if isinstance(number, int) else str(number)
+
+
+def with_interval(row, name: str = "") -> str:
+    """ "0.717 [0.659, 0.769]", of a dict with value, low, high, or with {name}, {name}_low and
+    {name}_high."""
+    value, low, high = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
+    if row[value] is None:
+        return UNDEFINED
+    return f"{format_number(row[value])} [{format_number(row[low])}, {format_number(row[high])}]"
+
+
+def pretty_name(name: str) -> str:
+    """ "macro_f1" -> "macro F1"."""
+    return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")

@@ -1,0 +1,1 @@
+"""A run -> an answer about your own photo."""

@@ -1,0 +1,67 @@
+"""Does a picture look like what the model was trained on? Out-of-distribution (OOD) detection.
+
+The Mahalanobis distance to the training images half-way through the network (Lee et al. 2018, arXiv
+1807.03888): the last features know seven diagnoses and nothing else, and a cat is near one of them.
+"""
+
+import contextlib
+
+import numpy as np
+import torch
+from sklearn.covariance import LedoitWolf
+
+from dermai_utils.config import UserError
+from dermai_utils.training import model
+from dermai_utils.training.inference import softmax
+
+IN_DISTRIBUTION = 0.99  # of the validation images, the share that is to pass
+HALF_WAY = 16  # a map of 1/16 of the image's side: of EfficientNet-Lite0's the one that tells best
+
+
+def describe(run, rows, tta: int = 1):
+    """((N, 7) probabilities, (N, D) features, (N, 2C) texture) of rows of a LoadedRun's images.
+
+    Probabilities are the mean of its networks', features and texture (the mean and the standard
+    deviation of each channel half-way) of its first one. A network without maps (a transformer) has
+    no texture: then the features stand in for it.
+    """
+    first, textures, hook = run.networks[0], [], None
+    with contextlib.suppress(UserError):
+        layer = half_way(first, run.cfg.image_size)
+        hook = layer.register_forward_hook(lambda *args: textures.append(_texture(args[2])))
+    try:
+        logits, features = run.logits(rows, with_features=True, tta=tta)
+    finally:
+        if hook:
+            hook.remove()
+    others = [softmax(run.logits(rows, network, tta=tta)) for network in run.networks[1:]]
+    texture = np.concatenate(textures[::tta]) if textures else features
+    return np.mean([softmax(logits), *others], axis=0), features, texture
+
+
+def half_way(network, size: int):
+    """The last module that runs once and has a map of at least 1/16 of the image's side."""
+    maps = model.feature_maps(network, size)
+    modules = [module for module, _ in maps]
+    large = [module for module, side in maps if side * HALF_WAY >= size]
+    return [module for module in large if modules.count(module) == 1][-1]
+
+
+def _texture(maps):
+    maps = maps.float().flatten(2)
+    return torch.cat([maps.mean(2), maps.std(2)], 1).cpu().numpy()
+
+
+def fit(texture) -> tuple[np.ndarray, np.ndarray]:
+    """The centre (D,) and the inverse covariance (D, D) of (M, D), float32.
+
+    Shrunk (Ledoit and Wolf 2004), so that few images are enough.
+    """
+    estimate = LedoitWolf().fit(texture.astype(np.float64))
+    return estimate.location_.astype(np.float32), estimate.precision_.astype(np.float32)
+
+
+def distance(texture, centre, precision) -> np.ndarray:
+    """(N,) float: the Mahalanobis distance of each row of (N, D) from the centre."""
+    away = texture.astype(np.float64) - centre
+    return np.sqrt(np.maximum(((away @ precision) * away).sum(1), 0))

@@ -1,0 +1,119 @@
+"""A user's own pictures: files, folders, web addresses, uploads -> decoded as in training."""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import numpy as np
+import requests
+
+from dermai_utils import files
+from dermai_utils.config import IMAGE_SUFFIXES, UserError
+from dermai_utils.data import clean, pixels, split
+from dermai_utils.metrics.predictions import scored_rows
+
+LARGEST = 200 * 10**6  # bytes of an encoded picture; the largest of the data set has under 1 MB
+TIMEOUT = (10, 30)  # seconds: to connect; without a byte
+CHUNK = 2**16  # bytes
+
+
+def pictures(source):
+    """Yields (name, bytes or a UserError) for each picture that `source` stands for.
+
+    source: a path, a folder, an http(s) URL, bytes, {name: bytes} (what google.colab.files.upload
+    gives), or a list of these.
+    """
+    if isinstance(source, dict):
+        yield from source.items()
+    elif isinstance(source, bytes):
+        yield "picture", source
+    elif isinstance(source, list | tuple):
+        for item in source:
+            yield from pictures(item)
+    elif urlsplit(str(source)).scheme in ("http", "https"):
+        yield str(source), _or_error(fetched, str(source))
+    elif Path(source).expanduser().is_dir():
+        yield from _in_folder(Path(source).expanduser())
+    else:
+        yield Path(source).name, _or_error(content, Path(source).expanduser())
+
+
+def _in_folder(folder):
+    paths = [path for path in clean.image_files(folder) if not path.name.startswith(".")]
+    for path in paths:
+        yield path.name, _or_error(content, path)
+    if not paths:
+        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+        reason = f"{folder}: no image in this folder; expected files ending in {suffixes}"
+        yield str(folder), UserError(reason)
+
+
+def _or_error(read, source):
+    try:
+        return read(source)
+    except UserError as reason:
+        return reason
+
+
+def content(path) -> bytes:
+    """The bytes of a file; UserError where it is missing, unreadable or too large."""
+    try:
+        if (size := path.stat().st_size) > LARGEST:
+            raise UserError(
+                f"{path}: {size / 1e6:,.0f} MB; a picture has at most {LARGEST / 1e6:.0f}"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; give an image file, a folder of them, or an http(s) address"
+        ) from None
+    except OSError as reason:
+        raise UserError(f"{path}: cannot be read ({reason.strerror})") from None
+
+
+def fetched(url: str) -> bytes:
+    """The bytes at an http(s) address; UserError for a 404, a web page, too much."""
+    options = dict(stream=True, timeout=TIMEOUT, headers={"User-Agent": "DermAI-ISIC2018"})
+    try:
+        with requests.get(url, **options) as answer:
+            return _body(url, answer)
+    except requests.RequestException as reason:
+        raise UserError(
+            f"{url}: cannot be fetched ({type(reason).__name__}); is the address right, and this "
+            "machine online?"
+        ) from None
+
+
+def _body(url, answer):
+    if not answer.ok:
+        status = f"{answer.status_code} {answer.reason}"
+        raise UserError(f"{url}: the server answers {status}; open it in a browser first")
+    if answer.headers.get("Content-Type", "").startswith("text/"):
+        raise UserError(f"{url}: a web page, not an image; give the address of the image itself")
+    data = bytearray()
+    for chunk in answer.iter_content(CHUNK):
+        data += chunk
+        if len(data) > LARGEST:
+            raise UserError(f"{url}: more than {LARGEST / 1e6:.0f} MB, too large for a picture")
+    return bytes(data)
+
+
+def decoded(name: str, data: bytes, height: int, width: int) -> np.ndarray | UserError:
+    """(height, width, 3) uint8 by the project's one decoder, or the UserError that says why not."""
+    try:
+        return pixels.decode(data, height, width)
+    except pixels.UNREADABLE as reason:
+        expected = "expected a JPEG, PNG, WebP, TIFF, BMP or GIF picture"
+        return UserError(f"{name}: {pixels.plain(reason)}; {expected}")
+
+
+def example(cfg) -> Path:
+    """The file of an image that the model never saw: the first of the primary subset."""
+    metrics = files.read_json(cfg.report_dir / "metrics.json")
+    sources = files.read_json(cfg.sources_file)
+    if metrics is None or sources is None:
+        raise UserError(
+            "no photo was given, and none of the data set is on this machine: "
+            "give a file, a folder or a URL"
+        )
+    first = scored_rows(split.read(cfg), metrics["primary_subset"]).iloc[0]
+    return clean.images_by_id(sources[first["source"]]["images"])[first["image"]]

@@ -1,0 +1,205 @@
+"""Your own photo -> seven calibrated probabilities, an answer or "unsure", Grad-CAM, similar
+training images, and a warning where the picture is out of distribution.
+
+A picture goes through the decoder and the preprocessing of training, nothing else.
+"""
+
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils import files
+from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
+from dermai_utils.data import pixels
+from dermai_utils.metrics import calibration, conformal
+from dermai_utils.predict import export, ood, state
+from dermai_utils.predict.pictures import decoded, example, pictures
+from dermai_utils.report import gradcam, photographs
+from dermai_utils.training.inference import LoadedRun
+
+__all__ = ["Answer", "Predictor", "decoded", "example", "frame", "pictures", "sample_warning"]
+SIMILAR = 4  # training images that are shown, each of another lesion
+AT_ONCE = 32  # pictures in memory
+OOD_WARNING = (
+    "does not look like the dermoscopic images that the model was trained on: "
+    "its numbers mean nothing here"
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """About one picture. `square` (what the network saw) is (S, S, 3) uint8, `gradcam` (of the most
+    probable class) (S, S) in 0..1; both may be None."""
+
+    name: str
+    probabilities: np.ndarray  # (7,) calibrated
+    possible: tuple  # the classes that can't be ruled out, the most probable first
+    sure: bool  # whether these are few enough to be an answer
+    distance: float  # to the training images
+    ood_threshold: float  # beyond it a picture is out of distribution
+    similar: list  # of dicts: image, label, similarity (cosine, -1..1), row
+    square: np.ndarray | None = None
+    gradcam: np.ndarray | None = None
+
+    @property
+    def in_distribution(self) -> bool:
+        """Whether the picture looks like the training images."""
+        return self.distance <= self.ood_threshold
+
+    @property
+    def text(self) -> str:
+        """The answer in words: one or two diagnoses, unsure, or out of distribution."""
+        if not self.in_distribution:
+            return f"This picture {OOD_WARNING}."
+        if self.sure:
+            return " or ".join(CLASS_NAMES[c] for c in self.possible)
+        if n := len(self.possible):
+            return f"unsure: {n} diagnoses cannot be ruled out"
+        return "unsure: no diagnosis is as probable as it should be"
+
+    @property
+    def row(self) -> dict:
+        """A row of the CSV."""
+        answer = " or ".join(self.possible) if self.sure else "unsure"
+        return {
+            "picture": self.name,
+            "answer": answer if self.in_distribution else "out of distribution",
+            **dict(zip(CLASSES, self.probabilities, strict=True)),
+            "possible": " ".join(self.possible),
+            "distance": self.distance,
+            "ood_threshold": self.ood_threshold,
+            "similar": " ".join(f"{image['image']}:{image['label']}" for image in self.similar),
+        }
+
+
+class Predictor:
+    """A run's best checkpoint, or an ensemble's, ready for pictures: `cfg`, `state`, `run`.
+
+    UserError where what `state.run` makes is missing; `pipeline.predictor` makes it first.
+    """
+
+    def __init__(self, cfg):
+        self.cfg, self.state = cfg, state.load(cfg)
+        if self.state is None:
+            raise UserError(
+                f"run {cfg.run_name}: what an answer is compared with isn't there yet; "
+                "python -m dermai_utils predictor makes it"
+            )
+        self.run = LoadedRun(cfg)
+
+    def __call__(self, names, images, maps: bool = True) -> list[Answer]:
+        """An Answer for each of `images` (N, H, W, 3) uint8, at the stored size (pixels.decode),
+        with Grad-CAM if `maps`."""
+        rows, run, fixed = np.arange(len(images)), self.run.with_images(images), self.state
+        probabilities, features, texture = ood.describe(run, rows, fixed.tta)
+        probabilities = calibration.apply_temperature(probabilities, fixed.temperature)
+        sets = conformal.prediction_sets(probabilities, fixed.thresholds)
+        columns = zip(
+            names,
+            probabilities,
+            sets,
+            conformal.is_answer(sets),
+            ood.distance(texture, fixed.centre, fixed.precision),
+            fixed.similarity(features),
+            *self._maps(run, rows, probabilities.argmax(1), maps),
+            strict=True,
+        )
+        return [self._answer(*values) for values in columns]
+
+    def _answer(self, name, p, possible, sure, distance, similarity, square, cam):
+        classes = tuple(CLASSES[k] for k in np.argsort(-p) if possible[k])
+        similar, threshold = self._similar(similarity), self.state.ood_threshold
+        return Answer(
+            name, p, classes, bool(sure), float(distance), threshold, similar, square, cam
+        )
+
+    def _maps(self, run, rows, targets, maps):
+        nothing = [None] * len(rows)
+        if not maps:
+            return nothing, nothing
+        inputs = run.inputs(rows)
+        try:
+            cams = gradcam.gradcam(run.networks[0], inputs, targets)
+        except UserError as reason:
+            print(f"predict: no Grad-CAM ({reason})")
+            cams = nothing
+        return run.squares(inputs), cams
+
+    def _similar(self, similarity):
+        fixed, order = self.state, np.argsort(-similarity)
+        # the nearest of each lesion
+        _, first = np.unique(fixed.lesion_id[order], return_index=True)
+        return [
+            {
+                "image": str(fixed.image[k]),
+                "label": str(fixed.label[k]),
+                "similarity": float(similarity[k]),
+                "row": int(fixed.row[k]),
+            }
+            for k in order[np.sort(first)[:SIMILAR]]
+        ]
+
+    def answers(self, source, maps: bool = True) -> list[Answer]:
+        """An Answer for each picture of `source` (see `pictures`); one that can't be read is said
+        and left out. UserError where none can be read."""
+        results = list(self._each(source, maps))
+        wrong = [result for result in results if isinstance(result, UserError)]
+        if len(wrong) == len(results):
+            n = len(wrong)
+            raise UserError(f"{f'none of {n} pictures can be read: ' if n > 1 else ''}{wrong[0]}")
+        for reason in wrong:
+            print(f"predict: left out: {reason}")
+        return [result for result in results if isinstance(result, Answer)]
+
+    def figure(self, answer: Answer):
+        """The answer as a figure, with the similar images where the pixel array is here."""
+        path = self.cfg.pixels_file
+        return photographs.answer(answer, pixels.load(path) if path.exists() else None)
+
+    def export(self) -> list[Path]:
+        """Write the model as model.pt2 and model.onnx (see predict.export); returns their paths."""
+        return export.command(self)
+
+    def _each(self, source, maps):
+        height, width = pixels.shape(self.cfg.image_size)
+        waiting = pictures(source)
+        while batch := list(islice(waiting, AT_ONCE)):
+            images = [
+                data if isinstance(data, UserError) else decoded(name, data, height, width)
+                for name, data in batch
+            ]
+            good = [k for k, image in enumerate(images) if not isinstance(image, UserError)]
+            if good:
+                names, stack = [batch[k][0] for k in good], np.stack([images[k] for k in good])
+                for k, answer in zip(good, self(names, stack, maps), strict=True):
+                    images[k] = answer
+            yield from images
+
+
+def sample_warning(cfg) -> str:
+    """A sentence about a model that learned from the made-up sample; "" about any other."""
+    if cfg.data != "sample":
+        return ""
+    return "This model learned from made-up pictures: what it says means nothing."
+
+
+def frame(answers) -> pd.DataFrame:
+    """A row an answer: picture, answer, the seven probabilities, and what they rest on."""
+    return pd.DataFrame([answer.row for answer in answers])
+
+
+def command(predictor: Predictor, source) -> list[Path]:
+    """Predict each picture of `source`, print a table, write it as CSV; returns the CSV's path."""
+    answers = predictor.answers(source, maps=False)
+    rows, path = frame(answers), predictor.cfg.report_dir / "own_predictions.csv"
+    columns = rows[["picture", "answer", *CLASSES]]
+    print(columns.to_string(index=False, float_format="{:.2f}".format))
+    for answer in answers:
+        if not answer.in_distribution:
+            print(f"predict: warning: {answer.name} {OOD_WARNING}")
+    print(*filter(None, [sample_warning(predictor.cfg), DISCLAIMER]), sep="\n")
+    files.write_table(rows, path)
+    return [path]

@@ -1,0 +1,122 @@
+"""What an answer about a new picture needs of a run: made once, then no image of the data set.
+
+Conformal thresholds and the OOD threshold come from validation, the neighbours are the training
+images. No threshold ever sees a test image.
+"""
+
+import zipfile
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from dermai_utils import files
+from dermai_utils.config import CLASSES
+from dermai_utils.data import split
+from dermai_utils.metrics import calibration, conformal
+from dermai_utils.metrics.classification import jsonable
+from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, scored_rows
+from dermai_utils.predict import ood
+from dermai_utils.training import checkpoint
+from dermai_utils.training.inference import LoadedRun
+
+SCALARS = ("temperature", "ood_threshold", "tta", "checkpoints")
+# The file and names of version 0.1.0, whose runs are still answered from.
+OLD_FILE, OLD_NAMES = "reference.npz", {"ood_threshold": "farthest", "tta": "views"}
+
+
+@dataclass(frozen=True)
+class PredictorState:
+    """Of a run, for each of M training images: features, id, label, lesion and row; thresholds."""
+
+    features: np.ndarray  # (M, D) float16, of length 1
+    image: np.ndarray
+    label: np.ndarray
+    lesion_id: np.ndarray
+    row: np.ndarray  # in the pixel array
+    thresholds: np.ndarray  # (7,), see conformal.class_thresholds
+    temperature: float
+    centre: np.ndarray  # (2C,) and
+    precision: np.ndarray  # (2C, 2C): the training images' texture, see ood.fit
+    ood_threshold: float  # a picture beyond this distance is out of distribution
+    tta: int  # flips and turns of an image, over which the evaluation averaged
+    checkpoints: str  # the checksum of the best.pt that all this is of, or those of an ensemble
+
+    def similarity(self, features) -> np.ndarray:
+        """(N, M) float32: the cosine of each of `features` (N, D) with each training image."""
+        return unit(features) @ self.features.astype(np.float32).T
+
+
+def unit(features) -> np.ndarray:
+    """(N, D) float32 rows of length 1, so that a product of two is their cosine."""
+    features = np.asarray(features, np.float32)
+    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def load(cfg) -> PredictorState | None:
+    """What `run` wrote; None where it is missing, broken or of another checkpoint."""
+    path, names = cfg.report_dir / "predictor.npz", {}
+    if not path.exists():
+        path, names = path.with_name(OLD_FILE), OLD_NAMES
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            values = {f.name: archive[names.get(f.name, f.name)] for f in fields(PredictorState)}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
+    state = PredictorState(**values | {name: values[name].item() for name in SCALARS})
+    return state if state.checkpoints == checkpoint.checksums(cfg) else None
+
+
+def run(cfg) -> None:
+    """Write predictor.npz, and predictor.json: how often the sets and the OOD warning are right on
+    the primary subset."""
+    metrics, table = files.read_json(cfg.report_dir / "metrics.json"), split.read(cfg)
+    table_rows = files.read_table(cfg.report_dir / "predictions.csv")
+    primary, training = metrics["primary_subset"], table[table["subset"] == "train"]
+    rows = {subset: scored_rows(table_rows, subset) for subset in ("val", primary)}
+    loaded = LoadedRun(cfg)
+    loaded.networks = loaded.networks[:1]  # features and texture are those of the first one
+    _, features, texture = ood.describe(loaded, training["row"].to_numpy())
+    centre, precision = ood.fit(texture)
+    textures = {name: ood.describe(loaded, r["row"].to_numpy())[2] for name, r in rows.items()}
+    far = {name: ood.distance(each, centre, precision) for name, each in textures.items()}
+    temperature = metrics["calibration"]["temperature"] or 1.0
+    state = PredictorState(
+        row=training["row"].to_numpy(),
+        **{name: training[name].to_numpy(str) for name in ("image", "label", "lesion_id")},
+        features=unit(features).astype(np.float16),
+        centre=centre,
+        precision=precision,
+        thresholds=conformal.class_thresholds(*_calibrated(rows["val"], temperature)),
+        temperature=temperature,
+        ood_threshold=float(np.quantile(far["val"], ood.IN_DISTRIBUTION)),
+        tta=cfg.tta,
+        checkpoints=checkpoint.checksums(cfg),
+    )
+    with files.atomic(cfg.report_dir / "predictor.npz", "wb") as file:
+        np.savez(file, **vars(state))
+    _write_scores(cfg, state, primary, rows[primary], far[primary])
+
+
+def _write_scores(cfg, state, subset, rows, far):
+    scores = conformal.scores(*_calibrated(rows, state.temperature), state.thresholds)
+    scores["out_of_distribution"] = (far > state.ood_threshold).mean()
+    settings = {
+        "run": cfg.run_name,
+        "subset": subset,
+        "coverage": conformal.COVERAGE,
+        "temperature": state.temperature,
+        "thresholds": dict(zip(CLASSES, state.thresholds, strict=True)),
+        "ood_threshold": state.ood_threshold,
+    }
+    files.write_json(cfg.report_dir / "predictor.json", jsonable(settings | scores))
+    print(
+        f"predictor: {len(state.image):,} training images; on the {SUBSET_NAMES[subset]} the sets "
+        f"hold the true class of {scores['held']:.1%}, with {scores['size']:.2f} classes on "
+        f"average; {scores['out_of_distribution']:.1%} look out of distribution"
+    )
+
+
+def _calibrated(rows, temperature):
+    """(truth (N,) int, calibrated probabilities (N, 7)) of predictions."""
+    truth, probabilities = arrays(rows)
+    return truth, calibration.apply_temperature(probabilities, temperature)

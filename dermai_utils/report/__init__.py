@@ -1,0 +1,1 @@
+"""A run -> metrics, figures, report.html and model card."""

@@ -1,0 +1,93 @@
+"""Charts of the data and its split, before any training."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
+
+from dermai_utils.report.plots import (
+    COLOURS,
+    GREEN,
+    INK,
+    RED,
+    SUBSET_COLOURS,
+    Figure,
+    axes,
+    message,
+    rows_from_top,
+)
+
+
+def class_counts(counts: pd.DataFrame) -> Figure:
+    """Bars of images and lesions a class (clean.class_counts), on a log scale: the classes differ
+    sixtyfold."""
+    figure, grid = axes(8, 3.2)
+    ax, place, colours = grid[0, 0], np.arange(len(counts)), [COLOURS[c] for c in counts.index]
+    for shift, name, alpha in ((-0.2, "images", 1.0), (0.2, "lesions", 0.45)):
+        bars = ax.bar(place + shift, counts[name], 0.38, color=colours, alpha=alpha, label=name)
+        ax.bar_label(bars, fontsize=8, color=INK)
+    ax.set_xticks(place, counts.index)
+    ax.set(yscale="log", ylabel="count (log scale)")
+    _few_ticks(ax.yaxis, "{x:,.0f}")
+    ax.set_title("Images (solid) and lesions (pale) of each class", fontsize=11)
+    return figure
+
+
+def split_counts(counts: pd.DataFrame) -> Figure:
+    """Share of each class in each subset (split.counts): the bars of a class should be equal."""
+    figure, grid = axes(8, 3)
+    ax, shares = grid[0, 0], counts / counts.sum()
+    colours = [SUBSET_COLOURS[subset] for subset in counts]
+    shares.plot.bar(ax=ax, color=colours, width=0.75, rot=0)
+    ax.set(xlabel="", ylabel="share of the subset (log scale)", yscale="log")
+    _few_ticks(ax.yaxis, PercentFormatter(1, decimals=0))
+    labels = [f"{subset} (n={counts[subset].sum():,})" for subset in counts]
+    ax.legend(labels, frameon=False, fontsize=9)
+    return figure
+
+
+def _few_ticks(axis, formatter):
+    """Of a log scale: 1, 2, 5, 10 ..., since small counts may lie within one power of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter(formatter)
+    axis.set_minor_formatter(NullFormatter())
+
+
+def leakage(audit: dict) -> Figure:
+    """Images whose lesion is in several subsets, of the random and the lesion-safe split."""
+    figure, grid = axes(8, 1.8)
+    ax, names = grid[0, 0], ("random", "lesion")
+    counts = [audit[name]["images_of_such_lesions"] for name in names]
+    ax.bar_label(ax.barh(names, counts, color=[RED, GREEN]), fmt="{:,.0f}", padding=4, color=INK)
+    ax.set(xlabel="images whose lesion is in more than one subset")
+    return figure
+
+
+def leakage_effect(effect: dict) -> Figure:
+    """Balanced accuracy under a random and a lesion-safe split (leakage_effect.json), and the
+    difference, for each classifier."""
+    classifiers = effect["classifiers"].items()
+    rows = [(name, row) for name, row in classifiers if row["difference"] is not None]
+    if not rows:
+        return message("No lesion has two images here, so a random split leaks nothing.")
+    figure, grid = axes(8, 1.3 + 0.55 * len(rows))
+    ax = grid[0, 0]
+    beside = dict(va="center", color=INK, transform=ax.get_yaxis_transform())
+    for y, (_, row) in enumerate(rows):
+        ends = sorted((row["lesion"], row["random"]))
+        ax.plot(ends, [y, y], color="#BBBBBB", lw=3, zorder=1, solid_capstyle="butt")
+        for value, shift, side in zip(ends, (-9, 9), ("right", "left"), strict=True):
+            options = dict(textcoords="offset points", ha=side, va="center", fontsize=9, color=INK)
+            ax.annotate(f"{value:.3f}", (value, y), (shift, 0), **options)
+        interval = f"{row['difference']:+.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]"
+        ax.text(1.02, y, interval, fontsize=9, **beside)
+    for strategy, marker, colour in (("random", "o", RED), ("lesion", "s", GREEN)):
+        label = {"random": "random split", "lesion": "lesion-safe split"}[strategy]
+        values = [row[strategy] for _, row in rows]
+        ax.plot(values, range(len(rows)), marker, ms=9, color=colour, label=label)
+    rows_from_top(ax, [name for name, _ in rows])
+    ax.text(1.02, -0.62, "random minus lesion-safe", fontsize=8, **beside)
+    ax.set(ylim=(len(rows) - 0.5, -0.75), xlim=(0, 1))
+    n = effect["prone_images"]
+    ax.set_xlabel(f"balanced accuracy on the {n:,} images of lesions with several images")
+    figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
+    return figure

@@ -1,0 +1,88 @@
+"""The evaluation of a run: predictions of every held-out subset, metrics, figures, report."""
+
+import pandas as pd
+
+from dermai_utils import files
+from dermai_utils.config import CLASSES, DISCLAIMER
+from dermai_utils.data import split
+from dermai_utils.metrics import decisions, predictions, text
+from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES
+from dermai_utils.report import figures, render, summary
+from dermai_utils.training.inference import LoadedRun
+
+
+def predict(cfg) -> pd.DataFrame:
+    """The table of predictions (see metrics.predictions) of every held-out image."""
+    table = split.read(cfg)
+    table = table[table["subset"].isin(HELD_OUT)].reset_index(drop=True)
+    probabilities = LoadedRun(cfg, say=print).probabilities(table["row"].to_numpy(), cfg.tta)
+    truth = table["label"].map(CLASSES.index).to_numpy()
+    columns = {name: table[name] for name in ("subset", "lesion_id", "row")}
+    return predictions.build(table["image"], truth, probabilities, **columns)
+
+
+def run(cfg) -> None:
+    """Predict, and write all that `write` does. Maps of an earlier model go first: they would be
+    shown as this one's."""
+    table = predict(cfg)
+    for name in ("gradcam.png", "gradcam_mistakes.png", "gradcam.json"):
+        (cfg.report_dir / name).unlink(missing_ok=True)
+    write(cfg, table)
+
+
+def write(cfg, table) -> None:
+    """To cfg.report_dir: predictions.csv, metrics.json, the official test set's submission.csv,
+    figures, model card, report.html."""
+    metrics = report_metrics(cfg, predictions.by_subset(table))
+    files.write_table(table, cfg.report_dir / "predictions.csv")
+    files.write_json(cfg.report_dir / "metrics.json", metrics)
+    if "official" in metrics["subsets"]:
+        rows = table[table["subset"] == "official"]
+        scores = decisions.by_chosen_rule(rows[list(CLASSES)].to_numpy(), metrics["decisions"])
+        submission = predictions.submission(rows["image"], scores)
+        files.write_table(submission, cfg.report_dir / "submission.csv")
+    figures.save_all(cfg, metrics, table)
+    render.model_card(cfg, metrics)
+    render.report(cfg, metrics)
+    _print(metrics)
+
+
+def _print(metrics):
+    for subset, scores in metrics["subsets"].items():
+        names = ("balanced_accuracy", "macro_f1", "macro_auc")
+        values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in names)
+        print(f"evaluate: {SUBSET_NAMES[subset]}, n={scores['n']:,}: {values}")
+    rule = metrics["decisions"]["chosen"]
+    scores = metrics["decisions"]["rules"][rule]["scored"]
+    names = ("balanced_accuracy", "macro_f1")
+    values = ", ".join(f"{text.pretty_name(n)} {text.with_interval(scores[n])}" for n in names)
+    print(f"evaluate: the same images by the rule chosen on validation, {rule}: {values}")
+
+
+def report_metrics(cfg, subsets: dict) -> dict:
+    """All that metrics.json holds, from {subset: scored rows of predictions}."""
+    primary, table = predictions.primary_subset(subsets), split.read(cfg)
+    return {
+        "run": cfg.run_name,
+        "data": cfg.source,
+        "split": cfg.split,
+        "primary_subset": primary,
+        "note": DISCLAIMER,
+        **summary.summarise(subsets, primary, table),
+        "near_duplicates": near_duplicates(cfg, table),
+        "leakage_effect": files.read_json(cfg.leakage_effect_file),
+    }
+
+
+def near_duplicates(cfg, table) -> dict:
+    """How many pairs of the list are in `table` (split.read's), in two subsets, and with an
+    official test image."""
+    subset = dict(zip(table["image"], table["subset"], strict=True))
+    listed = [(a, b) for a, b in split.near_duplicates(cfg) if a in subset and b in subset]
+    apart = [{subset[a], subset[b]} for a, b in listed if subset[a] != subset[b]]
+    official = sum("official" in names for names in apart)
+    return {
+        "pairs": len(listed),
+        "in_two_subsets": len(apart) - official,
+        "with_official": official,
+    }

@@ -1,0 +1,150 @@
+"""Every figure made of photographs: contact sheets, mistakes, Grad-CAM overlays, an answer."""
+
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import PercentFormatter
+from PIL import Image
+
+from dermai_utils.config import CLASS_NAMES, CLASSES
+from dermai_utils.report.plots import COLOURS, INK, RED, Figure, axes, message, plain
+
+OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
+
+
+def _grid(width, height, rows, columns):
+    """(figure, axes without ticks) for photographs."""
+    figure, grid = axes(width, height, rows, columns)
+    figure.photographs = True
+    _blank(grid)
+    return figure, grid
+
+
+def _blank(grid):
+    for ax in np.ravel(grid):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
+
+
+def contact_sheet(table: pd.DataFrame, images, each: int = 8) -> Figure:
+    """The first `each` images of every class, a row a class."""
+    figure, grid = _grid(1.25 * each, 7.2, len(CLASSES), each)
+    for row, label in zip(grid, CLASSES, strict=True):
+        places = table.loc[table["label"] == label, "row"].head(each)
+        for ax, place in zip(row, places, strict=False):
+            ax.imshow(images[place])
+        row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10, color=INK)
+    return figure
+
+
+def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
+    """Wrong predictions with truth, prediction and confidence; `images[row]` for each `row`."""
+    if rows.empty:
+        return message("No such mistake here.")
+    lines = -(-len(rows) // columns)
+    figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns)
+    for ax, row in zip(grid.flat, rows.to_dict("records"), strict=False):
+        ax.imshow(images[row["row"]])
+        ax.set_title(f"{row['image']}\n{verdict(row)}", fontsize=10, color=INK)
+    return figure
+
+
+def verdict(row) -> str:
+    """What became of a row of predictions: "MEL predicted as NV (93%)"."""
+    return f"{row['truth']} predicted as {row['prediction']} ({row['confidence']:.0%})"
+
+
+def explanations(items: list[dict]) -> Figure:
+    """A row an image: the original, Grad-CAM and saliency over it, and what was predicted.
+
+    items: dicts of image (S, S, 3) uint8, gradcam and saliency (S, S) in 0..1, and a title.
+    """
+    lines = max(1, len(items))
+    figure, grid = _grid(7.4, 2.35 * lines, lines, 3)
+    for row, item in zip(grid, items, strict=False):
+        for ax in row:
+            ax.imshow(item["image"])
+        row[1].imshow(item["gradcam"], alpha=0.5, **OVERLAY)
+        row[2].imshow(item["saliency"], alpha=0.6, **OVERLAY)
+        row[0].set_title(item["title"], fontsize=8, color=INK)
+    for ax, name in zip(grid[0], ("", "Grad-CAM", "saliency"), strict=True):
+        ax.set_title(f"{ax.get_title()}{name}", fontsize=8, color=INK)
+    return figure
+
+
+def pairs(items: list[dict], columns: int = 4) -> Figure:
+    """Each image beside itself under its Grad-CAM, `columns` such pairs a row; items as in
+    `explanations`."""
+    lines = max(1, -(-len(items) // columns))
+    figure, grid = _grid(2 * 1.4 * columns, 1.85 * lines, lines, 2 * columns)
+    for (left, right), item in zip(grid.reshape(-1, 2), items, strict=False):
+        left.imshow(item["image"])
+        right.imshow(item["image"])
+        right.imshow(item["gradcam"], alpha=0.5, **OVERLAY)
+        left.set_title(item["title"].strip(), fontsize=9, color=INK, loc="left")
+    return figure
+
+
+def side_by_side(pairs, images, columns: int = 3) -> Figure:
+    """Pairs of images beside each other, `columns` pairs a line; at least one.
+
+    `pairs`: (row of `images`, row, title).
+    """
+    width, height, gap, title_height = 200, 150, 6, 32  # px; the title stands above the pair
+    line, column = height + title_height, 2 * width + 4 * gap
+    lines = -(-len(pairs) // columns)
+    sheet = np.full((lines * line, columns * column, 3), 255, np.uint8)
+    figure, grid = _grid(sheet.shape[1] / 100, sheet.shape[0] / 100, 1, 1)
+    for k, (*rows, title) in enumerate(pairs):
+        top, left = k // columns * line + title_height, k % columns * column
+        for shift, row in zip((0, width + gap), rows, strict=True):
+            small = Image.fromarray(images[row]).resize((width, height))
+            sheet[top : top + height, left + shift : left + shift + width] = small
+        grid[0, 0].text(left, top - 9, title, fontsize=10, color=INK)
+    grid[0, 0].imshow(sheet)
+    return figure
+
+
+def answer(item, images=None) -> Figure:
+    """A predictor.Answer: the square that the network saw, its Grad-CAM, the probabilities (pale:
+    ruled out), and where the pixel array `images` is given the most similar training images."""
+    figure = Figure(figsize=(10, 3 if images is None else 5.6), layout="constrained")
+    figure.photographs = True
+    heights = (1.15,) if images is None else (1.15, 1)
+    upper, *lower = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    square, gradcam, bars = upper.subplots(1, 3, width_ratios=(1, 1, 1.35))
+    _blank([square, gradcam])
+    square.set_title("what the network saw", fontsize=9, color=INK)
+    gradcam.set_title("no Grad-CAM" if item.gradcam is None else "Grad-CAM", fontsize=9, color=INK)
+    for ax in (square, gradcam):
+        ax.imshow(item.square)
+    if item.gradcam is not None:
+        gradcam.imshow(item.gradcam, alpha=0.5, **OVERLAY)
+    _probabilities(bars, item)
+    for panel in lower:
+        _similar(panel, item.similar, images)
+    figure.suptitle(item.text, fontsize=12, wrap=True, color=INK if item.in_distribution else RED)
+    figure.get_layout_engine().set(h_pad=0.09)  # else a heading touches what it is above
+    return figure
+
+
+def _similar(panel, similar, images):
+    grid = panel.subplots(1, len(similar), squeeze=False)[0]
+    _blank(grid)
+    for ax, item in zip(grid, similar, strict=True):
+        ax.imshow(images[item["row"]])
+        title = f"{item['image']}, {item['similarity']:.2f}\n{CLASS_NAMES[item['label']]}"
+        ax.set_title(title, fontsize=8, color=INK)
+    title = "most similar in training, each of another lesion (cosine of the network's features)"
+    panel.suptitle(title, fontsize=9, color=INK)
+
+
+def _probabilities(ax, item):
+    bars = ax.barh(CLASSES, item.probabilities, color=[COLOURS[c] for c in CLASSES])
+    for bar, c in zip(bars, CLASSES, strict=True):
+        bar.set_alpha(1 if item.in_distribution and c in item.possible else 0.25)
+    ax.bar_label(bars, fmt="{:.0%}", padding=4, fontsize=9, color=INK)
+    ax.set_yticks(range(len(CLASSES)), [f"{CLASS_NAMES[c]} ({c})" for c in CLASSES])
+    ax.invert_yaxis()
+    plain(ax)
+    ax.set(xlim=(0, 1.12), xlabel="calibrated probability (solid: can't be ruled out)")
+    ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -1,0 +1,151 @@
+"""metrics.json: every number of the report, from predictions and the table. No files, no figures.
+
+`rows` are rows of predictions that count (no zero weight). What is fitted or chosen (temperature,
+decision rule, threshold) takes the rows of `val`, and is scored on those of the primary subset.
+"""
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils.config import CLASSES
+from dermai_utils.metrics import bootstrap, calibration, classification, decisions, predictions
+from dermai_utils.metrics.predictions import arrays
+
+RESAMPLES = 2000
+SMALL = 50  # images: under it a subgroup is marked
+SUBGROUPS = ("age_band", "sex", "localization", "confirmed_by")
+AGE_BANDS = {"under 30": 0, "30 to 44": 30, "45 to 59": 45, "60 to 74": 60, "75 and over": 75}
+MISTAKES_LISTED = 12
+MISTAKES_NOTE = (
+    "likely_mislabelled: candidates for a second look, not errors; "
+    "the model is wrong more often than the label"
+)
+
+
+def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
+    """Every metric, ready for JSON. `subsets`: {name: rows}; `primary`: the one to quote;
+    `table`: what split.read returns."""
+    val, scored = subsets["val"], subsets[primary]
+    prior = decisions.training_prior(table)
+    return classification.jsonable(
+        {
+            "subsets": {
+                name: classification.metrics(*arrays(rows)) for name, rows in subsets.items()
+            },
+            "chosen_on": "val",
+            "chosen_and_scored_on_the_same_images": primary == "val",
+            "resamples": RESAMPLES,
+            "intervals": {
+                name: bootstrap.intervals(*arrays(rows), rows["lesion_id"], n_resamples=RESAMPLES)
+                for name, rows in subsets.items()
+            },
+            "smallest_class": smallest_class(scored),
+            "calibration": calibrated(val, scored),
+            "decisions": decisions.compare_rules(val, scored, prior, RESAMPLES),
+            "operating_points": decisions.operating_points(val, scored, RESAMPLES),
+            "risk_coverage": decisions.abstaining(val, scored),
+            "subgroups": subgroups(with_metadata(subsets, table), primary),
+            "mistakes": mistakes(scored, table),
+        }
+    )
+
+
+def smallest_class(rows) -> dict:
+    """The class with the fewest images, and how many percentage points of balanced accuracy one of
+    them is."""
+    n = rows["truth"].value_counts()
+    return {"class": n.index[-1], "n": n.iloc[-1], "points": 100 / (len(n) * n.iloc[-1])}
+
+
+def calibrated(val, scored) -> dict:
+    """Calibration errors and reliability diagram of `scored`, before and after the temperature that
+    was fitted on `val`."""
+    temperature = calibration.fit_temperature(*arrays(val))
+    truth, before = arrays(scored)
+    after = calibration.apply_temperature(before, temperature)
+    return {
+        "temperature": temperature,
+        "before": _calibration(truth, before),
+        "after": _calibration(truth, after),
+    }
+
+
+def _calibration(truth, probabilities):
+    measures = (calibration.nll, calibration.brier, calibration.ece, calibration.adaptive_ece)
+    return {measure.__name__: measure(truth, probabilities) for measure in measures} | {
+        "confidence": probabilities.max(1).mean(),
+        "accuracy": (probabilities.argmax(1) == truth).mean(),
+        "reliability": calibration.reliability(truth, probabilities).to_dict("records"),
+    }
+
+
+# Subgroups.
+
+
+def with_metadata(subsets, table) -> dict:
+    """{subset: rows with age_band, sex, localization, confirmed_by}, where any of them is given."""
+    metadata = table[["image", "age", "sex", "localization", "confirmed_by"]].replace("", np.nan)
+    edges = [*AGE_BANDS.values(), np.inf]
+    bands = pd.cut(metadata["age"], edges, right=False, labels=list(AGE_BANDS))
+    metadata = metadata.assign(age_band=bands)
+    joined = {name: rows.merge(metadata, on="image", how="left") for name, rows in subsets.items()}
+    present = {name: rows[list(SUBGROUPS)].notna().any(axis=None) for name, rows in joined.items()}
+    return {name: rows for name, rows in joined.items() if present[name]}
+
+
+def subgroups(described: dict, primary: str) -> dict:
+    """Scores of each subgroup of the primary subset, or of the best one of `described` (see
+    `with_metadata`) where that has no metadata."""
+    subset = primary if primary in described else next(iter(reversed(described)), None)
+    groups = {}
+    for column in SUBGROUPS if subset else ():
+        frame = bootstrap.subgroups(described[subset], column, min_n=SMALL, n_resamples=RESAMPLES)
+        groups[column] = frame.rename_axis("group").reset_index().to_dict("records")
+    return {"subset": subset, "small_below": SMALL, "groups": groups}
+
+
+# Mistakes.
+
+
+def mistakes(rows, table) -> dict:
+    """How many images there are of three kinds of mistakes, and the first of them, one a lesion."""
+    rows = rows.merge(table[["image", "confirmed_by"]], on="image", how="left")
+    kinds = {
+        "most_confident": predictions.mistakes(rows),
+        "costly": predictions.costly_mistakes(rows),
+        "likely_mislabelled": likely_mislabelled(rows),
+    }
+    columns = ["image", "lesion_id", "truth", "prediction", "confidence", "confirmed_by"]
+    first = {
+        k: r.drop_duplicates("lesion_id")[columns].head(MISTAKES_LISTED) for k, r in kinds.items()
+    }
+    return {
+        "counts": {kind: len(rows) for kind, rows in kinds.items()},
+        "note": MISTAKES_NOTE,
+        **{kind: rows.to_dict("records") for kind, rows in first.items()},
+    }
+
+
+def listed_mistakes(metrics, rows, kind: str) -> pd.DataFrame:
+    """The rows of predictions that metrics.json lists as `kind` of mistake, in its order."""
+    images = [row["image"] for row in metrics["mistakes"][kind]]
+    return rows.set_index("image", drop=False).loc[images]
+
+
+def likely_mislabelled(rows) -> pd.DataFrame:
+    """Rows predicted as another class, at least as surely as images of that class are on average;
+    the widest margin first.
+
+    Not those confirmed by histopathology (`confirmed_by` is histo): there the model is wrong.
+    Confident learning (Northcutt et al. 2021, arXiv 1911.00068): one threshold a class, its mean
+    self-confidence, so a class of which the model is never sure can be on the list too.
+    """
+    truth, probabilities = arrays(rows)
+    self_confidence = np.full(len(CLASSES), np.inf)
+    for k in np.unique(truth):
+        self_confidence[k] = probabilities[truth == k, k].mean()
+    predicted, here = probabilities.argmax(1), np.arange(len(rows))
+    doubtful = (predicted != truth) & (probabilities[here, predicted] >= self_confidence[predicted])
+    doubtful &= (rows["confirmed_by"] != "histo").to_numpy()
+    margin = pd.Series(probabilities[here, predicted] - probabilities[here, truth], rows.index)
+    return rows.loc[margin[doubtful].sort_values(ascending=False, kind="stable").index]

@@ -1,0 +1,1 @@
+"""A split -> a trained run, and what its network says of images."""

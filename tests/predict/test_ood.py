@@ -1,0 +1,63 @@
+import numpy as np
+import pytest
+import torch
+from scipy.stats import chi2
+
+from dermai_utils import config
+from dermai_utils.predict import ood
+from dermai_utils.training import augment, model
+from dermai_utils.training.inference import LoadedRun
+
+RANDOM = np.random.default_rng(0)
+
+
+def run_of(network, images):
+    """The network as if it were a run's, over an array of images, two at a time."""
+    cfg = config.load(env={}, image_size=64, batch_size=2, device="cpu")
+    return LoadedRun(cfg, images=images, networks=[network])
+
+
+def test_the_distance_is_mahalanobis_and_its_threshold_is_that_of_chi_squared():
+    """The oracle is the theory: of Gaussian textures, a share of 1 - chi2.cdf(d * d) is farther
+    than d."""
+    mix = RANDOM.normal(size=(6, 6))
+    training, new = (
+        RANDOM.normal(size=(20_000, 6)) @ mix + 5,
+        RANDOM.normal(size=(50_000, 6)) @ mix + 5,
+    )
+    centre, precision = ood.fit(training)
+    far = ood.distance(new, centre, precision)
+    farthest = np.sqrt(chi2.ppf(0.99, 6))
+    assert np.quantile(far, 0.99) == pytest.approx(farthest, rel=0.02)
+    assert (far > farthest).mean() == pytest.approx(0.01, abs=0.002)
+    away = new[:3] - training.mean(0)
+    expected = np.sqrt(np.einsum("ni,ij,nj->n", away, np.linalg.inv(np.cov(training.T)), away))
+    np.testing.assert_allclose(far[:3], expected, rtol=0.02)
+
+
+def test_texture_is_the_mean_and_spread_of_one_map_half_way_of_the_image_as_it_is():
+    net = model.build("resnet18", "none", 64).eval()
+    images = RANDOM.integers(0, 256, (5, 75, 100, 3), np.uint8)
+    batches = augment.Batches(images, 64, net.mean, net.std, "cpu", 1)
+    maps = []
+    with torch.inference_mode():
+        hook = net.layer3[1].bn2.register_forward_hook(lambda m, i, o: maps.append(o.clone()))
+        net(batches(np.arange(5)))
+        hook.remove()
+    assert maps[0].shape[2] == 64 / 16
+    for tta in (1, 2):
+        probabilities, features, texture = ood.describe(run_of(net, images), np.arange(5), tta)
+        assert (
+            probabilities.shape == (5, 7)
+            and features.shape == (5, 512)
+            and texture.shape == (5, 512)
+        )
+        np.testing.assert_allclose(texture[:, :256], maps[0].mean((2, 3)), atol=1e-4)
+        np.testing.assert_allclose(texture[:, 256:], maps[0].std((2, 3)), atol=1e-4)
+
+
+def test_a_transformer_has_its_last_features_for_texture():
+    net = model.build("vit_b_32", "none", 64).eval()
+    images = RANDOM.integers(0, 256, (2, 75, 100, 3), np.uint8)
+    _, features, texture = ood.describe(run_of(net, images), np.arange(2))
+    np.testing.assert_array_equal(features, texture)

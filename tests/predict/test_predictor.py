@@ -1,0 +1,279 @@
+import dataclasses
+import io
+import shutil
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from dermai_utils import files
+from dermai_utils.__main__ import main
+from dermai_utils.config import CLASSES, DISCLAIMER, UserError
+from dermai_utils.data import pixels
+from dermai_utils.metrics import calibration, predictions
+from dermai_utils.predict import pictures, state
+from dermai_utils.predict import predictor as photo
+from dermai_utils.report import photographs
+
+
+@pytest.fixture(scope="module")
+def cfg(made, tmp_path_factory):
+    """The run that every test shares, in a folder of its own."""
+    shutil.copytree(made.work, tmp_path_factory.mktemp("own") / "work")
+    return dataclasses.replace(made, work_dir=str(tmp_path_factory.getbasetemp() / "own0" / "work"))
+
+
+@pytest.fixture(scope="module")
+def predictor(cfg):
+    return photo.Predictor(cfg)
+
+
+def encoded(kind="PNG", size=(160, 120), mode="RGB", **options):
+    array, buffer = np.random.default_rng(0).integers(0, 256, (15, 20, 3), np.uint8), io.BytesIO()
+    Image.fromarray(array).resize(size, Image.Resampling.NEAREST).convert(mode).save(
+        buffer, kind, **options
+    )
+    return buffer.getvalue()
+
+
+def test_a_photo_gets_what_the_evaluation_gave_it(cfg, predictor):
+    """The file of a test image, as a user would give it, against predictions.csv and the
+    temperature of metrics.json."""
+    found = predictor.answers(str(pictures.example(cfg)))[0]
+    row = predictions.scored_rows(
+        files.read_table(cfg.report_dir / "predictions.csv"), "official"
+    ).iloc[0]
+    assert found.name.startswith(row["image"])
+    temperature = files.read_json(cfg.report_dir / "metrics.json")["calibration"]["temperature"]
+    expected = calibration.apply_temperature(row[list(CLASSES)].to_numpy(float)[None], temperature)[
+        0
+    ]
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-4)
+    assert found.probabilities.sum() == pytest.approx(1)
+    assert (
+        found.square.shape == (cfg.image_size, cfg.image_size, 3)
+        and found.gradcam.shape == found.square.shape[:2]
+    )
+
+
+def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(cfg, predictor):
+    kept, images = predictor.state, pixels.load(cfg.pixels_file)
+    found = predictor(["a"], np.array(images[kept.row[[5]]]), maps=False)[0]
+    assert found.similar[0]["image"] == kept.image[5] and found.similar[0][
+        "similarity"
+    ] == pytest.approx(1, abs=1e-3)
+    lesions = [kept.lesion_id[list(kept.image).index(one["image"])] for one in found.similar]
+    assert len(set(lesions)) == len(lesions) == photo.SIMILAR
+    values = [one["similarity"] for one in found.similar]
+    assert values == sorted(values, reverse=True)
+
+
+def answer(possible, sure=True, distance=0.1):
+    p = np.full(7, 1 / 7)
+    return photo.Answer(
+        "x.jpg",
+        p,
+        possible,
+        sure,
+        distance,
+        0.2,
+        [dict(image="i", label="NV", similarity=0.5, row=0)],
+    )
+
+
+def test_the_answer_in_words():
+    assert answer(("MEL", "NV")).text == "melanoma or melanocytic nevus"
+    assert (
+        answer(("MEL", "NV", "BKL"), sure=False).text == "unsure: 3 diagnoses cannot be ruled out"
+    )
+    nothing = answer((), sure=False)
+    assert nothing.text.startswith("unsure: no diagnosis") and nothing.row["answer"] == "unsure"
+    strange = answer(("MEL",), distance=0.3)
+    assert "does not look like" in strange.text and "melanoma" not in strange.text
+    assert strange.row["answer"] == "out of distribution"
+
+
+def test_beyond_the_distance_there_is_a_warning_and_no_diagnosis(cfg, capsys, monkeypatch):
+    now = state.load(cfg)
+    monkeypatch.setattr(state, "load", lambda cfg: dataclasses.replace(now, ood_threshold=-1.0))
+    photo.command(photo.Predictor(cfg), {"a.png": encoded()})
+    assert "warning: a.png does not look like" in capsys.readouterr().out
+    assert pd.read_csv(cfg.report_dir / "own_predictions.csv")["answer"].tolist() == [
+        "out of distribution"
+    ]
+
+
+BAD = {
+    "notes.txt": (b"hello", "notes.txt: not an image"),
+    "empty.jpg": (b"", "zero bytes"),
+    # Pillow would hand it to Ghostscript
+    "drawing.eps": (encoded("EPS"), "not an image; expected a JPEG"),
+    "half.jpg": (encoded("JPEG", (600, 450))[:2000], "truncated or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_picture_is_one_line(predictor, name):
+    with pytest.raises(UserError, match=BAD[name][1]) as caught:
+        predictor.answers({name: BAD[name][0]})
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        dict(kind="TIFF", mode="CMYK"),
+        dict(kind="PNG", mode="RGBA"),
+        dict(kind="GIF", mode="P"),
+        dict(kind="PNG", mode="L"),
+        dict(kind="WEBP"),
+        dict(kind="JPEG", size=(8000, 6250)),
+        dict(kind="PNG", size=(3, 1)),
+    ],
+    ids=lambda options: f"{options['kind']} {options.get('mode', options.get('size', ''))}",
+)
+def test_any_kind_of_picture_gets_an_answer(predictor, options):
+    data, plain = encoded(**options), io.BytesIO()
+    Image.open(io.BytesIO(data)).convert("RGB").save(plain, "PNG")
+    found, same = predictor.answers([data, plain.getvalue()], maps=False)
+    assert np.isfinite(found.probabilities).all()
+    if options["kind"] != "JPEG":  # which is decoded at a smaller scale
+        np.testing.assert_allclose(found.probabilities, same.probabilities, atol=1e-5)
+
+
+def test_a_folder_goes_on_with_the_rest(cfg, predictor, tmp_path, capsys):
+    for name, data in {"b.png": encoded(), "a.jpg": b"<html>", "c.webp": encoded("WEBP")}.items():
+        (tmp_path / name).write_bytes(data)
+    (tmp_path / "notes.txt").write_text("not asked for")
+    assert [one.name for one in predictor.answers(tmp_path, maps=False)] == ["b.png", "c.webp"]
+    assert "left out: a.jpg: not an image" in capsys.readouterr().out
+    assert [
+        one.name
+        for one in predictor.answers([tmp_path / "b.png", tmp_path / "gone.png"], maps=False)
+    ] == ["b.png"]
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match="no image in this folder; expected files ending in .bmp"):
+        predictor.answers(tmp_path / "none")
+    with pytest.raises(UserError, match="none of 2 pictures can be read: a.jpg: not an image"):
+        predictor.answers([tmp_path / "a.jpg", tmp_path / "gone.png"])
+
+
+# Addresses.
+
+
+class Site(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/gone.jpg":
+            return self.send_error(404)
+        page = self.path == "/page"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if page else "image/png")
+        self.end_headers()
+        self.wfile.write(
+            b"<html></html>" if page else encoded() if self.path == "/good.png" else b"0" * 5000
+        )
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "path, said",
+    [
+        ("/gone.jpg", "answers 404"),
+        ("/page", "a web page, not an image"),
+        ("/zeros.png", "not an image"),
+        ("/large.png", "more than"),
+    ],
+)
+def test_an_address_without_a_picture_is_one_line(predictor, site, monkeypatch, path, said):
+    monkeypatch.setattr(pictures, "LARGEST", 4000 if path == "/large.png" else 10**6)
+    with pytest.raises(UserError, match=said):
+        predictor.answers(site + path)
+
+
+def test_an_address_of_a_picture_is_that_picture(predictor, site):
+    found, same = predictor.answers([site + "/good.png", encoded()], maps=False)
+    np.testing.assert_array_equal(found.probabilities, same.probabilities)
+
+
+def test_an_address_that_nobody_answers_is_one_line(predictor):
+    with pytest.raises(UserError, match="cannot be fetched"):
+        predictor.answers("http://127.0.0.1:9/x.png")
+
+
+# The command.
+
+
+def run(cfg, *arguments):
+    folders = ("--cache-dir", str(cfg.cache), "--work-dir", str(cfg.work))
+    return main([*arguments, *folders])
+
+
+def test_the_command_prints_a_table_and_ends_with_the_csv(cfg, tmp_path, capsys):
+    (tmp_path / "mine.png").write_bytes(encoded())
+    assert run(cfg, "predict", "--image", str(tmp_path / "mine.png")) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[-1] == str(cfg.report_dir / "own_predictions.csv") and said[-2] == DISCLAIMER
+    table = pd.read_csv(said[-1])
+    assert table["picture"].tolist() == ["mine.png"] and table[list(CLASSES)].sum(
+        axis=1
+    ).tolist() == pytest.approx([1])
+    assert any("picture" in line and "MEL" in line for line in said)
+
+
+@pytest.mark.parametrize(
+    "arguments, said",
+    [
+        (["predict"], "predict needs --image"),
+        (["predict", "--image"], "expected at least one argument"),
+        (["split", "--image", "x.jpg"], "nothing else takes it"),
+        (["predict", "--image", "/no/such.jpg"], "/no/such.jpg: no such file"),
+        (["predict", "--images", "x.jpg"], "unknown setting images"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(cfg, capsys, arguments, said):
+    assert run(cfg, *arguments) == 2
+    error = capsys.readouterr().err
+    assert said in error and error.count("\n") == 1
+
+
+def test_a_toy_is_called_one(cfg):
+    assert (
+        "means nothing" in photo.sample_warning(cfg)
+        and photo.sample_warning(dataclasses.replace(cfg, data="isic2018")) == ""
+    )
+
+
+def test_a_run_without_images_and_archives_still_answers(cfg, tmp_path):
+    """A fresh machine with the run's folder alone: nothing is downloaded, nothing is trained."""
+    alone = dataclasses.replace(cfg, cache_dir=str(tmp_path / "empty"))
+    assert len(photo.Predictor(alone).answers(encoded())) == 1
+    assert not (tmp_path / "empty").exists()
+    with pytest.raises(UserError, match="no photo was given"):
+        pictures.example(alone)
+
+
+def test_the_figure_marks_what_is_possible_and_shows_similar_images_where_they_are(cfg, predictor):
+    found = predictor.answers(encoded())[0]
+    with_images, without = (
+        photographs.answer(found, images) for images in (pixels.load(cfg.pixels_file), None)
+    )
+    assert len(with_images.axes) == 3 + photo.SIMILAR and len(without.axes) == 3
+    alphas = [bar.get_alpha() for bar in without.axes[2].patches]
+    assert alphas == [1 if found.in_distribution and c in found.possible else 0.25 for c in CLASSES]
+    assert np.isclose(
+        [bar.get_width() for bar in without.axes[2].patches], found.probabilities
+    ).all()

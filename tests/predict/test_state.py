@@ -1,0 +1,79 @@
+import numpy as np
+import pytest
+
+from dermai_utils import files
+from dermai_utils.config import CLASSES
+from dermai_utils.metrics import predictions
+from dermai_utils.predict import ood, state
+from dermai_utils.training.inference import LoadedRun
+
+
+def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(made):
+    """Anew from the checkpoint: the validation images' distances, and nothing of any test image."""
+    fixed = state.load(made)
+    table = files.read_table(made.report_dir / "predictions.csv")
+    rows = predictions.scored_rows(table, "val")["row"].to_numpy()
+    *_, texture = ood.describe(LoadedRun(made), rows)
+    far = ood.distance(texture, fixed.centre, fixed.precision)
+    assert fixed.ood_threshold == pytest.approx(np.quantile(far, 0.99), rel=1e-4)
+    table = files.read_table(made.split_file)
+    assert set(fixed.image) == set(table.loc[table["subset"] == "train", "image"])
+
+
+def test_what_is_told_about_the_sets_is_counted_on_the_quoted_part(made):
+    found, fixed = files.read_json(made.report_dir / "predictor.json"), state.load(made)
+    rows = predictions.scored_rows(
+        files.read_table(made.report_dir / "predictions.csv"), found["subset"]
+    )
+    raw = np.log(np.clip(rows[list(CLASSES)].to_numpy(), 2.3e-16, 1)) / fixed.temperature
+    probabilities = np.exp(raw) / np.exp(raw).sum(1, keepdims=True)
+    sets = [
+        {c for c, p, t in zip(CLASSES, row, fixed.thresholds, strict=True) if p >= t}
+        for row in probabilities
+    ]
+    assert found["n"] == len(rows) and found["size"] == pytest.approx(
+        np.mean([len(s) for s in sets])
+    )
+    assert found["held"] == pytest.approx(
+        np.mean([t in s for t, s in zip(rows["truth"], sets, strict=True)])
+    )
+    short = [1 <= len(s) <= 2 for s in sets]
+    right = [
+        t in s for t, s, is_answer in zip(rows["truth"], sets, short, strict=True) if is_answer
+    ]
+    assert found["answered"] == pytest.approx(np.mean(short)) and found["answered_held"] == (
+        pytest.approx(np.mean(right)) if right else None
+    )
+    assert sum(row["n"] for row in found["by_class"].values()) == found["n"]
+
+
+def test_of_another_checkpoint_or_broken_it_does_not_count(made, tmp_path):
+    import dataclasses
+    import shutil
+
+    shutil.copytree(made.work, tmp_path / "work")
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"))
+    assert state.load(cfg) is not None
+    path, best = cfg.report_dir / "predictor.npz", cfg.run_dir / "best.pt"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    assert state.load(cfg) is None
+    path.write_bytes(whole)
+    best.write_bytes(best.read_bytes() + b"x")
+    assert state.load(cfg) is None
+
+
+def test_a_run_of_version_0_1_0_still_answers(made, tmp_path):
+    """Its file had another name, and two other names inside."""
+    import dataclasses
+    import shutil
+
+    shutil.copytree(made.work, tmp_path / "work")
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"))
+    now = state.load(cfg)
+    old = {"ood_threshold": "farthest", "tta": "views"}
+    np.savez(cfg.report_dir / "reference.npz", **{old.get(k, k): v for k, v in vars(now).items()})
+    (cfg.report_dir / "predictor.npz").unlink()
+    then = state.load(cfg)
+    assert then.ood_threshold == now.ood_threshold and then.tta == now.tta
+    np.testing.assert_array_equal(then.features, now.features)

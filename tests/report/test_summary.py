@@ -1,0 +1,387 @@
+"""metrics.json of the fixture's run, against other sources."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn import metrics as sk
+
+from dermai_utils import config, files
+from dermai_utils.config import CLASSES, UserError
+from dermai_utils.metrics import classification, decisions, predictions
+from dermai_utils.report import figures, summary
+
+KEPT = ("run", "data", "split", "primary_subset", "note", "subsets")
+
+
+@pytest.fixture(scope="module")
+def found(made):
+    return files.read_json(made.report_dir / "metrics.json")
+
+
+@pytest.fixture(scope="module")
+def subsets(made):
+    table = files.read_table(made.report_dir / "predictions.csv")
+    return {subset: predictions.scored_rows(table, subset) for subset in predictions.HELD_OUT}
+
+
+def rows(n=400, seed=0, signal=2.0, lesions=300):
+    """Predictions that know something, some lesions with several images."""
+    rng = np.random.default_rng(seed)
+    truth = np.r_[np.arange(7), rng.choice(7, n - 7, p=[0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025])]
+    logits = 1.5 * rng.normal(size=(n, 7)) + signal * np.eye(7)[truth]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    images = [f"ISIC_{seed}_{k:05d}" for k in range(n)]
+    lesion = [f"HAM_{seed}_{k}" for k in rng.integers(0, lesions, n)]
+    return predictions.build(images, truth, p, lesion_id=lesion)
+
+
+def table_of(frame, seed=0):
+    rng = np.random.default_rng(seed)
+    n = len(frame)
+    return pd.DataFrame(
+        {
+            "image": frame["image"],
+            "label": frame["truth"],
+            "subset": "train",
+            "age": rng.choice([25.0, 30, 59, 60, np.nan], n),
+            "sex": rng.choice(["male", "female", ""], n),
+            "localization": rng.choice(["back", "unknown"], n),
+            "confirmed_by": rng.choice(["histo", "follow_up"], n),
+        }
+    )
+
+
+def test_metrics_json_keeps_its_keys_and_holds_no_nan(made, found):
+    assert list(found)[: len(KEPT)] == list(KEPT)
+    assert (
+        "NaN" not in (made.report_dir / "metrics.json").read_text()
+        and not json.dumps(found, allow_nan=False) == ""
+    )
+
+
+def test_the_zero_weight_row_is_in_no_number(made, subsets, found):
+    everything = files.read_table(made.report_dir / "predictions.csv")
+    assert predictions.OFFICIAL_ZERO_WEIGHT in set(everything["image"])
+    n = (everything["subset"] == "official").sum() - 1
+    assert len(subsets["official"]) == n == found["subsets"]["official"]["n"]
+    assert sum(found["mistakes"]["counts"][k] for k in ("most_confident",)) <= n
+    reliability = found["calibration"]["before"]["reliability"]
+    assert sum(row["n"] for row in reliability) == n == found["operating_points"][0]["scored"]["n"]
+    assert found["risk_coverage"]["points"][0]["n"] == n
+
+
+def test_intervals_hold_their_values(found, subsets):
+    for subset, of_part in subsets.items():
+        called = of_part[list(CLASSES)].to_numpy().argmax(1)
+        truth = of_part["truth"].map(CLASSES.index)
+        numbers = found["intervals"][subset]
+        assert numbers["balanced_accuracy"]["value"] == pytest.approx(
+            sk.recall_score(truth, called, average="macro")
+        )
+        assert numbers["accuracy"]["value"] == pytest.approx(sk.accuracy_score(truth, called))
+        for row in numbers.values():
+            assert row["low"] <= row["value"] <= row["high"]
+
+
+def test_the_temperature_is_that_of_validation_alone():
+    """By brute force over a grid, and it doesn't move with the part that is scored."""
+    val, scored = rows(seed=1), rows(seed=2, signal=1)
+    truth, p = predictions.arrays(val)
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4001))
+    scaled = np.log(p)[None] / grid[:, None, None]
+    losses = np.log(np.exp(scaled).sum(2)) - scaled[:, np.arange(len(p)), truth]
+    found = summary.calibrated(val, scored)
+    assert found["temperature"] == pytest.approx(grid[losses.mean(1).argmin()], rel=2e-3)
+    assert found["temperature"] != pytest.approx(
+        summary.calibrated(scored, scored)["temperature"], rel=0.05
+    )
+    truth, p = predictions.arrays(scored)
+    assert found["before"]["nll"] == pytest.approx(sk.log_loss(truth, p, labels=range(7)))
+    scaled = p ** (1 / found["temperature"])
+    scaled /= scaled.sum(1, keepdims=True)
+    assert found["after"]["nll"] == pytest.approx(sk.log_loss(truth, scaled, labels=range(7)))
+
+
+def test_rules_divide_and_multiply_by_the_training_shares():
+    val, scored, prior = (
+        rows(seed=1),
+        rows(seed=2),
+        pd.Series([0.1, 0.6, 0.1, 0.1, 0.1, 0, 0], CLASSES),
+    )
+    found = decisions.compare_rules(val, scored, prior, 2000)
+    truth, p = predictions.arrays(scored)
+    inverse = np.array([10, 1 / 0.6, 10, 10, 10, 0, 0])
+    called = {
+        "argmax": p.argmax(1),
+        "prior_adjusted": (p * inverse).argmax(1),
+        "prior_restored": (p * prior.to_numpy()).argmax(1),
+        "prior_tuned": (
+            p * np.power(inverse, found["tau"], out=np.zeros(7), where=inverse > 0)
+        ).argmax(1),
+    }
+    for rule, one in called.items():
+        values = {name: row["value"] for name, row in found["rules"][rule]["scored"].items()}
+        assert values == pytest.approx(
+            {
+                "balanced_accuracy": sk.balanced_accuracy_score(truth, one),
+                "macro_f1": sk.f1_score(truth, one, average="macro"),
+                "accuracy": sk.accuracy_score(truth, one),
+            }
+        )
+    of_val = {rule: row["val"]["balanced_accuracy"] for rule, row in found["rules"].items()}
+    truth, p = predictions.arrays(val)
+    assert of_val["argmax"] == pytest.approx(sk.balanced_accuracy_score(truth, p.argmax(1)))
+    assert found["chosen"] == ("prior_tuned" if found["tau"] else "argmax")
+    assert of_val[found["chosen"]] >= max(of_val.values()) - 1 / 6 / min(
+        np.bincount(truth)[np.bincount(truth) > 0]
+    )
+    assert len(set(of_val.values())) >= 3
+    called = decisions.by_chosen_rule(predictions.arrays(scored)[1], found).argmax(1)
+    assert sk.balanced_accuracy_score(predictions.arrays(scored)[0], called) == pytest.approx(
+        found["rules"][found["chosen"]]["scored"]["balanced_accuracy"]["value"]
+    )
+
+
+@pytest.mark.parametrize("seed, power", [(0, 0.0), (1, 0.5), (2, 1.0), (3, -1.0)])
+def test_the_tuned_strength_is_the_best_of_a_brute_force_on_validation(seed, power):
+    prior = pd.Series([0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], CLASSES)
+    val = rows(800, seed=seed)
+    val[list(CLASSES)] *= prior.to_numpy() ** power
+    val[list(CLASSES)] /= val[list(CLASSES)].sum(axis=1).to_numpy()[:, None]
+    truth, p = predictions.arrays(val)
+    scores = {
+        s: sk.balanced_accuracy_score(truth, (p / prior.to_numpy() ** s).argmax(1))
+        for s in decisions.TAUS
+    }
+    found, one_image = decisions.tuned_tau(val, prior), 1 / 7 / min(np.bincount(truth))
+    good = [s for s in scores if scores[s] >= max(scores.values()) - one_image - 1e-9]
+    assert found in good and abs(found) == min(map(abs, good))
+
+
+def test_the_rule_is_fixed_on_validation():
+    """Validation as after plain training, the other part as after training with class weights:
+    their best rules differ."""
+    prior = pd.Series([0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], CLASSES)
+    val, scored = rows(800, seed=1), rows(800, seed=2)
+    val[list(CLASSES)] *= prior.to_numpy()
+    val[list(CLASSES)] /= val[list(CLASSES)].sum(axis=1).to_numpy()[:, None]
+    found = decisions.compare_rules(val, scored, prior, 2000)
+    scored = {
+        rule: row["scored"]["balanced_accuracy"]["value"] for rule, row in found["rules"].items()
+    }
+    assert found["chosen"] == "prior_tuned" and found["tau"] > 0
+    assert max(scored, key=scored.get) == "argmax"
+
+
+def test_the_prior_is_that_of_the_training_part(made, found):
+    split = files.read_table(made.split_file).merge(files.read_table(made.table_file), on="image")
+    train = split.loc[split["subset"] == "train", "label"].tolist()
+    assert found["decisions"]["training_prior"] == pytest.approx(
+        {c: train.count(c) / len(train) for c in CLASSES}
+    )
+
+
+def test_thresholds_come_from_validation_and_rates_from_the_headline_part():
+    val, scored = rows(600, seed=1), rows(500, seed=2)
+    points = decisions.operating_points(val, scored, 2000)
+    assert [(p["target"], p["rate"], p["level"]) for p in points] == [
+        (finding, *target) for finding in ("melanoma", "malignant") for target in decisions.LEVELS
+    ]
+    for point in points:
+        classes = ["MEL"] if point["target"] == "melanoma" else ["MEL", "BCC", "AKIEC"]
+        best = {}
+        for subset, some in (("val", val), ("scored", scored)):
+            positive, score = (
+                some["truth"].isin(classes).to_numpy(),
+                some[classes].sum(axis=1).to_numpy(),
+            )
+            called = score >= point["threshold"]
+            expected = (
+                sk.recall_score(positive, called),
+                sk.recall_score(~positive, ~called),
+                sk.precision_score(positive, called),
+            )
+            assert [
+                point[subset][k] for k in ("sensitivity", "specificity", "ppv")
+            ] == pytest.approx(expected)
+            best[subset] = (positive, score)
+        assert point["val"][point["rate"]] >= point["level"] - 1e-12
+        other = "sensitivity" if point["rate"] == "specificity" else "specificity"
+        positive, score = best["val"]
+        for threshold in score:  # no other threshold that keeps the rate has a better other one
+            rates = {
+                "sensitivity": (score[positive] >= threshold).mean(),
+                "specificity": (score[~positive] < threshold).mean(),
+            }
+            assert (
+                rates[point["rate"]] < point["level"] - 1e-12
+                or rates[other] <= point["val"][other] + 1e-12
+            )
+        for rate in ("sensitivity", "specificity"):
+            rates = point["scored"]
+            assert rates[f"{rate}_low"] <= rates[rate] <= rates[f"{rate}_high"]
+
+
+def test_rates_of_several_images_a_lesion_have_wider_intervals():
+    """Each image twice under one lesion id tells nothing new; the same rows as lesions of their own
+    would seem to."""
+    val, once = rows(300, seed=1, lesions=10**6), rows(300, seed=2, lesions=10**6)
+    twice = pd.concat([once, once.assign(image=once["image"] + "b")], ignore_index=True)
+    pretended = twice.assign(lesion_id=twice["image"])
+    width = []
+    for some in (once, twice, pretended):
+        scored = decisions.operating_points(val, some, 2000)[0]["scored"]
+        width.append(scored["sensitivity_high"] - scored["sensitivity_low"])
+    assert width[1] == pytest.approx(width[0], rel=0.15) and width[2] < 0.85 * width[0]
+
+
+def test_abstaining_is_counted_by_hand():
+    val, scored = rows(seed=1), rows(seed=2)
+    found = decisions.abstaining(val, scored)
+    for point in found["points"]:
+        answered = scored[scored["confidence"] >= point["threshold"]]
+        assert (val["confidence"] >= point["threshold"]).mean() >= point["asked"] - 1e-9
+        assert point["n"] == len(answered) and point["coverage"] == pytest.approx(
+            len(answered) / len(scored)
+        )
+        assert point["risk"] == pytest.approx((answered["truth"] != answered["prediction"]).mean())
+    assert [point["asked"] for point in found["points"]] == [1, 0.9, 0.8, 0.7, 0.6, 0.5]
+    assert found["points"][0]["n"] == len(scored)
+
+
+def test_subgroups_are_counted_by_hand_and_small_ones_marked():
+    scored = rows(400)
+    table = table_of(scored)
+    found = classification.jsonable(
+        summary.subgroups(summary.with_metadata({"test": scored}, table), "test")
+    )
+    joined = scored.merge(table, on="image")
+    groups = {
+        (column, row["group"]): row for column, lines in found["groups"].items() for row in lines
+    }
+    expected = {
+        ("age_band", "under 30"): joined["age"] < 30,
+        ("age_band", "30 to 44"): joined["age"].between(30, 44.9),
+        ("age_band", "45 to 59"): joined["age"].between(45, 59),
+        ("age_band", "60 to 74"): joined["age"].between(60, 74),
+        ("age_band", "unknown"): joined["age"].isna(),
+        ("sex", "unknown"): joined["sex"] == "",
+        ("sex", "male"): joined["sex"] == "male",
+        ("localization", "unknown"): joined["localization"] == "unknown",
+        ("confirmed_by", "histo"): joined["confirmed_by"] == "histo",
+    }
+    for key, chosen in expected.items():
+        some = joined[chosen]
+        assert (
+            groups[key]["n"] == len(some) and groups[key]["lesions"] == some["lesion_id"].nunique()
+        )
+        called, present = some["prediction"], sorted(some["truth"].unique())
+        assert groups[key]["balanced_accuracy"] == pytest.approx(
+            sk.recall_score(some["truth"], called, labels=present, average="macro", zero_division=0)
+        )
+        assert groups[key]["small"] == (len(some) < 50)
+    few = summary.subgroups(summary.with_metadata({"test": scored.head(60)}, table), "test")
+    assert {row["small"] for row in few["groups"]["sex"]} == {True}
+    for column, lines in found["groups"].items():
+        assert sum(row["n"] for row in lines) == len(scored), column
+
+
+def test_subgroups_come_from_a_part_with_metadata(found, made):
+    """The official test set is given without age, sex and localization."""
+    table = files.read_table(made.table_file)
+    known = table[(table["source"] == "test") & (table["sex"] != "")]
+    assert (
+        known.empty
+        and found["primary_subset"] == "official"
+        and found["subgroups"]["subset"] == "test"
+    )
+
+
+def test_without_any_metadata_there_are_no_subgroups():
+    scored = rows(60)
+    table = table_of(scored).assign(age=np.nan, sex="", localization="", confirmed_by="")
+    found = summary.subgroups(summary.with_metadata({"test": scored}, table), "test")
+    assert found["subset"] is None and found["groups"] == {}
+
+
+def test_mistakes_are_the_wrong_ones_and_a_planted_label_error_leads_the_candidates():
+    scored = rows(300, signal=4)
+    table = table_of(scored)
+    followed = (table["confirmed_by"] != "histo").to_numpy()
+    sure = scored.index[(scored["truth"] == "NV") & (scored["prediction"] == "NV") & followed][5]
+    histo = scored.index[(scored["truth"] == "NV") & (scored["prediction"] == "NV") & ~followed][5]
+    # the second is surer, but seen under the microscope
+    for planted, p in ((sure, 0.994), (histo, 0.9952)):
+        scored.loc[planted, [*CLASSES]] = np.where(np.array(CLASSES) == "NV", p, (1 - p) / 6)
+        scored.loc[planted, ["truth", "confidence"]] = ["BKL", p]
+    found = summary.mistakes(scored, table)
+    assert found["likely_mislabelled"][0]["image"] == scored.loc[sure, "image"]
+    wrong = scored[scored["truth"] != scored["prediction"]]
+    assert found["counts"]["most_confident"] == len(wrong) > 12
+    once = wrong.sort_values("confidence", ascending=False).drop_duplicates("lesion_id").head(12)
+    assert [row["image"] for row in found["most_confident"]] == list(once["image"])
+    malignant = ("MEL", "BCC", "AKIEC")
+    assert all(
+        row["truth"] in malignant and row["prediction"] not in malignant for row in found["costly"]
+    )
+    own = {c: scored.loc[scored["truth"] == c, c].mean() for c in CLASSES}
+    candidates = [
+        image
+        for _, image in sorted(
+            (row["truth_p"] - row["confidence"], row["image"])
+            for row in (
+                {**r, "truth_p": r[r["truth"]]}
+                for r in wrong[followed[wrong.index]].to_dict("records")
+            )
+            if row["confidence"] >= own[row["prediction"]]
+        )
+    ]
+    lesion = scored.set_index("image")["lesion_id"]
+    assert found["counts"]["likely_mislabelled"] == len(candidates)
+    candidates = list(dict.fromkeys(lesion[candidates]))  # one image a lesion
+    assert [row["lesion_id"] for row in found["likely_mislabelled"]] == candidates[:12]
+    assert "histo" not in {row["confirmed_by"] for row in found["likely_mislabelled"]}
+
+
+def test_the_smallest_class_and_what_one_image_of_it_is_worth():
+    truth = np.repeat(range(7), (171, 909, 93, 43, 217, 44, 35))
+    scored = pd.DataFrame({"truth": np.array(CLASSES)[truth]})
+    found = summary.smallest_class(scored)
+    assert (
+        found["class"] == "VASC"
+        and found["n"] == 35
+        and found["points"] == pytest.approx(0.408, abs=1e-3)
+    )
+    recalls = np.ones(7)
+    recalls[6] = 34 / 35
+    assert found["points"] == pytest.approx(100 * (1 - recalls.mean()))
+
+
+def test_two_runs_are_compared_on_the_same_images(made, tmp_path, monkeypatch):
+    table = files.read_table(made.report_dir / "predictions.csv")
+    perfect = table.copy()
+    perfect[list(CLASSES)] = np.eye(7)[[CLASSES.index(c) for c in perfect["truth"]]]
+    monkeypatch.setattr(config.Config, "report_dir", tmp_path / "one")
+    files.write_table(perfect, tmp_path / "one" / "predictions.csv")
+    files.write_table(table.iloc[::-1], tmp_path / "two" / "predictions.csv")  # in any order
+    files.write_table(table.head(20), tmp_path / "three" / "predictions.csv")
+    rows = predictions.scored_rows(table, "official")
+    truth, p = predictions.arrays(rows)
+    expected = 1 - sk.balanced_accuracy_score(truth, p.argmax(1))
+    assert figures.compare(made, "two").loc["balanced_accuracy", "value"] == pytest.approx(expected)
+    with pytest.raises(UserError, match="three"):
+        figures.compare(made, "three")
+    with pytest.raises(UserError, match="evaluate that run first"):
+        figures.compare(made, "four")
+
+
+def test_the_report_of_two_thousand_predictions_takes_seconds():
+    import time
+
+    val, scored = rows(2000, 1, lesions=1500), rows(2000, 2, lesions=1500)
+    table = pd.concat([table_of(val), table_of(scored)])
+    started = time.process_time()
+    summary.summarise({"val": val, "test": scored}, "test", table)
+    assert time.process_time() - started < 40

@@ -1,0 +1,141 @@
+import numpy as np
+import pytest
+import torch
+import torchvision.transforms.functional as TF
+from torchvision.transforms import InterpolationMode
+
+from dermai_utils.training import augment
+
+
+def smooth(n=4, height=75, width=100, seed=0):
+    """Random images without fine detail: interpolation rules then differ little."""
+    coarse = torch.rand(n, 3, 6, 8, generator=torch.Generator().manual_seed(seed))
+    images = (
+        torch.nn.functional.interpolate(coarse, (height, width), mode="bicubic").clamp(0, 1) * 255
+    )
+    return images.round().byte().permute(0, 2, 3, 1).contiguous()
+
+
+def plain(images, size, key=None, on_device=False):
+    """Batches with mean 0 and std 1: values in 0..1."""
+    array = images if on_device else images.numpy()
+    return augment.Batches(array, size, (0, 0, 0), (1, 1, 1), "cpu", 2)(np.arange(len(images)), key)
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_the_plain_view_is_the_central_square(on_device):
+    images = smooth()
+    expected = images[:, :, 12:87].permute(0, 3, 1, 2) / 255
+    # 100 - 75 is odd: the centre lies between two pixels
+    shifted = images[:, :, 13:88].permute(0, 3, 1, 2) / 255
+    assert (plain(images, 75, on_device=on_device) - (expected + shifted) / 2).abs().max() < 0.01
+
+
+@pytest.mark.parametrize("key", [None, (0, 0, 0), (1, 2, 3)])
+def test_cpu_and_device_give_the_same_picture(key):
+    images = smooth(16)
+    difference = (plain(images, 64, key) - plain(images, 64, key, on_device=True)).abs()
+    # OpenCV rounds to 8 bits and 1/32 px between
+    assert difference.mean() < 0.004 and difference.max() < 0.06
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize("degrees", [0, 30, 90, -135])
+def test_rotation_is_torchvisions(on_device, degrees, monkeypatch):
+    images = smooth(1, 75, 75)
+    s = dict(augment.STRENGTH, rotation=degrees, scale=1.0, aspect=1.0, shift=0.0)
+    monkeypatch.setattr(augment, "STRENGTH", s)
+
+    class Fixed:  # every draw at its upper end, no flip
+        def uniform(self, low, high, size):
+            return np.broadcast_to(np.asarray(high, float), size)
+
+        def choice(self, values, n):
+            return np.ones(n)
+
+    maps = augment.geometry(1, (75, 75), 75, Fixed())
+    if on_device:
+        got = augment.warp_on_device(images, torch.from_numpy(maps), 75)
+    else:
+        got = torch.from_numpy(augment.warp(images.numpy(), [0], maps, 75)).float()
+    expected = TF.rotate(
+        images.permute(0, 3, 1, 2).float(), degrees, InterpolationMode.BILINEAR
+    ).permute(0, 2, 3, 1)
+    y, x = np.mgrid[:75, :75] - 37
+    # beyond it torchvision fills with black, and we mirror
+    inside = torch.from_numpy(x**2 + y**2 < 35**2)
+    assert (got - expected)[:, inside].abs().max() < 2.5
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+@pytest.mark.parametrize(
+    "what, apply",
+    [
+        ("brightness", TF.adjust_brightness),
+        ("contrast", TF.adjust_contrast),
+        ("colour", TF.adjust_saturation),
+    ],
+)
+def test_colour_is_torchvisions(on_device, what, apply):
+    images = (
+        smooth() // 2 + 60
+    ).contiguous()  # the middle of the range, so that nothing is clipped
+
+    class Fixed:
+        def uniform(self, low, high, n):
+            return np.full(n, high)
+
+        def normal(self, mean, std, shape):
+            return np.zeros(shape)
+
+    tau = {name: 0.0 for name in ("brightness", "contrast", "colour", "gain")} | {what: 0.2}
+    augment_strength, augment.STRENGTH = augment.STRENGTH, augment.STRENGTH | tau
+    try:
+        colours = augment.colour(len(images), Fixed())
+    finally:
+        augment.STRENGTH = augment_strength
+    if on_device:
+        got = augment.paint_on_device(images, torch.from_numpy(colours), (0, 0, 0), (1, 1, 1))
+    else:
+        got = augment.paint(images.numpy(), colours, (0, 0, 0), (1, 1, 1))
+    expected = apply(images.permute(0, 3, 1, 2) / 255, 1.2)
+    assert (got - expected).abs().max() < 2e-3
+
+
+def test_normalisation_is_torchvisions():
+    images, mean, std = smooth(), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    expected = TF.normalize(plain(images, 64), mean, std)
+    for array in (images, images.numpy()):
+        got = augment.Batches(array, 64, mean, std, "cpu", 1)(np.arange(4))
+        assert (got - expected).abs().max() < 0.06
+    assert got.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_a_batch_is_reproducible_and_each_image_has_its_own_draw():
+    images = smooth(1).expand(6, -1, -1, -1).contiguous()
+    first = plain(images, 48, (7, 1, 2))
+    assert (first == plain(images, 48, (7, 1, 2))).all()
+    assert (first != plain(images, 48, (7, 1, 3))).any()
+    for k in range(1, 6):
+        assert (first[0] - first[k]).abs().mean() > 0.01
+
+
+def test_draws_spread_over_the_whole_range():
+    maps = augment.geometry(4000, (75, 75), 75, np.random.default_rng(0))
+    linear = maps[:, :, :2].astype(float)
+    area = np.abs(np.linalg.det(linear))
+    assert 0.6 < area.min() < 0.68 and 1.5 < area.max() < 1.6  # scale 1/1.25 to 1.25, squared
+    assert 0.45 < (np.linalg.det(linear) < 0).mean() < 0.55  # half are flipped
+    angles = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
+    assert np.histogram(angles, 8, (-np.pi, np.pi))[0].min() > 400
+
+
+def test_streams_give_the_batches_in_order():
+    batches = augment.Batches(smooth(8).numpy(), 32, (0, 0, 0), (1, 1, 1), "cpu", 2)
+    jobs = [(np.array([k, k + 1]), (0, 0, k)) for k in range(0, 8, 2)]
+    for job, got in zip(jobs, batches.stream(iter(jobs)), strict=True):
+        assert (got == batches(*job)).all()
+    batches.device = torch.device("meta")  # the look-ahead of any accelerator, without one
+    batches.finish = lambda drawn: drawn[1]
+    rows = [tuple(batch.flatten()[:3].tolist()) for batch in batches.stream(iter(jobs))]
+    assert rows == [tuple(batches.draw(*job)[1].flatten()[:3].tolist()) for job in jobs]
