@@ -24,7 +24,8 @@ CLASS_NAMES = {  # in the official column order
 }
 CLASSES = tuple(CLASS_NAMES)
 MALIGNANT = ("MEL", "BCC", "AKIEC")  # Tschandl et al. 2019, doi.org/10.1016/S1470-2045(19)30333-X
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".bmp", ".webp")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES += (".webp", ".heic", ".heif")
 DISCLAIMER = (
     "Research and education only. Not a medical device: never use it to decide about a person's "
     "skin."

@@ -11,9 +11,10 @@ import pickle
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
-from pictures import bomb, encoded, picture
+from pictures import bomb, encoded, heic, picture
 from PIL import Image
 
 from dermai_utils import config, files
@@ -292,9 +293,12 @@ def test_an_image_with_two_lesions_is_announced(user, name):
 # Images
 
 
-def test_odd_images_are_taken_and_broken_ones_named(user):
-    exif = Image.Exif()
+def test_odd_images_are_taken_and_broken_ones_named(user, monkeypatch):
+    exif, transparent = Image.Exif(), picture(seed=58).convert("RGBA")
     exif[0x0112] = 6
+    transparent.putalpha(90)
+    grey = np.linspace(0, 4000, 90 * 120).reshape(90, 120)
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)  # as if it were not installed
     taken = {
         "grey.png": encoded(picture().convert("L")),
         "cmyk.tif": encoded(picture().convert("CMYK"), "TIFF"),
@@ -306,12 +310,19 @@ def test_odd_images_are_taken_and_broken_ones_named(user):
             picture(seed=53), "GIF", save_all=True, append_images=[picture(seed=54)]
         ),
         "un été à deux.jpg": encoded(picture(seed=55), "JPEG"),
+        "twelve bits.png": encoded(Image.fromarray(grey.astype(np.uint16))),
+        "float.tif": encoded(Image.fromarray(grey / np.float32(5000)), "TIFF"),
+        "portrait.jfif": encoded(picture(120, 90, seed=56), "JPEG"),
+        "transparent.webp": encoded(transparent, "WEBP"),
+        "short.JPE": encoded(picture(seed=57), "JPEG"),
     }
     broken = {
         "empty.jpg": (b"", "zero bytes"),
         "page.jpg": (b"<html>404</html>", "not an image"),
         "half.jpg": (encoded(picture(450, 600), "JPEG")[:3000], "truncated or damaged"),
         "bomb.png": (bomb(), "larger than 100 million pixels"),
+        "no number.tif": (encoded(Image.new("F", (120, 90), np.nan), "TIFF"), "NaN"),
+        "phone.heic": (heic(), "a HEIC picture needs pip install pillow-heif"),
     }
     for name, data in (taken | {name: data for name, (data, _) in broken.items()}).items():
         (user.images / name).write_bytes(data)

@@ -120,7 +120,7 @@ def test_an_uploaded_photo_gets_its_answer(start, made, uploads):
     )
     assert error is None
     shown = next(cell for cell in cells if "model.figure" in cell.source)
-    assert "left out: notes.txt: not an image" in printed(shown)
+    assert "left out: 1 (notes.txt: not an image)" in printed(shown)
     assert [list(output.data) for output in shown.outputs if "data" in output] == [
         ["text/plain", "image/jpeg"]
     ]

@@ -5,6 +5,7 @@ import hashlib
 import io
 import itertools
 import os
+import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,7 @@ MAX_PIXELS = 100_000_000  # a dermoscopic photograph has under 25 million
 FLUSH_BYTES = 2**24  # of decoded pixels between two writes to the disk
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")  # for EPS, Pillow would start Ghostscript
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # from `decode`
+UNREADABLE += (EOFError, RuntimeError)  # from pillow-heif
 
 
 def shape(image_size: int) -> tuple[int, int]:
@@ -34,20 +36,22 @@ def shape(image_size: int) -> tuple[int, int]:
 def decode(data: bytes, height: int, width: int) -> np.ndarray:
     """An encoded image as (height, width, 3) uint8 RGB, its aspect ratio kept, its edges repeated.
 
-    Raises one of UNREADABLE where `data` is no image, or too large a one.
+    EXIF's orientation is applied. Then a portrait image is turned a quarter counter-clockwise, for
+    all training images are landscape: it fills the frame as they do. (Phones store an upright
+    photo lying, to be turned clockwise: so it is as the sensor had it.) Transparency becomes white.
+
+    Raises one of UNREADABLE where `data` is no image, too large, or has values of an unclear scale.
     """
-    if not data:
-        raise ValueError("the file is empty (zero bytes)")
-    with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+    with _open(data) as image:
         if image.width * image.height > MAX_PIXELS:
             raise Image.DecompressionBombError
-        turned = image.getexif().get(0x0112, 1) >= 5  # EXIF: width and height change places
-        image.draft("RGB", (height, width) if turned else (width, height))  # JPEG's own scaling
+        # JPEG's own scaling; however it is turned below, its long side ends along `width`
+        image.draft("RGB", (width, height) if image.width >= image.height else (height, width))
+        stored = "8 bits" if image.format == "JPEG" else str(image.tile)  # gone after the next line
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):  # 16 bit: PIL clips these to 255 instead of scaling them
-            image = Image.fromarray((np.asarray(image, np.uint32) >> 8).astype(np.uint8))
-        if image.mode != "RGB":  # a conversion to the mode it has is a copy
-            image = image.convert("RGB")
+        image = _rgb(image, stored)
+        if image.height > image.width:  # before the resize, which is not symmetric to the last bit
+            image = image.transpose(Image.Transpose.ROTATE_90)
         scale = min(width / image.width, height / image.height)
         fitted = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         if fitted != image.size:
@@ -58,6 +62,64 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
         return array
     rest = ((top, height - array.shape[0] - top), (left, width - array.shape[1] - left), (0, 0))
     return np.pad(array, rest, mode="edge")
+
+
+def _open(data):
+    if not data:
+        raise ValueError("the file is empty (zero bytes)")
+    if not _is_heic(data):
+        return Image.open(io.BytesIO(data), formats=FORMATS)
+    try:
+        import pillow_heif
+    except ImportError:
+        raise ValueError("a HEIC picture needs pip install pillow-heif") from None
+    pillow_heif.register_heif_opener()
+    return Image.open(io.BytesIO(data), formats=["HEIF"])
+
+
+def _is_heic(data) -> bool:
+    """By the brands in its first box (ISO 14496-12, "ftyp"): a phone's name for it may be .jpg."""
+    if data[4:8] != b"ftyp":
+        return False
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    return any(data[k : k + 3] in (b"hei", b"hev") for k in range(8, end, 4))
+
+
+def _rgb(image, stored):
+    """The image as RGB, 8 bits a channel, on white where it is transparent.
+
+    stored: Pillow's description of the file's values, such as "RGB;16B".
+    """
+    if image.mode == "F" or image.mode.startswith("I"):
+        image = Image.fromarray(_eight_bits(np.asarray(image)))
+    elif re.search(";16[BLN]", stored) and np.asarray(image.convert("RGB")).max() < 16:
+        # for a colour image, Pillow has dropped the lower byte of each value
+        raise ValueError("16 bit colours with values of 12 bits or less; save it with 8 bits")
+    if image.mode[-1] in "Aa" or "transparency" in image.info:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    # a conversion to the mode it has is a copy
+    return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def _eight_bits(values):
+    """Grey values of any scale as uint8: white is the top of the smallest range that holds them.
+
+    The ranges are those of 8, 12 and 16 bits, and 0..1 for floats. ValueError for other values.
+    """
+    if not np.isfinite(values).all():
+        raise ValueError("values that are no numbers (NaN or infinite)")
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest < 0:
+        raise ValueError(f"negative values, down to {lowest:g}")
+    real = values.dtype.kind == "f"
+    white = next((top for top in (1, 255, 4095, 65535)[not real :] if highest <= top), None)
+    if white is None or real and 1 < highest < 16:  # 0..255 would show it as black
+        ranges = f"{'0..1, ' * real}0..255, 0..4095 or 0..65535"
+        raise ValueError(f"values up to {highest:g}; expected {ranges}")
+    if real:
+        return np.rint(values * (255 / white)).astype(np.uint8)
+    return (values.astype(np.uint32) >> (white.bit_length() - 8)).astype(np.uint8)
 
 
 def build(paths, image_size: int, target, workers: int = 0, progress: bool = True) -> list[dict]:
@@ -132,9 +194,9 @@ def plain(reason) -> str:
     text = str(reason)
     if "cannot identify" in text:
         return "not an image"
-    if "truncated" in text or "broken data" in text:
+    if any(words in text for words in ("truncated", "broken data", "end of file")):
         return "truncated or damaged image"
-    return text
+    return " ".join(text.split())
 
 
 def _hash(data) -> str:

@@ -1,5 +1,6 @@
 """A user's own pictures: files, folders, web addresses, uploads -> decoded as in training."""
 
+import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -19,8 +20,9 @@ CHUNK = 2**16  # bytes
 def pictures(source):
     """Yields (name, bytes or a UserError) for each picture that `source` stands for.
 
-    source: a path, a folder, an http(s) URL, bytes, {name: bytes} (what google.colab.files.upload
-    gives), or a list of these.
+    source: a path, a folder (with its subfolders), an http(s) URL, bytes, {name: bytes} (what
+    google.colab.files.upload gives), or a list of these. Of a folder, each file comes, whatever it
+    is; only hidden ones do not.
     """
     if isinstance(source, dict):
         yield from source.items()
@@ -38,18 +40,43 @@ def pictures(source):
 
 
 def _in_folder(folder):
-    paths = [path for path in clean.image_files(folder) if not path.name.startswith(".")]
+    paths = list(_visible_files(folder))
     for path in paths:
-        yield path.name, _or_error(content, path)
+        yield path.relative_to(folder).as_posix(), _or_error(_content_in, folder, path)
     if not paths:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         reason = f"{folder}: no image in this folder; expected files ending in {suffixes}"
         yield str(folder), UserError(reason)
 
 
-def _or_error(read, source):
+def _visible_files(folder):
+    """Every file in a folder and its subfolders; the subfolders that aren't entered come as paths.
+
+    Hidden ones, and a Mac's __MACOSX, are left out.
+    """
+    refused = []
+    for top, folders, names in os.walk(folder, onerror=refused.append):
+        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
+        links = [name for name in folders if os.path.islink(os.path.join(top, name))]
+        names = sorted(name for name in names if name[0] != ".")
+        yield from (Path(top, name) for name in names + links)
+    yield from (Path(error.filename) for error in refused)
+
+
+def _content_in(folder, path):
+    """The bytes of a file of a folder; UserError where its name is that of something else."""
+    name = path.relative_to(folder).as_posix()
+    if path.is_dir():
+        raise UserError(f"{name}: a folder that cannot be opened, or a link to one")
+    # a file without a suffix is judged by its content; a camera's raw file would be its thumbnail
+    if path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UserError(f"{name}: not an image by its suffix")
+    return content(path)
+
+
+def _or_error(read, *source):
     try:
-        return read(source)
+        return read(*source)
     except UserError as reason:
         return reason
 
@@ -102,8 +129,10 @@ def decoded(name: str, data: bytes, height: int, width: int) -> np.ndarray | Use
     try:
         return pixels.decode(data, height, width)
     except pixels.UNREADABLE as reason:
-        expected = "expected a JPEG, PNG, WebP, TIFF, BMP or GIF picture"
-        return UserError(f"{name}: {pixels.plain(reason)}; {expected}")
+        fault = pixels.plain(reason)
+        if fault == "not an image":
+            fault += "; expected a JPEG, PNG, WebP, TIFF, BMP or GIF picture"
+        return UserError(f"{name}: {fault}")
 
 
 def example(cfg) -> Path:

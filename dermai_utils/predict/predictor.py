@@ -143,15 +143,20 @@ class Predictor:
         ]
 
     def answers(self, source, maps: bool = True) -> list[Answer]:
-        """An Answer for each picture of `source` (see `pictures`); one that can't be read is said
-        and left out. UserError where none can be read."""
+        """An Answer for each picture of `source` (see `pictures`).
+
+        Those that can't be read are left out, and named in one line with their reasons. UserError
+        where none can be read.
+        """
         results = list(self._each(source, maps))
         wrong = [result for result in results if isinstance(result, UserError)]
         if len(wrong) == len(results):
             n = len(wrong)
             raise UserError(f"{f'none of {n} pictures can be read: ' if n > 1 else ''}{wrong[0]}")
-        for reason in wrong:
-            print(f"predict: left out: {reason}")
+        if wrong:
+            answered = f"{len(results) - len(wrong)} of {len(results)} files answered"
+            reasons = "; ".join(str(reason).partition("; ")[0] for reason in wrong)  # no advice
+            print(f"predict: {answered}; left out: {len(wrong)} ({reasons})")
         return [result for result in results if isinstance(result, Answer)]
 
     def figure(self, answer: Answer):

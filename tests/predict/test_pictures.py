@@ -1,0 +1,172 @@
+import os
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from pictures import encoded, heic, picture
+
+from dermai_utils.config import UserError
+from dermai_utils.predict import pictures
+from dermai_utils.predict.predictor import Answer, Predictor
+
+
+class Reader(Predictor):
+    """A predictor that reads its pictures, and gives every one of them the same answer."""
+
+    def __init__(self):
+        self.cfg = SimpleNamespace(image_size=64)
+
+    def __call__(self, names, images, maps=True):
+        assert images.shape == (len(names), 75, 100, 3)
+        return [Answer(name, np.full(7, 1 / 7), (), False, 0.1, 0.2, []) for name in names]
+
+
+@pytest.fixture
+def names():
+    """The names of the pictures that get an answer."""
+    return lambda source: [answer.name for answer in Reader().answers(source, maps=False)]
+
+
+def write(folder, contents):
+    """{relative name: bytes} as files."""
+    for name, data in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+BAD = {
+    "notes.txt": (b"hello", "notes.txt: not an image; expected a JPEG"),
+    "empty.jpg": (b"", "zero bytes"),
+    # Pillow would hand it to Ghostscript
+    "drawing.eps": (encoded(picture(), "EPS"), "not an image; expected a JPEG"),
+    "half.jpg": (encoded(picture(450, 600), "JPEG")[:2000], "truncated or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_picture_is_one_line(names, name):
+    with pytest.raises(UserError, match=BAD[name][1]) as caught:
+        names({name: BAD[name][0]})
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_a_heic_picture_without_its_package_is_one_line(names, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(UserError, match="^a.heic: a HEIC picture needs pip install pillow-heif$"):
+        names({"a.heic": heic()})
+
+
+def test_a_folder_goes_on_with_the_rest(names, tmp_path, capsys):
+    write(tmp_path, {"b.png": encoded(picture()), "a.jpg": b"<html>"})
+    write(tmp_path, {"c.webp": encoded(picture(), "WEBP"), "notes.txt": b"not asked for"})
+    assert names(tmp_path) == ["b.png", "c.webp"]
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        "predict: 2 of 4 files answered; left out: 2 (a.jpg: not an image; "
+        "notes.txt: not an image by its suffix)"
+    )
+    assert names([tmp_path / "b.png", tmp_path / "gone.png"]) == ["b.png"]
+    reason = f"left out: 1 ({tmp_path / 'gone.png'}: no such file)"
+    assert f"predict: 1 of 2 files answered; {reason}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="none of 2 pictures can be read: a.jpg: not an image"):
+        names([tmp_path / "a.jpg", tmp_path / "gone.png"])
+
+
+def test_a_folder_without_a_file_is_one_line(names, tmp_path):
+    write(tmp_path, {".hidden.png": encoded(picture())})
+    with pytest.raises(UserError, match="no image in this folder; expected files ending in .bmp"):
+        names(tmp_path)
+
+
+def test_a_folder_is_read_with_its_subfolders_and_by_content(names, tmp_path, capsys):
+    jpeg, png = encoded(picture(), "JPEG"), encoded(picture())
+    good = {"a.jpe": jpeg, "b.JFIF": jpeg, "clinic/2024/d.jpg": jpeg, "clinic/no suffix": png}
+    write(tmp_path, good)
+    write(tmp_path, {"README": b"words", "clinic/raw.nef": encoded(picture(), "TIFF")})
+    write(tmp_path, {".DS_Store": b"", "._a.jpe": b"", ".trash/e.png": png})
+    write(tmp_path, {"__MACOSX/clinic/._d.jpg": b"", "clinic/.thumbs/f.png": png})
+    assert sorted(names(tmp_path)) == sorted(good)
+    assert capsys.readouterr().out == (
+        "predict: 4 of 6 files answered; left out: 2 (README: not an image; "
+        "clinic/raw.nef: not an image by its suffix)\n"
+    )
+
+
+def test_nothing_is_printed_where_every_file_is_answered(names, tmp_path, capsys):
+    write(tmp_path, {"a.png": encoded(picture())})
+    assert names(tmp_path) == ["a.png"] and capsys.readouterr().out == ""
+
+
+def test_a_subfolder_that_is_not_entered_is_named(names, tmp_path, capsys):
+    write(tmp_path, {"here/a.png": encoded(picture()), "there/b.png": encoded(picture())})
+    (tmp_path / "here" / "loop").symlink_to(tmp_path / "here", target_is_directory=True)
+    assert names(tmp_path / "here") == ["a.png"]
+    assert "left out: 1 (loop: a folder that cannot be opened" in capsys.readouterr().out
+
+
+def test_a_subfolder_that_cannot_be_listed_is_named(names, tmp_path, capsys, monkeypatch):
+    write(tmp_path, {"a.png": encoded(picture()), "locked/b.png": encoded(picture())})
+    listed = os.scandir
+
+    def scandir(folder):
+        if str(folder).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(folder))
+        return listed(folder)
+
+    monkeypatch.setattr(os, "scandir", scandir)  # root, as on Colab, may list any folder
+    assert names(tmp_path) == ["a.png"]
+    assert "left out: 1 (locked: a folder that cannot be opened" in capsys.readouterr().out
+
+
+# Addresses.
+
+
+class Site(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/gone.jpg":
+            return self.send_error(404)
+        page = self.path == "/page"
+        good = encoded(picture()) if self.path == "/good.png" else b"0" * 5000
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if page else "image/png")
+        self.end_headers()
+        self.wfile.write(b"<html></html>" if page else good)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [
+        ("/gone.jpg", "answers 404"),
+        ("/page", "a web page, not an image"),
+        ("/zeros.png", "not an image"),
+        ("/large.png", "more than"),
+    ],
+)
+def test_an_address_without_a_picture_is_one_line(names, site, monkeypatch, path, message):
+    monkeypatch.setattr(pictures, "LARGEST", 4000 if path == "/large.png" else 10**6)
+    with pytest.raises(UserError, match=message):
+        names(site + path)
+
+
+def test_an_address_of_a_picture_is_that_picture(site):
+    address = site + "/good.png"
+    assert list(pictures.pictures(address)) == [(address, encoded(picture()))]
+
+
+def test_an_address_that_nobody_answers_is_one_line(names):
+    with pytest.raises(UserError, match="cannot be fetched"):
+        names("http://127.0.0.1:9/x.png")
