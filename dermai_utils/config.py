@@ -93,7 +93,15 @@ class Config:
         "", ("", *PRESETS), "settings to start from; empty: sample for data=sample, else quick"
     )
     data: str = _data(
-        "sample", _PATH, "sample (in the package), isic2018 (official archives), or a folder"
+        "sample",
+        _PATH,
+        "sample, isic2018 (official archives), or a folder with any copy (docs/data.md)",
+    )
+    test: str = _data(
+        "", _PATH, "a labelled test set of your own, in any layout, evaluated beside the others"
+    )
+    extra: str = _data(
+        "", _PATH, "further training data, in any layout; never in val or in a test subset"
     )
     base_url: str = _data("", _TEXT, "one address in place of the official mirrors")
     cache_dir: str = _data("", _PATH, "large files, can be made again; empty: cache/DATA")
@@ -106,6 +114,11 @@ class Config:
     )
     near_duplicates: str = _split(
         "listed", _PATH, "pairs kept in one subset: listed, found (by the stage), none, or a CSV"
+    )
+    leaks: str = _split(
+        "leave_out",
+        ("leave_out", "refuse"),
+        "training images that leak into official or own: left out, or the split is refused",
     )
     split_seed: int = _split(0, _SEEDS, "for the split, so that several seeds can share one")
     val_fraction: float = _split(0.12, [0.01, 0.5], "share of val, which chooses the checkpoint")
@@ -184,8 +197,11 @@ class Config:
     cache = property(lambda self: self._folder(self.cache_dir, "cache"))
     work = property(lambda self: self._folder(self.work_dir, "work"))
     sources_file = property(lambda self: self.cache / "sources.json")
+    rows_file = property(lambda self: self.cache / "rows.csv")
     pixels_file = property(lambda self: self.cache / f"pixels_{self.image_size}.npy")
     table_file = property(lambda self: self.work / "table.csv")
+    own_file = property(lambda self: self.work / "own.csv")
+    data_file = property(lambda self: self.work / "data.json")
     rejected_file = property(lambda self: self.work / "rejected.csv")
     found_duplicates_file = property(lambda self: self.work / "near_duplicates.csv")
     leakage_effect_file = property(lambda self: self.work / "leakage_effect.json")

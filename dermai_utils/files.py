@@ -218,7 +218,15 @@ def read_table(path):
     """
     import pandas as pd  # here: importing this module loads nothing heavy
 
-    text_columns = ("file_hash", "duplicate_of", "subset", "part")
+    text_columns = (
+        "image",
+        "lesion_id",
+        "patient_id",
+        "file_hash",
+        "duplicate_of",
+        "subset",
+        "part",
+    )
     frame = pd.read_csv(path, keep_default_na=False, dtype=dict.fromkeys(text_columns, str))
     if "age" in frame:
         frame["age"] = pd.to_numeric(frame["age"], errors="coerce")

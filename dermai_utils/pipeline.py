@@ -31,6 +31,11 @@ def _members(cfg):
     return [folder / "best.pt" for folder in cfg.member_dirs]
 
 
+def _own(cfg):
+    """The user's own test set, where there is one: nothing is made again for an empty one."""
+    return [cfg.own_file] if cfg.test else []
+
+
 def _near_duplicates(cfg):
     return [cfg.near_duplicates_file] if cfg.near_duplicates_file else []
 
@@ -43,18 +48,28 @@ _TRAINING = (
     *("precision", "seed", "folds", "fold", "train_fraction", "run_name"),
 )
 STAGES = {
-    "download": Stage("data.download", (), lambda c: [], lambda c: [c.sources_file], always=True),
+    "download": Stage(
+        "data.download", (), lambda c: [], lambda c: [c.sources_file, c.rows_file], always=True
+    ),
     "clean": Stage(
         "data.clean",
         ("image_size",),
         lambda c: [c.sources_file],
-        lambda c: [c.table_file, c.rejected_file, c.pixels_file],
+        lambda c: [c.table_file, c.rejected_file, c.data_file, c.pixels_file],
         after=("download",),
     ),
     "split": Stage(
         "data.split",
-        ("split", "split_seed", "val_fraction", "test_fraction", "folds", "near_duplicates"),
-        lambda c: [c.table_file, *_near_duplicates(c)],
+        (
+            "split",
+            "split_seed",
+            "val_fraction",
+            "test_fraction",
+            "folds",
+            "near_duplicates",
+            "leaks",
+        ),
+        lambda c: [c.table_file, *_near_duplicates(c), *_own(c)],
         lambda c: [c.split_file, c.audit_file],
         after=("clean",),
     ),
@@ -91,7 +106,7 @@ STAGES = {
     "evaluate": Stage(
         "report.evaluate",
         ("run_name", "tta"),  # what the members depend on is in their best.pt
-        lambda c: [c.table_file, c.split_file, c.leakage_effect_file, *_members(c)],
+        lambda c: [c.table_file, c.split_file, c.leakage_effect_file, *_members(c), *_own(c)],
         lambda c: [c.report_dir / f for f in ("metrics.json", "predictions.csv", "model_card.md")],
         after=("train",),
         version=1,
@@ -108,7 +123,7 @@ STAGES = {
         "predict.state",
         ("run_name", "tta"),
         lambda c: [
-            *(c.table_file, c.split_file, *_members(c)),
+            *(c.table_file, c.split_file, *_members(c), *_own(c)),
             *(c.report_dir / name for name in ("predictions.csv", "metrics.json")),
         ],
         lambda c: [c.report_dir / "predictor.npz", c.report_dir / "predictor.json"],

@@ -39,14 +39,13 @@ environment.setup()
 # ## Settings
 #
 # Empty means the default: the sample, or what the environment says (`DERMAI_DATA=isic2018`). `data` is `sample`,
-# `isic2018`, or a folder of your own with the archives or the unpacked images and CSVs in it. `base_url` replaces the official
+# `isic2018`, or a folder of your own with any copy of the data (docs/data.md lists the layouts). `base_url` replaces the official
 # mirrors.
 
 # %% tags=["nbval-ignore-output"]
 from pathlib import Path
 
 from dermai_utils import config, files, pipeline
-from dermai_utils.data import clean
 from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
@@ -58,20 +57,19 @@ made = pipeline.ensure(cfg, "download")
 # ## What was downloaded
 #
 # The training images come with labels, lesion groupings (which images show the same lesion) and metadata. The official test
-# images have been public with their labels since 2023; where a mirror lacks them, they are skipped. Look for `not there`.
+# images have been public with their labels since 2023; where a mirror lacks them, they are skipped. Look for `not there`, and for a
+# table that is missing.
 
 # %%
-sources = files.read_json(cfg.sources_file)
+sources, rows = files.read_json(cfg.sources_file), files.read_table(cfg.rows_file)
+print("layout:", sources["layout"])
 for name in ("train", "test"):
-    if sources[name]:
-        images = clean.image_files(sources[name]["images"])
-        print(f"{name}: {len(images):,} image files, labels: {Path(sources[name]['labels']).name}")
-    else:
-        print(f"{name}: not there")
+    images = (rows["source"] == name) & (rows["reason"] == "")
+    print(f"{name}: {images.sum():,} images with a label" if images.any() else f"{name}: not there")
 
 # %%
-for name in ("groupings", "metadata"):
-    print(f"{name}: {Path(sources[name]).name if sources[name] else 'not there'}")
+for what, table in sources["tables"].items():
+    print(f"{what}: {Path(table).name}")
 figures.class_legend()
 
 # %% [markdown]

@@ -81,6 +81,14 @@ pd.DataFrame({"random": audit["random"], "lesion-safe": audit["lesion"]})
 figures.draw(cfg, "leakage")
 
 # %% [markdown]
+# What every two subsets share. `NaN` is "not known": no such ids are given. Training images that would leak into a test set from
+# outside are left out, and counted in `left_out`.
+
+# %%
+print("left out:", audit["left_out"] or "nothing")
+pd.DataFrame(audit["pairs"]).T
+
+# %% [markdown]
 # ## Leakage effect
 #
 # How much leakage adds to a score: two simple classifiers on frozen ImageNet features, trained and tested under both splits, on the same
@@ -101,4 +109,5 @@ figures.draw(cfg, "leakage_effect")
 subsets_of_lesion = table.groupby("lesion_id")["subset"].nunique()
 print(f"{len(subsets_of_lesion):,} lesions, {(subsets_of_lesion > 1).sum()} of them in more than one subset")
 leaked = audit["random"]["images_of_such_lesions"]
-print(f"A random split would have put {leaked:,} images of {len(table):,} in another subset than an image of the same lesion.")
+what = "not known how many" if leaked is None else f"{leaked:,}"
+print(f"A random split would have put {what} of {len(table):,} images in another subset than an image of the same lesion.")

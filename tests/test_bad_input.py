@@ -169,6 +169,8 @@ UNUSABLE = {
 def test_an_unusable_csv_is_named(user, name, fault):
     if (name, fault) == (GROUPINGS, "missing column"):
         content, message = b"image\nISIC_0000000\n", "no column lesion_id"
+    elif (name, fault) == (METADATA, "missing column"):  # any other may be missing
+        content, message = text(name).replace(b"image_id", b"picture", 1), "no column image_id"
     else:
         content, message = UNUSABLE[fault](name)
     (user.data / name).write_bytes(content)
@@ -273,6 +275,22 @@ def test_a_blank_cell_of_the_metadata_is_a_blank_and_no_more(user, column, value
     assert after[column].drop(3).equals(before[column].drop(3))
 
 
+@pytest.mark.parametrize("column", ["dx", "dx_type", "age", "sex", "localization"])
+def test_metadata_without_a_column_leaves_it_blank(user, column):
+    rows = [line.split(",") for line in CSVS[METADATA]]
+    at = rows[0].index(column)
+    lines = [",".join(cells[:at] + cells[at + 1 :]) for cells in rows]
+    (user.data / METADATA).write_bytes(text(METADATA, lines))
+    before, name = user.table(), {"dx_type": "confirmed_by", "dx": ""}.get(column, column)
+    status, _, stderr = user.runs("clean")
+    assert status == 0, stderr
+    after = user.table()
+    assert after.drop(columns=name, errors="ignore").equals(
+        before.drop(columns=name, errors="ignore")
+    )
+    assert not name or set(after[name].fillna("")) == {""}
+
+
 def test_a_blank_lesion_is_announced_and_its_own(user):
     (user.data / METADATA).unlink()
     (user.data / GROUPINGS).write_bytes(
@@ -350,6 +368,33 @@ def test_a_folder_where_no_image_can_be_read_is_one_line(user):
     for path in user.images.iterdir():
         path.write_bytes(b"")
     assert "28 × the file is empty (zero bytes)" in user.is_refused("no image can be read")
+
+
+def test_a_class_that_is_none_and_an_empty_folder_are_on_the_screen(user):
+    for k, path in enumerate(sorted(user.images.iterdir())):
+        folder = user.home / "folders" / (*CLASSES[:5], "wart", "wart")[k % 7]
+        folder.mkdir(parents=True, exist_ok=True)
+        path.rename(folder / f"{path.stem}.jfif")
+    (user.home / "folders" / "vascular lesions").mkdir()
+    status, stdout, _ = user.runs("split", data=user.home / "folders")
+    assert status == 0 and "layout one folder a class: MEL 4 · NV 4" in stdout
+    assert "vascular lesions is empty: no VASC from there" in stdout
+    assert "clean: 8 × class wart: none of the seven" in stdout
+    assert "clean: WARNING: 28.6% of the images are left out" in stdout
+    data = json.loads((user.home / "work" / "data.json").read_text())
+    assert data["dropped"] == {"class wart: none of the seven": 8}
+
+
+def test_a_mask_beside_each_photograph_changes_nothing(user):
+    before = user.table()
+    for path in sorted(user.images.iterdir()):
+        mask = picture().convert("1")
+        path.with_suffix(".png").write_bytes(encoded(mask))
+        path.with_name(f"{path.stem}_segmentation.png").write_bytes(encoded(mask))
+    status, stdout, _ = user.runs("clean")
+    assert status == 0 and user.table().equals(before)
+    assert "28 images have more than one file: ISIC_0000000.jpg is used" in stdout
+    assert "28 masks (ISIC_0000000_segmentation.png) are not used" in stdout
 
 
 def test_images_without_labels_and_labels_without_images_are_one_line(user):
@@ -469,7 +514,9 @@ def test_a_file_in_place_of_a_folder_is_one_line(user):
         ".clean.json",
         ".lock",
         "../cache/pixels_32.npy",
+        "data.json",
         "../cache/sources.json",
+        "../cache/rows.csv",
     ],
 )
 def test_a_folder_in_place_of_a_file_is_one_line(user, name):

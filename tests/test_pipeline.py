@@ -118,7 +118,8 @@ def test_a_run_of_an_earlier_version_stands_and_its_report_is_made_again(way, ca
     way("gradcam")
     said = capsys.readouterr().out
     assert (
-        said.count("up to date") == 3 and "evaluate: making it again, because the form of its" in said
+        said.count("up to date") == 3
+        and "evaluate: making it again, because the form of its" in said
     )
     as_version_0_1_0(cfg, "train")
     way("train", train_fraction=0.5)

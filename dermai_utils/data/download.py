@@ -1,17 +1,15 @@
-"""Where the images and CSVs of `cfg.data` lie: the sample, your own copy, or the official archives.
+"""Where the images and labels of `cfg.data` lie: the sample, your own copy in any layout, or the
+official archives, which are fetched first."""
 
-The official archives are fetched first.
-"""
-
-import json
-import os
 import re
 from pathlib import Path
 
+import pandas as pd
+
 from dermai_utils import config, files
-from dermai_utils.config import IMAGE_SUFFIXES, UserError
+from dermai_utils.config import CLASSES, UserError
+from dermai_utils.data import layouts, leakage
 from dermai_utils.data.fetch import fetch
-from dermai_utils.data.unpack import unpack
 
 MIRRORS = (
     "https://isic-archive.s3.amazonaws.com/challenges/2018/",  # the official one since 2025
@@ -19,35 +17,93 @@ MIRRORS = (
 )
 TRAIN, TEST = "ISIC2018_Task3_Training", "ISIC2018_Task3_Test"
 GROUPINGS, METADATA = f"{TRAIN}_LesionGroupings.csv", "HAM10000_metadata.csv"
+OFFICIAL_IDS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on
+IN_DATA_ALREADY = "extra image that is in the data already (same id)"
+NAMES = {"own": "your own test set", "extra": "extra training data"}
 OFFICIAL_SIZES = {f"{TRAIN}_Input.zip": 2_771_732_744}  # bytes, on the official mirrors
 
 
 def run(cfg) -> dict:
-    """Put everything in place for `cfg.data`, write `cfg.sources_file`, and return its content.
+    """Put everything in place for `cfg.data`; writes `cfg.rows_file`, the rows of the copy, and
+    `cfg.sources_file`, and returns the latter's content.
 
-    {"train": {"images": folder, "labels": CSV}, "test": the same or None, "groupings": CSV or None,
-    "metadata": CSV or None, "digest": hex over names, sizes and times of the images and the content
-    of the CSVs}. Where all is in place already: 0.1 s, one line, no network.
+    {"layout": in words, "images": {source: folders}, "tables": {what: CSV}, "digest": changes with
+    any image, table or row}. source: train, or test, the official one. Where all is in place it is
+    one line, without network.
     """
     fetched = _fetch_all(cfg) if cfg.data == "isic2018" else []
     folder = _folder(cfg)
-    paths = _index(folder, leave_out=(cfg.cache / "images", cfg.work))
-    train, test = _source(cfg, paths, TRAIN), _source(cfg, paths, TEST)
-    for what, name in (("images", f"{TRAIN}_Input"), ("labels", f"{TRAIN}_GroundTruth.csv")):
-        if train[what] is None:
-            expected = f"expected {name} or {Path(name).stem}.zip, at most 3 levels deep"
-            advice = "put them there or check data"
-            raise UserError(f"{folder} holds no training {what}: {expected}; {advice}")
-    sources = {"train": train, "test": test if all(test.values()) else None}
-    sources |= {"groupings": paths.get(GROUPINGS), "metadata": paths.get(METADATA)}
-    counts, digest = _survey(sources)
-    sources = json.loads(json.dumps(sources, default=str)) | {"digest": digest}  # paths as text
-    changed = files.read_json(cfg.sources_file) != sources
+    copy = layouts.recognise(folder, cfg.cache / "images", (cfg.cache / "images", cfg.work))
+    _name_test_set(cfg, copy)
+    sources = {
+        "layout": copy.layout,
+        "images": {source: [*map(str, paths)] for source, paths in copy.folders.items()},
+        "tables": {what: str(path) for what, path in copy.tables.items()},
+        "digest": copy.digest,
+    }
+    for source, path in (("extra", cfg.extra), ("own", cfg.test)):
+        if path:
+            other = _further(cfg, copy, source, Path(path))
+            copy.rows = pd.concat([copy.rows, other.rows], ignore_index=True)
+            sources |= {f"{source}_layout": other.layout, f"{source}_digest": other.digest}
+    rows = files.table_text(copy.rows)
+    old = cfg.rows_file.read_text(encoding="utf-8") if cfg.rows_file.is_file() else None
+    changed = (files.read_json(cfg.sources_file), old) != (sources, rows)
     if changed:
+        files.write_table(copy.rows, cfg.rows_file)
         files.write_json(cfg.sources_file, sources)
-        _announce_missing(sources)
-    _announce(cfg, sources, counts, fetched, changed)
+        _announce_copy(cfg, copy)
+    _announce(copy, fetched)
     return sources
+
+
+def _name_test_set(cfg, copy) -> None:
+    """Only the ids of the official test set are called so: other test images are the user's own."""
+    rows = copy.rows
+    test = rows["source"] == "test"
+    if cfg.data == "sample" or not test.any() or rows.loc[test, "image"].map(is_official).all():
+        return
+    others = (~rows.loc[test, "image"].map(is_official)).sum()
+    copy.notes.append(
+        f"of {test.sum():,} test images {others:,} have no id of the official test set: "
+        "all of them are evaluated as your own test set"
+    )
+    copy.rows = rows.assign(source=rows["source"].where(~test, "own"))
+
+
+def is_official(image: str) -> bool:
+    """Whether an id is one of the official test set's: ISIC_0034524 and on, none of HAM10000."""
+    first, last = OFFICIAL_IDS
+    digits = re.fullmatch(r"ISIC_(\d{7})", image)
+    return bool(digits) and first <= int(digits[1]) <= last
+
+
+def _further(cfg, main, source, folder) -> layouts.Copy:
+    """The copy of the data in `folder` as rows of that source, with ids that nothing else has.
+
+    An extra image of which the id is there already is rejected. A test image keeps its place, under
+    the id "own:ID": which training images it shares is for the audit to say.
+    """
+    if not folder.is_dir():
+        setting = {"own": "test"}.get(source, source)
+        expected = "expected a copy of the data (docs/data.md)"
+        raise UserError(f"{setting}={folder}: no such folder; {expected}")
+    copy = layouts.recognise(folder, cfg.cache / f"images_{source}", (cfg.cache, cfg.work))
+    rows = copy.rows.assign(source=source)
+    repeated = rows["image"].duplicated() & (rows["reason"] == "")
+    rows["reason"] = rows["reason"].mask(repeated, "duplicate id (the first row is kept)")
+    taken = {leakage.base_id(image) for image in main.rows["image"]}
+    twice = rows["image"].map(leakage.base_id).isin(taken)
+    rows["image"] = rows["image"].mask(twice, f"{source}:" + rows["image"])
+    if source == "extra":
+        rows["reason"] = rows["reason"].mask(twice & (rows["reason"] == ""), IN_DATA_ALREADY)
+    usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
+    counts = " · ".join(f"{name} {count:,}" for name, count in usable.items())
+    print(f"download: {NAMES[source]}, layout {copy.layout}: {counts}")
+    if source == "extra" and twice.any():
+        print(f"download: {twice.sum():,} extra images are in the data already: left out")
+    copy.rows = rows
+    return copy
 
 
 def _fetch_all(cfg) -> list[str]:
@@ -92,88 +148,36 @@ def _folder(cfg) -> Path:
     folder = named.get(cfg.data) or Path(cfg.data).absolute()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        expected = "expected sample, isic2018 or a folder with the archives"
+        expected = "expected sample, isic2018, or a folder with a copy of the data (docs/data.md)"
         raise UserError(f"data={cfg.data}: {folder} {what}; {expected}")
     return folder
 
 
-def _index(folder, leave_out) -> dict[str, Path]:
-    """{name: path} of the files and image folders that matter, at most 3 levels deep."""
-    ends = ("_Input", "_Input.zip", "_GroundTruth.csv", "_GroundTruth.zip")
-    wanted = {GROUPINGS, METADATA} | {start + end for start in (TRAIN, TEST) for end in ends}
-    paths = {}
-    for where, folders, names in os.walk(folder):
-        here = Path(where)
-        for name in wanted & {*folders, *names}:
-            if (name in folders) == name.endswith("_Input"):
-                paths.setdefault(name, here / name)
-        deepest = len(here.relative_to(folder).parts) == 2
-        folders[:] = [
-            name
-            for name in ([] if deepest else sorted(folders))
-            if not name.startswith((".", "__MACOSX"))
-            and not name.endswith("_Input")
-            and here / name not in leave_out
-        ]
-    return paths
+def _announce_copy(cfg, copy) -> None:
+    counts = " · ".join(f"{name} {count:,}" for name, count in copy.counts().items())
+    print(f"download: layout {copy.layout}: {counts}")
+    for note in [*copy.notes, *_missing(copy)]:
+        print(f"download: {note}")
+    folder = cfg.show(copy.folders["train"][0])
+    print(f"download: images in {folder}, listed in {cfg.show(cfg.rows_file)}")
 
 
-def _source(cfg, paths, name) -> dict:
-    """Image folder and label file of the training or test data, or None; unpacked if need be."""
-    images, labels = paths.get(f"{name}_Input"), paths.get(f"{name}_GroundTruth.csv")
-    unpacked = cfg.cache / "images"
-    if not any(_images(images)) and f"{name}_Input.zip" in paths:
-        images = unpack(paths[f"{name}_Input.zip"], unpacked) / f"{name}_Input"
-    if images and (images / images.name).is_dir():  # Windows unpacks X.zip, which holds X/, to X/X/
-        images = images / images.name
-    if labels is None and f"{name}_GroundTruth.zip" in paths:
-        unpack(paths[f"{name}_GroundTruth.zip"], unpacked)
-        csv = f"{name}_GroundTruth.csv"
-        places = (unpacked / f"{name}_GroundTruth" / csv, unpacked / csv)
-        labels = next((path for path in places if path.is_file()), None)
-    return {"images": images if any(_images(images)) else None, "labels": labels}
-
-
-def _images(folder):
-    """The directory entries of the images in a folder; none where there is no such folder."""
-    if folder and folder.is_dir():
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.lower().endswith(IMAGE_SUFFIXES) and entry.name[0] != ".":
-                    yield entry
-
-
-def _survey(sources) -> tuple[dict, str]:
-    """The number of training and test images, and a digest that changes with any image or CSV."""
-    optional = ("groupings", "metadata")
-    content = {name: files.checksum(sources[name]) for name in optional if sources[name]}
-    counts = {}
-    for name in ("train", "test"):
-        if sources[name]:
-            stats = ((entry.name, entry.stat()) for entry in _images(sources[name]["images"]))
-            images = sorted((file, stat.st_size, stat.st_mtime_ns) for file, stat in stats)
-            counts[name] = len(images)
-            content[name] = [images, files.checksum(sources[name]["labels"])]
-    return counts, files.fingerprint(content)
-
-
-def _announce_missing(sources) -> None:
+def _missing(copy) -> list[str]:
+    """What the official layout has and this copy of it lacks, a line each."""
     notices = {
-        "groupings": f"no {GROUPINGS}: the split has to do without the official lesion groups",
-        "metadata": f"no {METADATA} (the challenge's own mirrors don't carry it): "
+        layouts.GROUPINGS: f"no {GROUPINGS}: the split has to do without the official lesion "
+        "groups",
+        layouts.HAM_METADATA: f"no {METADATA} (the challenge's own mirrors don't carry it): "
         "no age, sex and localization",
-        "test": f"no {TEST}_Input with {TEST}_GroundTruth: the official-test subset is skipped",
+        "test labels": f"no {TEST}_Input with {TEST}_GroundTruth: the official-test subset is "
+        "skipped",
     }
-    for name, notice in notices.items():
-        if not sources[name]:
-            print(f"download: {notice}")
+    official = copy.layout == layouts.OFFICIAL
+    return [text for what, text in notices.items() if official and what not in copy.tables]
 
 
-def _announce(cfg, sources, counts, fetched, changed) -> None:
-    test = f"{counts['test']:,}" if "test" in counts else "no"
+def _announce(copy, fetched) -> None:
+    train, test = copy.images["train"], copy.images.get("test")
     news = f"fetched {', '.join(fetched)}" if fetched else "nothing to fetch"
-    images = f"{counts['train']:,} training images, {test} official test images"
+    images = f"{train:,} training images, {f'{test:,}' if test else 'no'} official test images"
     print(f"download: {images}; {news}")
-    if changed:
-        folder = cfg.show(sources["train"]["images"])
-        print(f"images in {folder}, listed in {cfg.show(cfg.sources_file)}")

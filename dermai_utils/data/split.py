@@ -5,7 +5,7 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import clean, leakage
+from dermai_utils.data import clean, labels, leakage
 
 SUBSETS = ("train", "val", "test")
 
@@ -29,10 +29,14 @@ def connected_components(n: int, pairs) -> np.ndarray:
 
 
 def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
-    """(N,) group numbers: images of one lesion, with the same pixels, or in `pairs` of ids."""
+    """(N,) group numbers: images of one lesion or patient, with the same pixels, in `pairs` of ids,
+    or with a name that says that one was made from the other (X_aug0 from X)."""
+    patients = leakage.key_values(table, "patients")
     links = [
         *_same_value(table["lesion_id"]),
         *_same_value(leakage.first_copies(table)),
+        *_same_value(patients.where(patients != "", table["image"])),
+        *_same_value(leakage.families(table["image"])),
         *leakage.pair_rows(table, pairs),
     ]
     return connected_components(len(table), links)
@@ -54,7 +58,7 @@ def near_duplicates(cfg) -> np.ndarray:
             f"near_duplicates={cfg.near_duplicates}: no such file; give listed, none, a CSV of "
             "image_a,image_b, or found (python -m dermai_utils near_duplicates makes it)"
         )
-    return clean.read_csv(path, ["image_a", "image_b"]).to_numpy()
+    return labels.read_csv(path, ["image_a", "image_b"]).to_numpy()
 
 
 def grouped_stratified_split(groups, labels, shares, seed: int) -> np.ndarray:
@@ -109,7 +113,7 @@ def run(cfg) -> None:
 
     A lesion-safe split that leaks is refused: a UserError, and nothing is written.
     """
-    table = files.read_table(cfg.table_file)
+    table = clean.read(cfg)
     training = table[table["source"] == "train"].reset_index(drop=True)
     subsets = {strategy: make(training, cfg, strategy) for strategy in ("lesion", "random")}
     pairs = near_duplicates(cfg)
@@ -117,19 +121,56 @@ def run(cfg) -> None:
     if count := len(leakage.pair_rows(training, pairs)):
         what = f"{count} near-duplicate pairs across lesion ids are kept together"
         print(f"split: {what} ({cfg.near_duplicates})")
-    if any(audits["lesion"].values()):
+    if any(filter(None, audits["lesion"].values())):
         advice = "nothing was written; please report this"
         raise UserError(f"the lesion-safe split leaks ({audits['lesion']}): {advice}")
-    new = training[["image"]].assign(subset=subsets[cfg.split])
-    official = table.loc[table["source"] == "test", ["image"]].assign(subset="official")
-    new = pd.concat([new, official], ignore_index=True)
+    elsewhere = table[table["source"] != "train"].assign(
+        subset=lambda rows: rows["source"].replace({"test": "official"})
+    )
+    whole = pd.concat([training.assign(subset=subsets[cfg.split]), elsewhere], ignore_index=True)
+    whole, left_out = _without_leaks(cfg, whole, pairs)
+    new = whole.loc[whole["source"] != "own", ["image", "subset"]]
     _keep_previous(cfg, new)
+    audits |= {
+        "left_out": left_out,
+        "pairs": leakage.audit_pairs(*_merged_folds(cfg, whole), pairs),
+    }
     files.write_json(cfg.audit_file, {"strategy": cfg.split, **audits})
     files.write_table(new, cfg.split_file)
     _announce(training["label"], subsets[cfg.split])
-    counts = audits[cfg.split]
+    _print_audit(cfg, audits[cfg.split])
+
+
+def _merged_folds(cfg, whole):
+    """(table, subsets for the audit): with folds train and val are one, as each fold is both."""
+    names = {str(fold): "train" for fold in range(cfg.folds)}
+    return whole, whole["subset"].replace(names)
+
+
+def _without_leaks(cfg, whole, pairs):
+    """(the table, {reason: images}): what would leak into official or own is in "left out"."""
+    reasons = leakage.learnt_from_leaks(*_merged_folds(cfg, whole), pairs)
+    left_out = {name: int(n) for name, n in reasons[reasons != ""].value_counts().items()}
+    for reason, n in left_out.items():
+        print(f"split: {n:,} images to learn from are left out: {reason.replace('_', ' ')}")
+    if left_out and cfg.leaks == "refuse":
+        raise UserError(
+            f"leaks=refuse: {sum(left_out.values()):,} images to learn from leak into a test set "
+            f"({', '.join(left_out)}): remove them, or give leaks=leave_out"
+        )
+    return whole.assign(subset=whole["subset"].mask(reasons != "", "left out")), left_out
+
+
+def _print_audit(cfg, counts) -> None:
     lesions = counts["lesions_in_several_subsets"]
     copies = counts["exact_duplicates_in_several_subsets"]
+    if lesions is None:
+        print(
+            f"split: {cfg.split}, {copies:,} exact duplicates in several subsets; lesions: not "
+            "known, no image has a lesion id (near_duplicates=found makes groups from geometry, "
+            "after python -m dermai_utils near_duplicates)"
+        )
+        return
     print(
         f"split: {cfg.split}, {lesions:,} lesions and {copies:,} exact duplicates "
         "in several subsets"
@@ -161,10 +202,12 @@ def read(cfg) -> pd.DataFrame:
     With `cfg.train_fraction` the other training lesions are in "left out", which nothing reads.
     """
     subsets = files.read_table(cfg.split_file)
-    table = files.read_table(cfg.table_file).merge(subsets, on="image", validate="1:1")
+    table = clean.read(cfg).merge(subsets, on="image", how="left", validate="1:1")
+    table["subset"] = table["subset"].mask(table["source"] == "own", "own")
     if cfg.folds:
         folds = {str(fold): "val" if fold == cfg.fold else "train" for fold in range(cfg.folds)}
         table["subset"] = table["subset"].replace(folds)
+    table["subset"] = table["subset"].replace("extra", "train")  # `source` still says extra
     if cfg.train_fraction < 1:
         train = table[table["subset"] == "train"]
         shares = [cfg.train_fraction, 1 - cfg.train_fraction]
@@ -176,6 +219,6 @@ def read(cfg) -> pd.DataFrame:
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:
     """Images of each class in each subset, in the official order of the classes."""
-    order = [subset for subset in (*SUBSETS, "official") if subset in set(table["subset"])]
+    order = [name for name in (*SUBSETS, "official", "own") if name in set(table["subset"])]
     counts = pd.crosstab(table["label"], table["subset"])
     return counts.reindex(index=CLASSES, columns=order, fill_value=0)

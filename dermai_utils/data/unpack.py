@@ -53,14 +53,16 @@ def _count(folder):
 
 def _members(bundle, archive, folder):
     """The archive's files as {name: ZipInfo}; a UserError for what no official archive holds."""
-    members, seen = {}, set()
+    members, seen = {}, {}
     for info in bundle.infolist():
         name = info.orig_filename  # .filename is cut at a NUL and has the system's own separators
-        why = "a name given twice" if name.casefold() in seen else _refusal(info, name)
+        twin = seen.setdefault(name.casefold(), info)  # Foo.jpg and foo.jpg are one file on a Mac
+        if twin is not info and (twin.CRC, twin.file_size) == (info.CRC, info.file_size):
+            continue  # Kaggle's HAM10000 holds every image twice, in folders that differ in case
+        why = "a name given twice" if twin is not info else _refusal(info, name)
         if why:
             advice = "expected plain files: not unpacked; delete it"
             raise UserError(f"{archive} holds {why} ({name!r}), {advice}")
-        seen.add(name.casefold())  # Foo.jpg and foo.jpg are one file on a Mac
         if not info.is_dir():
             members[name] = info
     total, packed = sum(info.file_size for info in members.values()), archive.stat().st_size

@@ -9,11 +9,13 @@ import pandas as pd
 
 from dermai_utils.config import CLASSES, MALIGNANT, UserError
 
-HELD_OUT = ("val", "test", "official")  # subsets that no weight was trained on, the best last
+HELD_OUT = ("val", "test", "official", "own")  # subsets that no weight was trained on
+BEST_TO_QUOTE = ("official", "test", "own", "val")
 SUBSET_NAMES = {
     "val": "validation subset (the checkpoint was chosen on it)",
     "test": "held-out test subset (nothing was chosen on it)",
     "official": "official ISIC 2018 test set",
+    "own": "your own test set (nothing was chosen on it)",
 }
 OFFICIAL_ZERO_WEIGHT = "ISIC_0035068"  # the image of the official test set that its scorer ignores
 
@@ -44,19 +46,24 @@ def scored_rows(table: pd.DataFrame, subset: str) -> pd.DataFrame:
 
 
 def by_subset(table: pd.DataFrame) -> dict:
-    """{subset: scored rows} of every held-out subset that is there, the best last."""
+    """{subset: scored rows} of every held-out subset that is there."""
     present = set(table["subset"])
     return {subset: scored_rows(table, subset) for subset in HELD_OUT if subset in present}
 
 
 def primary_subset(subsets) -> str:
     """The subset to quote: the official test set, else the test subset, else validation."""
-    return [subset for subset in HELD_OUT if subset in subsets][-1]
+    return next(subset for subset in BEST_TO_QUOTE if subset in subsets)
 
 
 def primary_rows(table: pd.DataFrame) -> pd.DataFrame:
     """The scored rows of the primary subset."""
     return scored_rows(table, primary_subset(set(table["subset"])))
+
+
+def lesions_known(rows: pd.DataFrame) -> bool:
+    """Whether any lesion id was given; without one, each image counts as a lesion of its own."""
+    return bool((rows["lesion_id"] != rows["image"]).any())
 
 
 def mistakes(rows: pd.DataFrame) -> pd.DataFrame:

@@ -138,11 +138,10 @@ def decoded(name: str, data: bytes, height: int, width: int) -> np.ndarray | Use
 def example(cfg) -> Path:
     """The file of an image that the model never saw: the first of the primary subset."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
-    sources = files.read_json(cfg.sources_file)
-    if metrics is None or sources is None:
+    if metrics is None or not cfg.rows_file.exists():
         raise UserError(
             "no photo was given, and none of the data set is on this machine: "
             "give a file, a folder or a URL"
         )
     first = scored_rows(split.read(cfg), metrics["primary_subset"]).iloc[0]
-    return clean.images_by_id(sources[first["source"]]["images"])[first["image"]]
+    return clean.image_path(cfg, first["image"])

@@ -54,9 +54,12 @@ def _few_ticks(axis, formatter):
 
 def leakage(audit: dict) -> Figure:
     """Images whose lesion is in several subsets, of the random and the lesion-safe split."""
-    figure, grid = axes(8, 1.8)
-    ax, names = grid[0, 0], ("random", "lesion")
+    names = ("random", "lesion")
     counts = [audit[name]["images_of_such_lesions"] for name in names]
+    if None in counts:
+        return message("Not known: no image of this data has a lesion id.")
+    figure, grid = axes(8, 1.8)
+    ax = grid[0, 0]
     ax.bar_label(ax.barh(names, counts, color=[RED, GREEN]), fmt="{:,.0f}", padding=4, color=INK)
     ax.set(xlabel="images whose lesion is in more than one subset")
     return figure

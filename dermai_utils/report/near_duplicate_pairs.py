@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import files
-from dermai_utils.data import near_duplicates, pixels, split
+from dermai_utils.data import clean, near_duplicates, pixels, split
 from dermai_utils.report import photographs, plots
 from dermai_utils.training import features
 
@@ -16,7 +16,7 @@ def run(cfg) -> None:
     Where the pixels are the same, `clean` has marked them already. EfficientNet-Lite0 features at
     128 px found 16 of 18 known pairs.
     """
-    table, array = files.read_table(cfg.table_file), pixels.load(cfg.pixels_file)
+    table, array = clean.read(cfg), pixels.load(cfg.pixels_file)
     images = [array[row] for row in table["row"]]  # mapped: read from disk one by one
     groups, looks = comparable_groups(table), features.features(cfg)
     rows = near_duplicates.find(images, looks, groups, 2 * len(table), workers=cfg.workers)
@@ -29,10 +29,10 @@ def run(cfg) -> None:
         figure = plots.message("No pairs.")
     figure.save(sheet)
     files.write_table(pairs, cfg.found_duplicates_file)
-    official = (table["source"].to_numpy() == "test")[rows[:, :2]].any(axis=1)
+    official = table["source"].isin(["test", "own"]).to_numpy()[rows[:, :2]].any(axis=1)
     print(
         f"near_duplicates: {(~official).sum()} pairs of training images under two lesion ids, "
-        f"{official.sum()} of a training and an official test image: "
+        f"{official.sum()} of a training and a test image of another set: "
         f"{cfg.show(cfg.found_duplicates_file)}"
     )
     print(
@@ -56,8 +56,8 @@ def titled(pairs, table) -> list[tuple]:
 def comparable_groups(table) -> np.ndarray:
     """(N,) numbers: two images can be a pair where these differ.
 
-    Lesions, but all official test images share one number: their lesions aren't given, and a pair
-    of two of them leaks nothing.
+    Lesions, but all images of one test set share one number: a pair of two of them leaks nothing.
     """
-    official, groups = table["source"].to_numpy() == "test", split.groups(table)
-    return np.where(official, groups.max() + 1, groups)
+    groups, source = split.groups(table), table["source"].to_numpy()
+    groups = np.where(source == "test", groups.max() + 1, groups)
+    return np.where(source == "own", groups.max() + 1, groups)

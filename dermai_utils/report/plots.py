@@ -18,7 +18,7 @@ BLACK, ORANGE, SKY, GREEN, PINK, BLUE, RED = (
     "#000000 #E69F00 #56B4E9 #009E73 #CC79A7 #0072B2 #D55E00".split()
 )
 COLOURS = dict(zip(CLASSES, (BLACK, ORANGE, SKY, GREEN, PINK, BLUE, RED), strict=True))
-SUBSET_COLOURS = {"train": SKY, "val": ORANGE, "test": GREEN, "official": PINK}
+SUBSET_COLOURS = {"train": SKY, "val": ORANGE, "test": GREEN, "official": PINK, "own": BLUE}
 INK = "#333333"
 DOTS = dict(marker="o", ms=3)
 

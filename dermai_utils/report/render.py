@@ -107,20 +107,17 @@ def embedded(path: Path) -> dict | None:
 
 
 def audit_table(audit: dict | None) -> dict | None:
-    """leakage.json as a table: a column a kind of split, a row a count."""
+    """leakage.json for the page: both kinds of split, and what every two subsets share."""
     if not audit:
         return None
-    kinds = {name: counts for name, counts in audit.items() if isinstance(counts, dict)}
-    names = dict.fromkeys(
-        name
-        for counts in kinds.values()
-        for name, count in counts.items()
-        if not isinstance(count, dict | list)
-    )
+    kinds = {name: audit[name] for name in ("lesion", "random") if name in audit}
+    names = dict.fromkeys(name for counts in kinds.values() for name in counts)
     return {
         "strategy": audit.get("strategy"),
         "columns": [f"{kind} split" for kind in kinds],
         "rows": {name: [counts.get(name) for counts in kinds.values()] for name in names},
+        "pairs": audit.get("pairs", {}),
+        "left_out": audit.get("left_out", {}),
     }
 
 

@@ -39,6 +39,7 @@ def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
                 name: bootstrap.intervals(*arrays(rows), rows["lesion_id"], n_resamples=RESAMPLES)
                 for name, rows in subsets.items()
             },
+            "lesions_known": {n: predictions.lesions_known(rows) for n, rows in subsets.items()},
             "smallest_class": smallest_class(scored),
             "calibration": calibrated(val, scored),
             "decisions": decisions.compare_rules(val, scored, prior, RESAMPLES),
@@ -46,8 +47,21 @@ def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
             "risk_coverage": decisions.abstaining(val, scored),
             "subgroups": subgroups(with_metadata(subsets, table), primary),
             "mistakes": mistakes(scored, table),
+            "elsewhere": elsewhere(val, subsets.get("own"), prior),
         }
     )
+
+
+def elsewhere(val, own, prior) -> dict | None:
+    """What was chosen on `val`, scored on the user's own test set; None where there is none."""
+    if own is None:
+        return None
+    return {
+        "classes": own["truth"].nunique(),
+        "calibration": calibrated(val, own),
+        "decisions": decisions.compare_rules(val, own, prior, RESAMPLES),
+        "operating_points": decisions.operating_points(val, own, RESAMPLES),
+    }
 
 
 def smallest_class(rows) -> dict:

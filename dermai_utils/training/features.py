@@ -7,17 +7,18 @@ import zipfile
 import numpy as np
 
 from dermai_utils import files
+from dermai_utils.data import clean
 from dermai_utils.training.inference import LoadedRun
 
 
 def features(cfg) -> np.ndarray:
-    """(N, D) float32: the head's input for the central square of each image, by row of table.csv.
+    """(N, D) float32: the head's input for the central square of each image, by row of clean.read.
 
     `cfg.backbone` with `cfg.weights`, never a trained run. Cached with what it was made from, and
     read from there when nothing of that changed. EfficientNet-Lite0 at 128 px: D = 1,280, and 145
     images a second on one core. UserError where the weights can't be had.
     """
-    table, path = files.read_table(cfg.table_file), file(cfg)
+    table, path = clean.read(cfg), file(cfg)
     made_from = files.fingerprint(_made_from(cfg, table))
     cached = _cached(path, made_from)
     if cached is not None:

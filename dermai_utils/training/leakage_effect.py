@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import split
+from dermai_utils.data import clean, split
 from dermai_utils.metrics import bootstrap
 from dermai_utils.metrics.classification import confusion, from_confusion, jsonable
 from dermai_utils.training import features
@@ -68,7 +68,7 @@ def leakage_effect(features, table, pairs=(), *, seeds=range(3), folds=4, n_resa
 
 def run(cfg) -> None:
     """Write cfg.leakage_effect_file: `leakage_effect` on the training images' frozen features."""
-    table = files.read_table(cfg.table_file)
+    table = clean.read(cfg)
     training = (table["source"] == "train").to_numpy()
     rows, pairs = table[training].reset_index(drop=True), split.near_duplicates(cfg)
     effect = leakage_effect(features.features(cfg)[training], rows, pairs)

@@ -10,7 +10,7 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import split
+from dermai_utils.data import clean, split
 from dermai_utils.metrics import bootstrap, predictions, text
 from dermai_utils.training import features
 
@@ -35,7 +35,7 @@ def run(cfg) -> None:
     subset, with 95 % intervals by lesion."""
     started = time.monotonic()
     table = split.read(cfg)
-    places = pd.Series(range(len(table)), index=files.read_table(cfg.table_file)["image"])
+    places = pd.Series(range(len(table)), index=clean.read(cfg)["image"])
     inputs = features.features(cfg)[places.loc[table["image"]]]
     train = (table["subset"] == "train").to_numpy()
     labels = table.loc[train, "label"]

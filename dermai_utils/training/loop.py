@@ -18,6 +18,7 @@ from dermai_utils.training import checkpoint, inference, model, optim
 
 FREE_TO_CHANGE = {"cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset"}
 FREE_TO_CHANGE |= {"device", "tta", "seeds", "ensemble"}
+FREE_TO_CHANGE |= {"test", "extra", "leaks"}  # the checksums of table and split stand for them
 
 
 class Interrupted(KeyboardInterrupt):

@@ -1,99 +1,11 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
-import pytest
 
 from dermai_utils import files
-from dermai_utils.config import CLASSES, UserError
+from dermai_utils.config import CLASSES
 from dermai_utils.data import clean, pixels
-
-HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
-ROW = "{},1.0,0.0,0.0,0.0,0.0,0.0,0.0"
-
-
-def labels(tmp_path, text, encoding="utf-8"):
-    path = tmp_path / "labels.csv"
-    path.write_bytes(text.encode(encoding))
-    return clean.read_labels(path)
-
-
-@pytest.mark.parametrize(
-    "text, encoding",
-    [
-        (f"{HEADER}\n{ROW.format('a')}\n", "utf-8"),
-        (f"{HEADER}\n{ROW.format('a')}\n", "utf-8-sig"),
-        (f"{HEADER}\r\n{ROW.format('a')}\r\n", "utf-8"),
-        (f"{HEADER}\n{ROW.format('a')}\n".replace(",", ";"), "utf-8"),
-        (f"{HEADER}\n{ROW.format('a')}\n".replace(",", ";").replace(".", ","), "utf-8"),
-        (f"{HEADER}\n{ROW.format('a')}\n".replace(",", "\t"), "utf-8"),
-        (f"{HEADER}\n{ROW.format('a')}\n".replace(".0", ""), "utf-8"),
-        (f"{HEADER}\n{ROW.format('a.jpg')}\n", "utf-8"),
-        (f"{HEADER}\n{ROW.format(' a ')}\n", "utf-8"),
-        (f"{HEADER},note\n{ROW.format('a')},x\n", "utf-8"),
-        ("image,NV,MEL,BCC,AKIEC,BKL,DF,VASC\na,0,1,0,0,0,0,0\n", "utf-8"),
-    ],
-    ids=[
-        "plain",
-        "bom",
-        "crlf",
-        "semicolons",
-        "decimal comma",
-        "tabs",
-        "integers",
-        "with .jpg",
-        "spaces",
-        "extra",
-        "reordered",
-    ],
-)
-def test_a_label_file_is_read_however_a_spreadsheet_saved_it(tmp_path, text, encoding):
-    good, bad = labels(tmp_path, text, encoding)
-    assert good.to_numpy().tolist() == [["a", "MEL"]] and bad.empty
-
-
-@pytest.mark.parametrize(
-    "row, reason",
-    [
-        ("a,0,0,0,0,0,0,0", "no label"),
-        ("a,1,1,0,0,0,0,0", "several labels"),
-        ("a,,0,0,0,0,0,0", "neither 0 nor 1"),
-        ("a,0.5,0,0,0,0,0,0", "neither 0 nor 1"),
-        ("a,melanoma,0,0,0,0,0,0", "neither 0 nor 1"),
-        (",1,0,0,0,0,0,0", "without an image id"),
-    ],
-)
-def test_a_bad_row_is_rejected_with_its_reason(tmp_path, row, reason):
-    good, bad = labels(tmp_path, f"{HEADER}\n{row}\n{ROW.format('b')}\n")
-    assert good["image"].tolist() == ["b"] and reason in bad["reason"].iloc[0]
-
-
-def test_duplicate_ids_keep_the_first_unless_they_contradict(tmp_path):
-    rows = [ROW.format("a"), ROW.format("a"), ROW.format("b"), "b,0,1,0,0,0,0,0"]
-    good, bad = labels(tmp_path, "\n".join([HEADER, *rows]))
-    assert good["image"].tolist() == ["a"]
-    assert bad["image"].tolist() == ["a", "b", "b"]
-
-
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "cannot be read as a CSV"),
-        (b"image,MEL,NV\na,1,0\n", "no column BCC, AKIEC, BKL, DF, VASC"),
-        (HEADER.replace("image", "image_id").encode() + b"\n", "no column image"),
-        (bytes(range(256)), "not a text file"),
-    ],
-    ids=["empty", "missing columns", "renamed", "binary"],
-)
-def test_an_unusable_file_is_one_line_that_names_it(tmp_path, content, message):
-    path = tmp_path / "labels.csv"
-    path.write_bytes(content)
-    with pytest.raises(UserError) as caught:
-        clean.read_labels(path)
-    assert (
-        message in str(caught.value)
-        and str(path) in str(caught.value)
-        and "\n" not in str(caught.value)
-    )
-    assert path.read_bytes() == content
 
 
 def test_the_fixture_loses_exactly_what_it_should(made):
@@ -136,10 +48,37 @@ def test_a_lesion_missing_from_the_groupings_comes_from_the_metadata(made):
 
 
 def test_without_any_grouping_each_image_is_a_lesion_and_that_is_said(capsys):
-    table = pd.DataFrame({"image": ["a", "b"], "source": "train", "label": "NV"})
-    described = clean.describe(table, {"groupings": None, "metadata": None})
-    assert described["lesion_id"].tolist() == ["a", "b"] and described["age"].isna().all()
+    table = pd.DataFrame({"image": ["a", "b"], "source": "train", "lesion_id": ""})
+    assert clean.fill_lesions(table)["lesion_id"].tolist() == ["a", "b"]
     assert "no lesion groupings" in capsys.readouterr().out
+
+
+def test_what_is_left_out_is_on_the_screen_and_in_a_file(made, tmp_path, capsys):
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path))
+    clean.run(cfg)
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("clean: 134 usable images, 10 rejected (see work/rejected.csv)")
+    assert lines[at + 1] == "clean: 2 × duplicate id with different labels"  # the commonest first
+    assert lines[at + 10].startswith("clean: WARNING: 5.6% of the images are left out")
+    data, table = files.read_json(cfg.data_file), files.read_table(cfg.table_file)
+    training = table[table["source"] == "train"]
+    assert data["counts"] == {c: int((training["label"] == c).sum()) for c in CLASSES}
+    assert sum(data["dropped"].values()) == 10 and data["dropped_share"] == round(8 / 142, 4)
+    assert data["layout"] == "official ISIC 2018"
+
+
+def test_patients_are_a_column_only_where_there_are_any(made, tmp_path):
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path), cache_dir=str(tmp_path / "cache"))
+    rows = files.read_table(made.rows_file)
+    files.write_table(rows.assign(patient_id="IP_1"), cfg.rows_file)
+    clean.run(cfg)
+    assert files.read_table(cfg.table_file).columns[-1] == "patient_id"
+    assert "patient_id" not in files.read_table(made.table_file)
+
+
+def test_an_image_file_is_known_by_its_id(made):
+    path = clean.image_path(made, "ISIC_9000001")
+    assert path.name == "ISIC_9000001.jpg" and path.is_file()
 
 
 def test_class_counts_agree_with_pandas(made):

@@ -27,7 +27,7 @@ from mirror import (
 
 from dermai_utils import config, files
 from dermai_utils.__main__ import main
-from dermai_utils.data import download
+from dermai_utils.data import download, layouts
 
 pytestmark = pytest.mark.usefixtures("waits")
 NOTHING = answers(200, ARCHIVE[:500], length=len(ARCHIVE))  # under a chunk
@@ -142,12 +142,15 @@ def test_sample_is_used_in_place(settings, tmp_path, monkeypatch, capsys):
     before, cfg = snapshot(fixture), settings("sample")
     sources = download.run(cfg)
     assert snapshot(fixture) == before
-    assert sources["train"]["images"] == str(cfg.cache / "images" / "ISIC2018_Task3_Training_Input")
-    assert Path(sources["test"]["labels"]).read_bytes().startswith(b"image,MEL")
-    assert len(os.listdir(sources["test"]["images"])) == 3  # with the licence
-    assert sources["groupings"] == str(fixture / download.GROUPINGS)
-    assert sources["metadata"] == str(fixture / download.METADATA)
+    train = cfg.cache / "images" / "ISIC2018_Task3_Training_Input"
+    assert sources["images"]["train"] == [str(train)]
+    assert Path(sources["tables"]["test labels"]).read_bytes().startswith(b"image,MEL")
+    assert len(os.listdir(sources["images"]["test"][0])) == 3  # with the licence
+    assert sources["tables"][layouts.GROUPINGS] == str(fixture / download.GROUPINGS)
+    assert sources["tables"][layouts.HAM_METADATA] == str(fixture / download.METADATA)
     assert json.loads(cfg.sources_file.read_text()) == sources
+    rows = files.read_table(cfg.rows_file)
+    assert rows.loc[rows["path"] != "", "path"].iloc[0] == str(train / "ISIC_1.jpg")
     assert (
         "download: 3 training images, 2 official test images; nothing to fetch"
         in capsys.readouterr().out
@@ -177,7 +180,7 @@ def test_what_a_mirror_does_not_have_is_announced_and_not_asked_again(
 ):
     mirror.files = dataset(test=False, groupings=False, metadata=False)
     sources = download.run(settings("isic2018", mirror.url))
-    assert (sources["test"], sources["groupings"], sources["metadata"]) == (None, None, None)
+    assert set(sources["tables"]) == {"train labels"} and set(sources["images"]) == {"train"}
     output = capsys.readouterr().out
     assert "official-test subset is skipped" in output
     assert f"no {download.GROUPINGS}" in output and f"no {download.METADATA}" in output
@@ -186,13 +189,13 @@ def test_what_a_mirror_does_not_have_is_announced_and_not_asked_again(
     download.run(settings("isic2018", mirror.url))
     assert len(mirror.asked) == asked and capsys.readouterr().out.count("\n") == 1
     second.files = dataset()  # another mirror is asked
-    assert download.run(settings("isic2018", second.url))["test"]
+    assert download.run(settings("isic2018", second.url))["images"]["test"]
 
 
 def test_test_labels_without_images_are_left_out(settings, mirror):
     mirror.files = dataset()
     del mirror.files["ISIC2018_Task3_Test_Input.zip"]
-    assert download.run(settings("isic2018", mirror.url))["test"] is None
+    assert download.run(settings("isic2018", mirror.url))["images"].keys() == {"train"}
 
 
 @pytest.mark.parametrize("name", [NAME, "ISIC2018_Task3_Training_GroundTruth.zip"])
@@ -268,14 +271,10 @@ def test_own_folder_is_used_without_network_or_change(settings, tmp_path, conten
     before = snapshot(folder)
     sources = download.run(settings(folder))
     assert snapshot(folder) == before
-    assert (
-        len(list(Path(sources["train"]["images"]).glob("*.jpg"))) == 3
-        and Path(sources["train"]["labels"]).is_file()
-    )
-    assert (
-        len(list(Path(sources["test"]["images"]).glob("*.jpg"))) == 2
-        and Path(sources["groupings"]).is_file()
-    )
+    for source, count in (("train", 3), ("test", 2)):
+        assert len(list(Path(sources["images"][source][0]).glob("*.jpg"))) == count
+        assert Path(sources["tables"][f"{source} labels"]).is_file()
+    assert Path(sources["tables"][layouts.GROUPINGS]).is_file()
 
 
 def test_own_folder_is_not_searched_deeper_than_three_levels(settings, tmp_path):
@@ -294,7 +293,7 @@ def test_own_folder_is_not_searched_deeper_than_three_levels(settings, tmp_path)
             {NAME: ARCHIVE, "ISIC2018_Task3_Training_GroundTruth.zip": zipped({"other.csv": b"1"})},
             "no training labels",
         ),
-        ({NAME: zipped({"flat.jpg": b"1"})}, "no training images"),
+        ({NAME: zipped({"flat.jpg": b"1"})}, "no training labels"),
     ],
 )
 def test_own_folder_without_what_is_needed_is_one_line(settings, tmp_path, contents, says):
@@ -319,13 +318,14 @@ def test_digest_follows_the_content_and_not_the_place(settings, tmp_path):
     first = download.run(settings(folder))
     second = download.run(settings(folder, name="fresh machine"))
     assert first["digest"] == second["digest"]
-    assert first["train"]["images"] != second["train"]["images"]
+    assert first["images"] != second["images"]
     digests = [first["digest"]]
-    Path(first["train"]["images"], "ISIC_1.jpg").write_bytes(b"\1" * 49 + b"x")
+    Path(first["images"]["train"][0], "ISIC_1.jpg").write_bytes(b"\1" * 49 + b"x")
     digests.append(download.run(settings(folder))["digest"])
     (folder / download.GROUPINGS).write_bytes(b"image,lesion_id\nISIC_1,HAM_2\n")
     digests.append(download.run(settings(folder))["digest"])
-    Path(first["test"]["labels"]).write_bytes(b"image,MEL\n")
+    labels = Path(first["tables"]["test labels"])
+    labels.write_bytes(labels.read_bytes().replace(b"0,1,0", b"1,0,0"))
     digests.append(download.run(settings(folder))["digest"])
     images = content_of(dataset()["ISIC2018_Task3_Test_Input.zip"])
     # same names, sizes and dates, another pixel

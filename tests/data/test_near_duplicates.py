@@ -164,7 +164,7 @@ def test_the_stage_lists_pairs_across_lesions_and_with_official_images(stage, ca
     table.loc[table["image"] == "n", "duplicate_of"] = "b"  # the same pixels: known too
     table.loc[table["image"].isin(["c", "o", "p"]), "source"] = "test"
     assert made_by(cfg, table) == {("d", "p")}  # c and o are both official
-    text = "0 pairs of training images under two lesion ids, 1 of a training and an official"
+    text = "0 pairs of training images under two lesion ids, 1 of a training and a test image"
     assert text in capsys.readouterr().out
     scores = files.read_table(cfg.found_duplicates_file)["score"]
     assert (scores >= near_duplicates.INLIERS).all()

@@ -47,7 +47,13 @@ def test_each_subset_gets_its_share_of_each_class_to_within_a_group(dataset):
 @given(st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), min_size=1, max_size=20))
 def test_groups_tie_what_a_lesion_or_the_same_pixels_tie(pairs):
     a, b = np.array(pairs).T
-    table = pd.DataFrame({"lesion_id": a.astype(str), "duplicate_of": b.astype(str), "image": "x"})
+    table = pd.DataFrame(
+        {
+            "lesion_id": a.astype(str),
+            "duplicate_of": b.astype(str),
+            "image": [f"i{k}" for k in range(len(a))],
+        }
+    )
     joined = split.groups(table)
     reach = (a[:, None] == a) | (b[:, None] == b)
     for _ in range(len(a)):  # brute force: transitive closure

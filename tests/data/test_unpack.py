@@ -96,6 +96,12 @@ def test_name_given_twice_is_refused(archive, tmp_path):
     assert_refused(archive, tmp_path, "a name given twice")
 
 
+def test_the_same_file_under_a_name_in_another_case_is_one_file(archive, tmp_path):
+    archive.write_bytes(zipped({"HAM/ISIC_1.jpg": b"1", "ham/ISIC_1.jpg": b"1"}))
+    unpack(archive, tmp_path / "out")
+    assert tree(tmp_path / "out") == {"HAM/ISIC_1.jpg": b"1"}
+
+
 def test_encrypted_member_is_refused(archive, tmp_path):
     archive.write_bytes(directory_entry(ARCHIVE, 8, "<H", 1))
     assert_refused(archive, tmp_path, "an encrypted file")

@@ -23,7 +23,7 @@ def found(made):
 @pytest.fixture(scope="module")
 def subsets(made):
     table = files.read_table(made.report_dir / "predictions.csv")
-    return {subset: predictions.scored_rows(table, subset) for subset in predictions.HELD_OUT}
+    return predictions.by_subset(table)
 
 
 def rows(n=400, seed=0, signal=2.0, lesions=300):

@@ -1,0 +1,166 @@
+"""test= and extra=: a test set of one's own and further training data, end to end on made-up
+pictures."""
+
+import contextlib
+import io
+
+import numpy as np
+import pytest
+from pictures import encoded, picture
+
+from dermai_utils import config, files, pipeline
+from dermai_utils.__main__ import main
+from dermai_utils.config import CLASSES
+from dermai_utils.data import clean, download, split
+
+SMALL = dict(image_size=32, backbone="timm:test_resnet", weights="none", epochs=1, batch_size=8)
+
+
+def write(folder, images, lesions=None):
+    """One-hot labels and pictures, {id: (class, seed of its picture)}, in the official layout."""
+    top = folder / "ISIC2018_Task3_Training_Input"
+    top.mkdir(parents=True)
+    lines = [",".join(["image", *CLASSES])]
+    for image, (label, seed) in images.items():
+        (top / f"{image}.png").write_bytes(encoded(picture(seed=seed), "PNG"))
+        lines.append(",".join([image, *("1.0" if c == label else "0.0" for c in CLASSES)]))
+    (folder / "ISIC2018_Task3_Training_GroundTruth.csv").write_text("\n".join(lines) + "\n")
+    if lesions:
+        rows = [f"{image},{lesion}" for image, lesion in lesions.items()]
+        text = "\n".join(["image,lesion_id", *rows]) + "\n"
+        (folder / "ISIC2018_Task3_Training_LesionGroupings.csv").write_text(text)
+    return folder
+
+
+HOME = {f"A{k:02}": (CLASSES[k % 7], k) for k in range(42)}
+LESIONS = {image: f"L{int(image[1:]) // 2}" for image in HOME}
+
+
+@pytest.fixture
+def home(tmp_path):
+    """make(stage, field=value): 42 images, two a lesion; (config, what was printed, status)."""
+    data = write(tmp_path / "home", HOME, LESIONS)
+
+    def make(stage, **given):
+        given = (
+            SMALL | {"data": data, "device": "cpu", "val_fraction": 0.3, "test_fraction": 0} | given
+        )
+        given |= {"cache_dir": tmp_path / "cache", "work_dir": tmp_path / "work"}
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            status = main([stage, *(f"--{k.replace('_', '-')}={v}" for k, v in given.items())])
+        return config.load(env={}, **given), out.getvalue() + err.getvalue(), status
+
+    return make
+
+
+def test_another_photograph_of_a_training_lesion_in_your_test_set_is_left_out_of_training(
+    home, tmp_path
+):
+    """A home-made test set, cut out of the training data: the worst and commonest leak."""
+    new = {"A00b": ("MEL", 100), "Z1": ("NV", 101), "Z2": ("BCC", 102)}
+    write(tmp_path / "own", new, {"A00b": "L0", "Z1": "M1", "Z2": "M2"})
+    cfg, said, status = home("split", test=tmp_path / "own")
+    assert status == 0 and "2 images to learn from are left out: lesions shared with own" in said
+    table = split.read(cfg).set_index("image")["subset"]
+    assert table[["A00", "A01"]].tolist() == ["left out"] * 2  # both photographs of that lesion
+    assert (table[list(new)] == "own").all()
+    audit = files.read_json(cfg.audit_file)
+    assert audit["left_out"] == {"lesions shared with own": 2}
+    assert audit["pairs"]["train/own"]["lesions"] == 0 == audit["pairs"]["train/val"]["lesions"]
+    cfg, said, status = home("split", test=tmp_path / "own", leaks="refuse")
+    assert status == 2 and "leaks=refuse: 2 images to learn from" in said
+
+
+def test_the_same_id_and_the_same_pixels_are_found_too(home, tmp_path):
+    """Before, the same id ended in a traceback, and the same pixels under a new id in nothing."""
+    write(tmp_path / "own", {"A03": ("AKIEC", 103), "new": ("MEL", 7), "other": ("NV", 104)})
+    cfg, said, status = home("split", test=tmp_path / "own")
+    assert status == 0
+    assert "1 images to learn from are left out: image ids shared with own" in said
+    assert "1 images to learn from are left out: exact duplicates shared with own" in said
+    table = split.read(cfg).set_index("image")["subset"]
+    assert table["A03"] == "left out" == table["A07"] and table["own:A03"] == "own"
+
+
+def test_a_test_set_that_is_the_data_itself_leaves_nothing_to_learn_from(home, tmp_path):
+    cfg, said, status = home("train", test=tmp_path / "home")
+    assert status == 2 and "42 images to learn from are left out" in said
+    assert "too few" in said.splitlines()[-1] and "Traceback" not in said
+
+
+def test_your_test_set_is_evaluated_and_makes_no_run_anew(home, tmp_path):
+    home("evaluate")
+    write(tmp_path / "own", {f"Z{k}": (CLASSES[k % 3], 200 + k) for k in range(9)})
+    cfg, said, status = home("evaluate", test=tmp_path / "own")
+    assert status == 0 and "train: up to date" in said
+    metrics = files.read_json(cfg.report_dir / "metrics.json")
+    assert metrics["subsets"]["own"]["n"] == 9 and metrics["elsewhere"]["classes"] == 3
+    assert metrics["subsets"]["own"]["per_class"]["DF"]["recall"] is None
+    assert metrics["lesions_known"] == {"val": True, "own": False}
+    text = (cfg.report_dir / "report.html").read_text(encoding="utf-8")
+    assert "On images from elsewhere" in text and "too narrow where lesions repeat" in text
+    cfg, said, status = home("evaluate")
+    assert (
+        status == 0
+        and "train: up to date" in said
+        and "own" not in files.read_json(cfg.report_dir / "metrics.json")["subsets"]
+    )
+
+
+def test_extra_images_are_trained_on_and_nothing_else_and_known_ones_are_left_out(home, tmp_path):
+    extra = {f"E{k}": (CLASSES[k % 7], 300 + k) for k in range(14)}
+    extra |= {"A05": ("DF", 400), "A06_downsampled": ("VASC", 401), "copy": ("MEL", 14)}
+    write(tmp_path / "extra", extra)
+    cfg, said, status = home("split", extra=tmp_path / "extra")
+    assert status == 0 and "2 extra images are in the data already" in said
+    table = split.read(cfg)
+    assert table.loc[table["source"] == "extra", "subset"].unique().tolist() == ["train"]
+    assert sorted(table.loc[table["source"] == "extra", "image"]) == sorted(
+        f"E{k}" for k in range(14)
+    )
+    rejected = files.read_table(cfg.rejected_file)
+    assert sorted(rejected["reason"]) == sorted(
+        [download.IN_DATA_ALREADY] * 2 + [clean.SAME_PIXELS]
+    )
+
+
+def test_extra_that_is_the_data_itself_adds_nothing(home, tmp_path):
+    cfg, said, status = home("split", extra=tmp_path / "home")
+    assert status == 0 and "42 extra images are in the data already: left out" in said
+    assert not (split.read(cfg)["source"] == "extra").any()
+
+
+@pytest.mark.parametrize("field", ["test", "extra"])
+def test_a_folder_that_is_not_there_is_one_line(home, field):
+    _, said, status = home("split", **{field: "/no/such/folder"})
+    assert (
+        status == 2 and f"error: {field}=/no/such/folder: no such folder" in said.splitlines()[-1]
+    )
+
+
+def test_test_images_without_official_ids_are_never_called_official(tmp_path, made):
+    assert download.is_official("ISIC_0035068") and download.is_official("ISIC_0034524")
+    others = ("ISIC_0034320", "ISIC_0024306", "ISIC_0036100", "X", "ISIC_0034524_downsampled")
+    assert not any(map(download.is_official, others))
+    subsets = split.read(made)["subset"]
+    assert (subsets == "official").any() and not (subsets == "own").any()  # the sample's
+
+
+def test_without_lesion_ids_it_is_not_known_how_many_leak(home, tmp_path):
+    data = write(tmp_path / "no_lesions", HOME)
+    cfg, said, status = home("split", data=data)
+    assert status == 0 and "lesions: not known, no image has a lesion id" in said
+    audit = files.read_json(cfg.audit_file)
+    assert audit["lesion"]["lesions_in_several_subsets"] is None
+
+
+def test_augmented_copies_stay_with_their_original(home, tmp_path):
+    images = {f"B{k}": (CLASSES[k % 7], 500 + k) for k in range(21)}
+    images |= {f"B{k}_aug0": (CLASSES[k % 7], 600 + k) for k in range(21)}
+    cfg, _, status = home("split", data=write(tmp_path / "augmented", images))
+    subset = split.read(cfg).set_index("image")["subset"]
+    assert status == 0
+    assert all(subset[f"B{k}"] == subset[f"B{k}_aug0"] for k in range(21))
+    assert np.unique(subset).tolist() == ["train", "val"]
+    assert pipeline.STAGES["split"].version == 0
