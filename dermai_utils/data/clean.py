@@ -7,7 +7,8 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, IMAGE_SUFFIXES, UserError
-from dermai_utils.data import layouts, pixels
+from dermai_utils.data import pixels
+from dermai_utils.data.layouts import recognisers
 
 COLUMNS = [
     *("image", "source", "label", "lesion_id", "age", "sex", "localization", "confirmed_by"),
@@ -71,7 +72,7 @@ def run(cfg) -> None:
     rejected = pd.concat([rows[rows["reason"] != ""], table[~readable]])
     rejected = rejected[["image", "source", "reason"]]
     if not (readable & (table["source"] == "train")).any():
-        why = f"no image can be read ({layouts.commonest(rejected)}); unpack them again"
+        why = f"no image can be read ({recognisers.commonest(rejected)}); unpack them again"
         raise UserError(f"{Path(table['path'].iloc[0]).parent}: {why}")
     table = duplicates(table[readable].reset_index(drop=True), decoded["pixel_hash"][readable])
     twice = (table["source"] == "extra") & (table["duplicate_of"] != "")

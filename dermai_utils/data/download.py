@@ -8,8 +8,9 @@ import pandas as pd
 
 from dermai_utils import config, files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import layouts, leakage
+from dermai_utils.data import leakage
 from dermai_utils.data.fetch import fetch
+from dermai_utils.data.layouts import recognisers
 
 MIRRORS = (
     "https://isic-archive.s3.amazonaws.com/challenges/2018/",  # the official one since 2025
@@ -33,7 +34,7 @@ def run(cfg) -> dict:
     """
     fetched = _fetch_all(cfg) if cfg.data == "isic2018" else []
     folder = _folder(cfg)
-    copy = layouts.recognise(folder, cfg.cache / "images", (cfg.cache / "images", cfg.work))
+    copy = recognisers.recognise(folder, cfg.cache / "images", (cfg.cache / "images", cfg.work))
     _name_test_set(cfg, copy)
     sources = {
         "layout": copy.layout,
@@ -78,7 +79,7 @@ def is_official(image: str) -> bool:
     return bool(digits) and first <= int(digits[1]) <= last
 
 
-def _further(cfg, main, source, folder) -> layouts.Copy:
+def _further(cfg, main, source, folder) -> recognisers.Copy:
     """The copy of the data in `folder` as rows of that source, with ids that nothing else has.
 
     An extra image of which the id is there already is rejected. A test image keeps its place, under
@@ -88,7 +89,7 @@ def _further(cfg, main, source, folder) -> layouts.Copy:
         setting = {"own": "test"}.get(source, source)
         expected = "expected a copy of the data (docs/data.md)"
         raise UserError(f"{setting}={folder}: no such folder; {expected}")
-    copy = layouts.recognise(folder, cfg.cache / f"images_{source}", (cfg.cache, cfg.work))
+    copy = recognisers.recognise(folder, cfg.cache / f"images_{source}", (cfg.cache, cfg.work))
     rows = copy.rows.assign(source=source)
     repeated = rows["image"].duplicated() & (rows["reason"] == "")
     rows["reason"] = rows["reason"].mask(repeated, "duplicate id (the first row is kept)")
@@ -165,14 +166,14 @@ def _announce_copy(cfg, copy) -> None:
 def _missing(copy) -> list[str]:
     """What the official layout has and this copy of it lacks, a line each."""
     notices = {
-        layouts.GROUPINGS: f"no {GROUPINGS}: the split has to do without the official lesion "
+        recognisers.GROUPINGS: f"no {GROUPINGS}: the split has to do without the official lesion "
         "groups",
-        layouts.HAM_METADATA: f"no {METADATA} (the challenge's own mirrors don't carry it): "
+        recognisers.HAM_METADATA: f"no {METADATA} (the challenge's own mirrors don't carry it): "
         "no age, sex and localization",
         "test labels": f"no {TEST}_Input with {TEST}_GroundTruth: the official-test subset is "
         "skipped",
     }
-    official = copy.layout == layouts.OFFICIAL
+    official = copy.layout == recognisers.OFFICIAL
     return [text for what, text in notices.items() if official and what not in copy.tables]
 
 

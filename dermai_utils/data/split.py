@@ -5,7 +5,8 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import clean, labels, leakage
+from dermai_utils.data import clean, leakage
+from dermai_utils.data.layouts import labels
 
 SUBSETS = ("train", "val", "test")
 

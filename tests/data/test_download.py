@@ -27,7 +27,8 @@ from mirror import (
 
 from dermai_utils import config, files
 from dermai_utils.__main__ import main
-from dermai_utils.data import download, layouts
+from dermai_utils.data import download
+from dermai_utils.data.layouts import recognisers
 
 pytestmark = pytest.mark.usefixtures("waits")
 NOTHING = answers(200, ARCHIVE[:500], length=len(ARCHIVE))  # under a chunk
@@ -146,8 +147,8 @@ def test_sample_is_used_in_place(settings, tmp_path, monkeypatch, capsys):
     assert sources["images"]["train"] == [str(train)]
     assert Path(sources["tables"]["test labels"]).read_bytes().startswith(b"image,MEL")
     assert len(os.listdir(sources["images"]["test"][0])) == 3  # with the licence
-    assert sources["tables"][layouts.GROUPINGS] == str(fixture / download.GROUPINGS)
-    assert sources["tables"][layouts.HAM_METADATA] == str(fixture / download.METADATA)
+    assert sources["tables"][recognisers.GROUPINGS] == str(fixture / download.GROUPINGS)
+    assert sources["tables"][recognisers.HAM_METADATA] == str(fixture / download.METADATA)
     assert json.loads(cfg.sources_file.read_text()) == sources
     rows = files.read_table(cfg.rows_file)
     assert rows.loc[rows["path"] != "", "path"].iloc[0] == str(train / "ISIC_1.jpg")
@@ -274,7 +275,7 @@ def test_own_folder_is_used_without_network_or_change(settings, tmp_path, conten
     for source, count in (("train", 3), ("test", 2)):
         assert len(list(Path(sources["images"][source][0]).glob("*.jpg"))) == count
         assert Path(sources["tables"][f"{source} labels"]).is_file()
-    assert Path(sources["tables"][layouts.GROUPINGS]).is_file()
+    assert Path(sources["tables"][recognisers.GROUPINGS]).is_file()
 
 
 def test_own_folder_is_not_searched_deeper_than_three_levels(settings, tmp_path):

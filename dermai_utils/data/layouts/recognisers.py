@@ -12,8 +12,8 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import labels, match
-from dermai_utils.data.inventory import Inventory, plain_name
+from dermai_utils.data.layouts import labels, match
+from dermai_utils.data.layouts.inventory import Inventory, plain_name
 
 TRAIN, TEST = "isic2018_task3_training", "isic2018_task3_test"
 GROUPINGS, HAM_METADATA = f"{TRAIN}_lesiongroupings", "ham10000_metadata"

@@ -1,7 +1,7 @@
 import pytest
 
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import labels
+from dermai_utils.data.layouts import labels
 
 HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
 ROW = "{},1.0,0.0,0.0,0.0,0.0,0.0,0.0"

@@ -5,7 +5,7 @@ from mirror import refusal, write, zipped
 from pictures import encoded, picture
 
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data import layouts
+from dermai_utils.data.layouts import recognisers
 
 TRAIN = "ISIC2018_Task3_Training"
 IDS = [f"ISIC_{k:07}" for k in range(14)]
@@ -198,7 +198,7 @@ LAYOUTS = {
 def recognise(tmp_path):
     def recognised(contents):
         folder = write(tmp_path / "data", contents)
-        return layouts.recognise(folder, tmp_path / "unpacked")
+        return recognisers.recognise(folder, tmp_path / "unpacked")
 
     return recognised
 
@@ -232,8 +232,8 @@ def test_metadata_has_our_names_in_every_layout(recognise):
 
 def test_the_same_files_elsewhere_have_the_same_digest(tmp_path):
     folder = write(tmp_path / "data", LAYOUTS["official zips"][0])
-    first = layouts.recognise(folder, tmp_path / "a")
-    assert layouts.recognise(folder, tmp_path / "b").digest == first.digest
+    first = recognisers.recognise(folder, tmp_path / "a")
+    assert recognisers.recognise(folder, tmp_path / "b").digest == first.digest
 
 
 def test_the_test_set_of_the_dataverse_is_a_source_of_its_own(recognise):

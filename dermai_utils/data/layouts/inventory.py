@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from dermai_utils.config import IMAGE_SUFFIXES, UserError
-from dermai_utils.data import labels
+from dermai_utils.data.layouts import labels
 from dermai_utils.data.unpack import unpack
 
 TABLES = (".csv", ".tsv", ".tab")

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from dermai_utils.data import labels
-from dermai_utils.data.inventory import image_id, plain_name
+from dermai_utils.data.layouts import labels
+from dermai_utils.data.layouts.inventory import image_id, plain_name
 
 _MASK = re.compile(r"_(segmentation|mask|superpixels)$")
 

@@ -3,7 +3,7 @@ import os
 import pytest
 from mirror import refusal, write, zipped
 
-from dermai_utils.data.inventory import Inventory, image_id, plain_name
+from dermai_utils.data.layouts.inventory import Inventory, image_id, plain_name
 
 NAMES = {
     "X.zip": "x",
