@@ -97,7 +97,7 @@ def test_nbval_fails_when_a_compared_output_is_wrong(made, tmp_path):
             notebook = json.loads(NOTEBOOKS[1].read_text())
             if falsified:
                 text = json.dumps(notebook).replace(
-                    "train: 113 images with a label", "train: 114 images with a label"
+                    "train: 109 images with a label", "train: 110 images with a label"
                 )
                 assert text != json.dumps(notebook)
                 notebook = json.loads(text)
