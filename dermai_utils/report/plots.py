@@ -114,7 +114,7 @@ def differences(rows: list[dict]) -> Figure:
 
 
 def metrics_with_intervals(metrics: dict, title: str = "") -> Figure:
-    """A dot with whiskers for each of {metric: {"value", "low", "high"}}, 95 % by lesion."""
+    """A dot with whiskers for each of {metric: {"value", "low", "high"}}, 95 %."""
     rows = {name: row for name, row in metrics.items() if row["value"] is not None}
     figure, grid = axes(8, 0.8 + 0.36 * len(rows))
     ax = grid[0, 0]
@@ -124,7 +124,7 @@ def metrics_with_intervals(metrics: dict, title: str = "") -> Figure:
         interval = f"{value:.3f}  [{low:.3f}, {high:.3f}]"
         ax.text(1.03, y, interval, va="center", fontsize=9, color=INK)
     rows_from_top(ax, [pretty_name(name) for name in rows])
-    ax.set(xlim=(0, 1.02), xlabel="score, 0 to 1 (95 % interval by lesion)")
+    ax.set(xlim=(0, 1.02), xlabel="score, 0 to 1 (95 % interval)")
     ax.set_title(title, fontsize=10)
     return figure
 
@@ -271,7 +271,7 @@ def operating_points(points: list[dict], title: str = "") -> Figure:
         labels = [f"asked for: {row['rate']} {100 * row['level']:.0f} %" for row in rows]
         rows_from_top(ax, labels)
         n = rows[0]["scored"]["n"]
-        ax.set(xlim=(0, 1.03), xlabel=f"rate on n={n:,} images (95 % by lesion)")
+        ax.set(xlim=(0, 1.03), xlabel=f"rate on n={n:,} images (95 % interval)")
         ax.set_title(target, fontsize=10)
     first = grid[0, 0]
     handles = [first.plot([], [], "o-", color=c, label=rate)[0] for rate, (c, _) in rates.items()]

@@ -228,6 +228,18 @@ def test_text_from_a_csv_is_not_html(made, metrics, folder):
 # The model card.
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_intervals_are_by_lesion_only_where_lesions_are_known(made, metrics, folder, known):
+    changed = copy.deepcopy(metrics)
+    changed["lesions_known"][metrics["primary_subset"]] = known
+    changed["leakage_effect"] = None  # a result of its own, on the training data
+    render.report(made, changed)
+    render.model_card(made, changed)
+    for page in (words(folder / "report.html"), words(folder / "model_card.md")):
+        assert ("too narrow where lesions repeat" in page) != known
+        assert known or "by lesion" not in page.lower().replace("split by lesion", "")
+
+
 def test_the_model_card_says_what_it_is_not_for(made, metrics):
     text = words(made.report_dir / "model_card.md")
     row = metrics["intervals"]["official"]["balanced_accuracy"]
