@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import files
-from dermai_utils.config import CLASSES, IMAGE_SUFFIXES, UserError
+from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
 from dermai_utils.data.layouts import recognisers
 
@@ -17,11 +17,6 @@ COLUMNS = [
 MUCH = 0.05  # dropped, as a share of all images: worth a warning
 REASONS = 10  # shown on the screen
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
-
-
-def image_files(folder) -> list[Path]:
-    """The image files of a folder, sorted."""
-    return sorted(path for path in Path(folder).iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
 def image_path(cfg, image) -> Path:

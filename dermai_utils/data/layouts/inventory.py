@@ -73,8 +73,7 @@ class Inventory:
         self.folders[here] = images
         if depth <= DEEPEST_TABLE:
             names = [(entry.name.casefold(), here / entry.name) for entry in plain]
-            named = ("ham10000_metadata",)  # the Dataverse's, without suffix
-            self.tables += [path for name, path in names if name.endswith(TABLES) or name in named]
+            self.tables += [path for name, path in names if _is(name, TABLES)]
             zips = [path for name, path in names if name.endswith(".zip")]
             self._archives += [_read(path, level) for path in zips]
         for entry in entries if depth < DEEPEST_IMAGE else []:
@@ -110,9 +109,7 @@ class Inventory:
         same = sum(sizes.get(key) == size for key, size in images.items())
         here = sum(key in sizes for key in images)
         # no size is the same: a copy in another size, which is as whole as its number of files
-        if here == len(images) and same in (0, here):
-            return False
-        return True
+        return not (here == len(images) and same in (0, here))
 
     def _in_use(self, archive, images) -> bool:
         official = plain_name(archive.name) == "isic2018_task3_training_input"
@@ -161,11 +158,9 @@ def _order(item):
 
 
 def _is(name, suffixes) -> bool:
-    return (
-        name.casefold().endswith(suffixes)
-        or _table_name(name) == "ham10000_metadata"
-        and (suffixes == TABLES)
-    )
+    if suffixes == TABLES and _table_name(name) == "ham10000_metadata":  # the Dataverse's
+        return True
+    return name.casefold().endswith(suffixes)
 
 
 def _table_name(name) -> str:
