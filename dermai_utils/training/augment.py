@@ -14,8 +14,9 @@ import torch
 import torch.nn.functional as F
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601, as torchvision's
-STRENGTH = dict(rotation=180.0, scale=1.25, aspect=1.15, shift=0.08)
-STRENGTH |= dict(brightness=0.2, contrast=0.2, colour=0.2, gain=0.05)
+# Clinics frame a lesion from near or far, under other light and cameras: hence scale, hue, gamma.
+STRENGTH = dict(rotation=180.0, scale=1.6, aspect=1.15, shift=0.08)
+STRENGTH |= dict(brightness=0.2, contrast=0.2, colour=0.2, gain=0.05, hue=10.0, gamma=0.3)
 
 
 def geometry(n: int, shape, size: int, random=None) -> np.ndarray:
@@ -46,8 +47,8 @@ def geometry(n: int, shape, size: int, random=None) -> np.ndarray:
 def colour(n: int, random=None) -> np.ndarray:
     """(n, 3, 4) float32: a colour matrix, and how much of the image's mean grey each channel gets.
 
-    Brightness, contrast and saturation as torchvision.transforms.functional defines them, then a
-    gain for each channel.
+    A turn of the hue (degrees about the grey axis of RGB), brightness, contrast and saturation as
+    torchvision.transforms.functional defines them, then a gain for each channel.
     """
     if random is None:
         return np.tile(np.eye(3, 4, dtype=np.float32), (n, 1, 1))
@@ -57,9 +58,24 @@ def colour(n: int, random=None) -> np.ndarray:
     )
     gain = np.exp(random.normal(0, s["gain"], (n, 3)))
     mix = saturation[:, None, None] * np.eye(3) + (1 - saturation)[:, None, None] * np.array(GREY)
+    mix = mix @ _hue_turn(np.deg2rad(random.uniform(-s["hue"], s["hue"], n)))
     matrix = gain[:, :, None] * mix * (contrast * brightness)[:, None, None]
     mean = gain * ((1 - contrast) * brightness)[:, None]
     return np.concatenate([matrix, mean[..., None]], axis=-1).astype(np.float32)
+
+
+def _hue_turn(angle):
+    """(n, 3, 3) rotations of RGB about its grey axis by `angle` (n,), in radians (Rodrigues)."""
+    cross = np.array([[0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / np.sqrt(3)
+    cos, sin = np.cos(angle)[:, None, None], np.sin(angle)[:, None, None]
+    return cos * np.eye(3) + sin * cross + (1 - cos) / 3
+
+
+def gamma(n: int, random=None) -> np.ndarray:
+    """(n,) float32: the exponent of each image's values in 0..1; 1 without `random`."""
+    if random is None:
+        return np.ones(n, np.float32)
+    return np.exp(random.uniform(-1, 1, n) * STRENGTH["gamma"]).astype(np.float32)
 
 
 def warp(images, rows, maps, size: int, pool=None) -> np.ndarray:
@@ -77,7 +93,7 @@ def warp(images, rows, maps, size: int, pool=None) -> np.ndarray:
     return out
 
 
-def paint(pixels, colours, mean, std, pool=None) -> torch.Tensor:
+def paint(pixels, gammas, colours, mean, std, pool=None) -> torch.Tensor:
     """What `paint_on_device` does, by OpenCV: ten times as fast on a CPU as a product with an inner
     side of three."""
     out = np.empty(pixels.shape, np.float32)
@@ -86,7 +102,12 @@ def paint(pixels, colours, mean, std, pool=None) -> torch.Tensor:
         -np.array(mean, np.float32) / np.array(std, np.float32),
     )
 
+    levels = np.linspace(0, 1, 256)
+
     def paint_one(k):
+        if gammas[k] != 1:
+            bent = np.rint(255 * levels ** gammas[k]).astype(np.uint8)
+            cv2.LUT(pixels[k], bent, dst=pixels[k])
         matrix = colours[k] * scale[:, None]
         matrix[:, 3] = matrix[:, 3] * np.dot(GREY, cv2.mean(pixels[k])[:3]) + offset
         cv2.transform(pixels[k].astype(np.float32), matrix, dst=out[k])
@@ -113,10 +134,11 @@ def warp_on_device(images: torch.Tensor, maps: torch.Tensor, size: int) -> torch
     return warped.round().permute(0, 2, 3, 1)
 
 
-def paint_on_device(pixels: torch.Tensor, colours: torch.Tensor, mean, std) -> torch.Tensor:
+def paint_on_device(pixels, gammas, colours, mean, std) -> torch.Tensor:
     """(B, 3, S, S) float32, normalised, channels last in memory: `pixels` (B, S, S, 3), 0..255,
-    through their (B, 3, 4)."""
+    through their exponents (B,) and matrices (B, 3, 4). All are tensors on the device."""
     flat = pixels.flatten(1, 2).float()
+    flat = (255 * (flat / 255) ** gammas[:, None, None]).round()
     grey = flat.mean(dim=1) @ flat.new_tensor(GREY)
     scale, offset = 1 / (255 * flat.new_tensor(std)), -flat.new_tensor(mean) / flat.new_tensor(std)
     matrix = colours[:, :, :3] * scale[:, None]
@@ -146,23 +168,24 @@ class Batches:
         size = size or self.size
         random = None if key is None else np.random.default_rng(key)
         maps = geometry(len(rows), self.images.shape[1:3], size, random)[share]
-        colours, rows = colour(len(rows), random)[share], rows[share]
+        colours, gammas = colour(len(rows), random)[share], gamma(len(rows), random)[share]
+        rows, look = rows[share], (torch.from_numpy(gammas), torch.from_numpy(colours))
         if isinstance(self.images, torch.Tensor):
-            return size, torch.as_tensor(rows), torch.from_numpy(maps), torch.from_numpy(colours)
+            return size, torch.as_tensor(rows), torch.from_numpy(maps), *look
         pixels = warp(self.images, rows, maps, size, self.pool)
         if self.device.type == "cpu":
-            return paint(pixels, colours, self.mean, self.std, self.pool)
-        return size, torch.from_numpy(pixels), None, torch.from_numpy(colours)
+            return paint(pixels, gammas, colours, self.mean, self.std, self.pool)
+        return size, torch.from_numpy(pixels), None, *look
 
     def finish(self, drawn) -> torch.Tensor:
         """The rest, on the device: (B, 3, size, size) float32, normalised."""
         if isinstance(drawn, torch.Tensor):
             return drawn
         size, *tensors = drawn
-        pixels, maps, colours = (x if x is None else self._move(x) for x in tensors)
+        pixels, maps, *look = (x if x is None else self._move(x) for x in tensors)
         if maps is not None:
             pixels = warp_on_device(self.images[pixels], maps, size)
-        return paint_on_device(pixels, colours, self.mean, self.std)
+        return paint_on_device(pixels, *look, self.mean, self.std)
 
     def _move(self, tensor):
         if self.device.type == "cuda":  # pinned, so that the copy runs beside the step

@@ -46,7 +46,7 @@ def test_the_whole_is_preprocessing_model_temperature():
     warped = augment.warp_on_device(
         torch.from_numpy(images), torch.from_numpy(maps), 64
     ).round()  # another way to resize
-    batch = augment.paint_on_device(warped, plain, net.mean, net.std)
+    batch = augment.paint_on_device(warped, torch.ones(3), plain, net.mean, net.std)
     with torch.inference_mode():
         logits = (net(batch) + net(inference.dihedral(batch, 1))) / 2
         expected = (logits / 2.5).softmax(1).numpy()

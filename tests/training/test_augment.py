@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision.transforms.functional as TF
+from scipy.spatial.transform import Rotation
 from torchvision.transforms import InterpolationMode
 
 from dermai_utils.training import augment
@@ -76,7 +77,7 @@ def test_rotation_is_torchvisions(on_device, degrees, monkeypatch):
         ("colour", TF.adjust_saturation),
     ],
 )
-def test_colour_is_torchvisions(on_device, what, apply):
+def test_colour_is_torchvisions(on_device, what, apply, monkeypatch):
     images = (
         smooth() // 2 + 60
     ).contiguous()  # the middle of the range, so that nothing is clipped
@@ -88,18 +89,45 @@ def test_colour_is_torchvisions(on_device, what, apply):
         def normal(self, mean, std, shape):
             return np.zeros(shape)
 
-    tau = {name: 0.0 for name in ("brightness", "contrast", "colour", "gain")} | {what: 0.2}
-    augment_strength, augment.STRENGTH = augment.STRENGTH, augment.STRENGTH | tau
-    try:
-        colours = augment.colour(len(images), Fixed())
-    finally:
-        augment.STRENGTH = augment_strength
-    if on_device:
-        got = augment.paint_on_device(images, torch.from_numpy(colours), (0, 0, 0), (1, 1, 1))
-    else:
-        got = augment.paint(images.numpy(), colours, (0, 0, 0), (1, 1, 1))
+    names = ("brightness", "contrast", "colour", "gain", "hue")
+    monkeypatch.setattr(augment, "STRENGTH", dict.fromkeys(names, 0.0) | {what: 0.2})
+    colours, same = augment.colour(len(images), Fixed()), np.ones(len(images), np.float32)
+    got = painted(images, same, colours, on_device)
     expected = apply(images.permute(0, 3, 1, 2) / 255, 1.2)
     assert (got - expected).abs().max() < 2e-3
+
+
+def painted(images, gammas, colours, on_device):
+    """Through `paint`, or its twin on the device, without normalisation."""
+    if not on_device:
+        return augment.paint(images.numpy().copy(), gammas, colours, (0, 0, 0), (1, 1, 1))
+    tensors = torch.from_numpy(gammas), torch.from_numpy(colours)
+    return augment.paint_on_device(images, *tensors, (0, 0, 0), (1, 1, 1))
+
+
+@pytest.mark.parametrize("on_device", [False, True])
+def test_gamma_is_torchvisions(on_device):
+    images, gammas = smooth(), np.array([0.7, 1.0, 1.2, 1.35], np.float32)
+    got = painted(images, gammas, augment.colour(4), on_device)
+    pictures = images.permute(0, 3, 1, 2)
+    expected = [TF.adjust_gamma(x, float(g)) for x, g in zip(pictures, gammas, strict=True)]
+    # torchvision cuts off the decimals, and we round
+    assert (got - torch.stack(expected) / 255).abs().max() < 1.01 / 255
+
+
+def test_hue_turns_about_the_grey_axis(monkeypatch):
+    class Fixed:
+        def uniform(self, low, high, n):
+            return np.full(n, high)
+
+        def normal(self, mean, std, shape):
+            return np.zeros(shape)
+
+    names = ("brightness", "contrast", "colour", "gain")
+    for degrees in (10.0, 120.0):
+        monkeypatch.setattr(augment, "STRENGTH", dict.fromkeys(names, 0.0) | {"hue": degrees})
+        turn = Rotation.from_rotvec(np.full(3, np.deg2rad(degrees) / np.sqrt(3))).as_matrix()
+        np.testing.assert_allclose(augment.colour(2, Fixed())[1, :, :3], turn, atol=1e-6)
 
 
 def test_normalisation_is_torchvisions():
@@ -124,7 +152,7 @@ def test_draws_spread_over_the_whole_range():
     maps = augment.geometry(4000, (75, 75), 75, np.random.default_rng(0))
     linear = maps[:, :, :2].astype(float)
     area = np.abs(np.linalg.det(linear))
-    assert 0.6 < area.min() < 0.68 and 1.5 < area.max() < 1.6  # scale 1/1.25 to 1.25, squared
+    assert 0.38 < area.min() < 0.42 and 2.4 < area.max() < 2.6  # scale 1/1.6 to 1.6, squared
     assert 0.45 < (np.linalg.det(linear) < 0).mean() < 0.55  # half are flipped
     angles = np.arctan2(linear[:, 1, 0], linear[:, 0, 0])
     assert np.histogram(angles, 8, (-np.pi, np.pi))[0].min() > 400
