@@ -119,11 +119,12 @@ def made(folder):
     history = pd.read_csv(cfg.run_dir / "history.csv")
     history = history.drop(columns=["seconds", "images_per_second"])
     contents[cfg.run_dir / "history.csv"] = history.to_csv().encode()
-    for path in (cfg.run_dir / "best.pt", cfg.run_dir / "last.pt"):
-        tensors = checkpoint.load(path)["model"].items()
-        contents[path] = b"".join(
-            key.encode() + tensor.numpy().tobytes() for key, tensor in tensors
-        )
+    tensors = checkpoint.load(cfg.run_dir / "best.pt")["model"].items()
+    contents[cfg.run_dir / "best.pt"] = b"".join(
+        key.encode() + tensor.numpy().tobytes() for key, tensor in tensors
+    )
+    for path in cfg.run_dir.glob("last*"):  # which one is there, and that it is the short one
+        contents[path] = str(sorted(checkpoint.load(path))).encode()
     names = {str(path.relative_to(folder)): content for path, content in contents.items()}
     temporary = (".tmp", ".part", ".part.npy")
     left = [path for path in folder.rglob("*") if path.is_file() and path.name.endswith(temporary)]

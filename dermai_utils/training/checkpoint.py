@@ -8,7 +8,7 @@ import signal
 import torch
 
 from dermai_utils import files
-from dermai_utils.config import UserError
+from dermai_utils.config import DEFAULTS, UserError, supported
 from dermai_utils.training import model
 
 
@@ -33,6 +33,74 @@ def load(path, device="cpu") -> dict:
     except (pickle.UnpicklingError, RuntimeError, EOFError) as reason:
         line = str(reason).splitlines()[0][:100]
         raise ValueError(f"it holds no checkpoint ({line})") from None
+
+
+def check_settings(before, now, folder) -> None:
+    """UserError that names the settings in which `now` differs from those `before` of the run in
+    `folder`."""
+    before = DEFAULTS | supported(before, folder)
+    changed = [f"{k} was {before.get(k)}, is {now[k]}" for k in now if before.get(k) != now[k]]
+    if changed:
+        raise UserError(
+            f"{folder} holds an unfinished run with other settings ({'; '.join(changed)}): "
+            f"give them again to go on, another run_name to start afresh, or delete {folder}"
+        )
+
+
+# A run that moves to another machine.
+
+
+def machine(accelerator) -> dict:
+    """The device, the precision and the number of processes, of which a run may have others when it
+    goes on."""
+    precision = accelerator.mixed_precision
+    return {
+        "device": accelerator.device.type,
+        "precision": "fp32" if precision == "no" else precision,
+        "processes": accelerator.num_processes,
+    }
+
+
+def moved(before, now) -> str:
+    """What has changed from one `machine` (None: not known) to another, as the end of a line."""
+    if before is None:
+        return f" ({_in_words(now)}; on what before is not known)"
+    if before == now:
+        return ""
+    return (
+        f" ({_in_words(before)} before, {_in_words(now)} now: the same batches and learning rates, "
+        "but other rounding and other draws of dropout)"
+    )
+
+
+def _in_words(machine):
+    n = machine["processes"]
+    return f"{machine['device']} {machine['precision']}" + (f" x {n} processes" if n > 1 else "")
+
+
+def random_state(device) -> dict:
+    """The state of the random numbers of the CPU and of the `device` in use."""
+    own = {} if device.type == "cpu" else {device.type: getattr(torch, device.type).get_rng_state()}
+    return {"rng": torch.get_rng_state(), "device_rng": own}
+
+
+def set_random_state(state, device) -> None:
+    """Go on with the draws of a checkpoint; the device's own as they are, where another kind left
+    it."""
+    torch.set_rng_state(state["rng"])
+    of_all_gpus = state.get("cuda_rng", [])  # as version 0.1.0 had it
+    own = state.get("device_rng") or dict(zip(["cuda"], of_all_gpus, strict=False))
+    if device.type in own:
+        getattr(torch, device.type).set_rng_state(own[device.type])
+
+
+def fitted(state, optimizer) -> dict:
+    """An optimizer's state with the way of computing that `optimizer` has on its device."""
+    groups = zip(state["param_groups"], optimizer.param_groups, strict=True)
+    return state | {"param_groups": [group | {"fused": own["fused"]} for group, own in groups]}
+
+
+# Networks.
 
 
 def load_network(cfg, folder, device="cpu") -> torch.nn.Module:

@@ -25,6 +25,8 @@ RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and ac
 
 def choose_precision(device: str, wanted: str = "auto") -> tuple[str, str]:
     """(precision, the reason), by what the hardware is fast at, not by what it offers."""
+    if wanted == "fp16" and device == "cpu":
+        return "fp32", "fp16 was asked for, but a CPU has no loss scaling for it"
     if wanted != "auto":
         return wanted, "as asked"
     if device == "cuda":

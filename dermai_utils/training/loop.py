@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from dermai_utils import files
-from dermai_utils.config import CLASSES, DEFAULTS, UserError, supported
+from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import classification
 from dermai_utils.training import checkpoint, inference, model, optim
 
 FREE_TO_CHANGE = {"cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset"}
-FREE_TO_CHANGE |= {"device", "tta", "seeds", "ensemble"}
+FREE_TO_CHANGE |= {"device", "precision", "tta", "seeds", "ensemble"}  # a run moves: `_restore`
 FREE_TO_CHANGE |= {"test", "extra", "leaks"}  # the checksums of table and split stand for them
 
 
@@ -45,7 +45,7 @@ def run(cfg) -> None:
             if stop.is_set:
                 run.interrupt(f"epoch {run.epoch}")
     run.close_bar()
-    run.deliver(must=True)
+    run.finish()
     best = max(run.history, key=lambda row: row["balanced_accuracy"])
     run.accelerator.print(
         f"train: best epoch {best['epoch']}, "
@@ -66,8 +66,10 @@ class Run:
                 "validation are too few: add images, or raise val_fraction"
             )
         self.rows, self.labels = train["row"].to_numpy(), train["target"].to_numpy(copy=True)
-        processes = accelerator.num_processes
-        self.batch = min(cfg.batch_size, len(self.rows)) // processes * processes
+        self.batch = min(cfg.batch_size, len(self.rows))
+        if self.batch < accelerator.num_processes:
+            n = accelerator.num_processes
+            raise UserError(f"{n} processes cannot share batches of {self.batch}: start fewer")
         self.steps = len(self.rows) // self.batch  # the rest of a shuffle waits for another epoch
         network = self._network()
         images = inference.place(pixels.load(cfg.pixels_file), device, accelerator.print)
@@ -75,9 +77,10 @@ class Run:
         network = network.to(device, memory_format=torch.channels_last)
         self.frozen = optim.frozen(network, cfg)
         self.average = optim.averaged(network, cfg.ema)
-        self.net, self.optimizer = accelerator.prepare(network, self._optimizer(network))
-        steps = cfg.epochs * self.steps
-        self.schedule = optim.schedule(self.optimizer.optimizer, cfg.schedule, steps)
+        optimizer = self._optimizer(network)
+        # before `prepare`, which keeps the optimizer's step as it then is, to replace it each time
+        self.schedule = optim.schedule(optimizer, cfg.schedule, cfg.epochs * self.steps)
+        self.net, self.optimizer = accelerator.prepare(network, optimizer)
         self.loss = optim.Loss(cfg, self.labels, device)
         self.epoch, self.step, self.history, self.total = 0, 0, [], torch.zeros((), device=device)
         self.seconds, self.bar = 0.0, None
@@ -95,7 +98,8 @@ class Run:
         return network
 
     def _optimizer(self, network):
-        fused = self.accelerator.device.type in ("cuda", "cpu")
+        # not under a loss scaler: a fused one skips a step in its kernel, and nobody hears of it
+        fused = self.accelerator.device.type in ("cuda", "cpu") and not self.accelerator.scaler
         groups = optim.parameter_groups(network, self.cfg)
         return torch.optim.AdamW(groups, fused=fused, weight_decay=self.cfg.weight_decay)
 
@@ -137,10 +141,9 @@ class Run:
         return order[: self.steps * self.batch].reshape(self.steps, self.batch)
 
     def _share(self):
-        """This process's part of each batch."""
-        n = self.batch // self.accelerator.num_processes
-        first = self.accelerator.process_index * n
-        return slice(first, first + n)
+        """This process's part of each batch: the steps do not depend on how many share it."""
+        k, processes = self.accelerator.process_index, self.accelerator.num_processes
+        return slice(self.batch * k // processes, self.batch * (k + 1) // processes)
 
     def _key(self, step):
         return (self.cfg.seed, self.epoch, step) if self.cfg.augment else None
@@ -160,7 +163,8 @@ class Run:
         loss = loss * self.accelerator.num_processes  # accelerate takes the mean over them
         self.accelerator.backward(loss)
         self.optimizer.step()
-        self.schedule.step()
+        if not self.optimizer.step_was_skipped:  # by the loss scaler, where a gradient overflowed
+            self.schedule.step()
         self.optimizer.zero_grad()
         if self.average:
             step = self.epoch * self.steps + self.step
@@ -267,12 +271,24 @@ class Run:
             "schedule": self.schedule.state_dict(),
             "scaler": scaler.state_dict() if scaler else {},
             **{key: getattr(self, key) for key in ("epoch", "step", "total", "seconds", "history")},
-            "rng": torch.get_rng_state(),
-            "cuda_rng": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+            **checkpoint.random_state(self.accelerator.device),
+            "machine": checkpoint.machine(self.accelerator),
             "settings": self.settings,
         }
         checkpoint.save(self.cfg.pending_dir / name, state)
         self.deliver()
+
+    def finish(self) -> None:
+        """Leave a last.pt that says only that all is done.
+
+        What a step would go on from is four times as large as best.pt, from which predictions and
+        further training (weights=.../best.pt) are made.
+        """
+        if self.accelerator.is_main_process:
+            state = {key: getattr(self, key) for key in ("epoch", "step", "history", "settings")}
+            checkpoint.save(self.cfg.pending_dir / "last.pt", state)
+            self.deliver(must=True)
+            (self.cfg.run_dir / "last.previous.pt").unlink(missing_ok=True)
 
     def deliver(self, must=False, create=False) -> None:
         """Move what lies on the machine's own disk to run_dir.
@@ -310,28 +326,25 @@ class Run:
         torch.manual_seed(self.cfg.seed)
 
     def _restore(self, state):
-        self._check_settings(supported(state["settings"], self.cfg.show(self.cfg.run_dir)))
+        """Go on from `state`, which another device, precision or number of processes may have left.
+
+        The line that is printed says what changed.
+        """
+        checkpoint.check_settings(state["settings"], self.settings, self.cfg.show(self.cfg.run_dir))
+        for key in ("epoch", "step", "history"):
+            setattr(self, key, state[key])
+        if "model" not in state:
+            return self.accelerator.print(f"train: all {self.epoch} epochs are done")
         self.accelerator.unwrap_model(self.net).load_state_dict(state["model"])
         if self.average:
             self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(checkpoint.fitted(state["optimizer"], self.optimizer))
         self.schedule.load_state_dict(state["schedule"])
-        if self.accelerator.scaler:
+        if self.accelerator.scaler and state["scaler"]:  # else its scale begins anew
             self.accelerator.scaler.load_state_dict(state["scaler"])
-        for key in ("epoch", "step", "history", "seconds"):
-            setattr(self, key, state[key])
-        self.total = state["total"].to(self.accelerator.device)
-        torch.set_rng_state(state["rng"])
-        if torch.cuda.is_available() and state["cuda_rng"]:
-            torch.cuda.set_rng_state_all(state["cuda_rng"])
-        self.accelerator.print(f"train: going on from epoch {self.epoch + 1}, step {self.step + 1}")
-
-    def _check_settings(self, before):
-        before, now = DEFAULTS | before, self.settings
-        changed = [f"{k} was {before.get(k)}, is {now[k]}" for k in now if before.get(k) != now[k]]
-        if changed:
-            folder = self.cfg.show(self.cfg.run_dir)
-            raise UserError(
-                f"{folder} holds an unfinished run with other settings ({'; '.join(changed)}): "
-                f"give them again to go on, another run_name to start afresh, or delete {folder}"
-            )
+        self.seconds, self.total = state["seconds"], state["total"].to(self.accelerator.device)
+        checkpoint.set_random_state(state, self.accelerator.device)
+        self.accelerator.print(
+            f"train: going on from epoch {self.epoch + 1}, step {self.step + 1}"
+            f"{checkpoint.moved(state.get('machine'), checkpoint.machine(self.accelerator))}"
+        )
