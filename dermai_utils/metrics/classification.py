@@ -25,7 +25,8 @@ def metrics(truth, probabilities, weights=None) -> dict:
     count.
 
     `balanced_accuracy` is the challenge's own metric, the mean recall of the classes that occur;
-    `confusion` has the true class in rows. Rules:
+    `confusion` has the true class in rows. Of two largest probabilities the first class counts; the
+    official scorer takes that for wrong (predictions.submission writes none). Rules:
     https://challenge.isic-archive.com/landing/2018/47. Raises UserError on unusable arrays.
     """
     truth, probabilities = _counting_rows(truth, probabilities, weights)

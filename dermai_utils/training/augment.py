@@ -166,7 +166,9 @@ class Batches:
         they don't depend on how many processes share it. size: another side than the usual, px.
         """
         size = size or self.size
-        random = None if key is None else np.random.default_rng(key)
+        # a stream of its own: without `spawn_key`, (seed, epoch, 0) is that of `optim.order`
+        own = None if key is None else np.random.SeedSequence(key, spawn_key=(0,))
+        random = None if key is None else np.random.default_rng(own)
         maps = geometry(len(rows), self.images.shape[1:3], size, random)[share]
         colours, gammas = colour(len(rows), random)[share], gamma(len(rows), random)[share]
         rows, look = rows[share], (torch.from_numpy(gammas), torch.from_numpy(colours))

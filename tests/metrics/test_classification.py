@@ -77,6 +77,20 @@ def test_agrees_with_the_official_scorer(seed, decimals, tmp_path, monkeypatch):
     )
 
 
+def test_a_submission_without_ties_gets_the_score_that_is_reported_here(tmp_path, monkeypatch):
+    truth, probabilities = made(400, signal=2, decimals=1)
+    probabilities[0], probabilities[1] = 0, 1  # seven ties at either end
+    assert ((probabilities == probabilities.max(1, keepdims=True)).sum(1) > 1).sum() > 20
+    images = names(400)
+    table = predictions.submission(images, probabilities)
+    values = table[list(CLASSES)].to_numpy()
+    assert (values.argmax(1) == probabilities.argmax(1)).all()
+    assert values.min() >= 0 and values.max() <= 1 and np.abs(values - probabilities).max() <= 1e-9
+    ours = classification.metrics(truth, probabilities, predictions.weights(images))
+    theirs = official(truth, probabilities, images, tmp_path, monkeypatch)
+    assert ours["balanced_accuracy"] == pytest.approx(theirs.overall, abs=1e-12)
+
+
 def test_the_zero_weight_row_changes_the_numbers():
     truth, probabilities = made(50, signal=9)
     images = names(50)

@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,7 @@ import torchvision.transforms.functional as TF
 from scipy.spatial.transform import Rotation
 from torchvision.transforms import InterpolationMode
 
-from dermai_utils.training import augment
+from dermai_utils.training import augment, optim
 
 
 def smooth(n=4, height=75, width=100, seed=0):
@@ -146,6 +148,23 @@ def test_a_batch_is_reproducible_and_each_image_has_its_own_draw():
     assert (first != plain(images, 48, (7, 1, 3))).any()
     for k in range(1, 6):
         assert (first[0] - first[k]).abs().mean() > 0.01
+
+
+def test_no_two_draws_of_a_run_are_of_one_stream(monkeypatch):
+    """numpy takes (seed, epoch) and (seed, epoch, 0) for the same entropy."""
+    streams, plain_rng = [], np.random.default_rng
+
+    def recorded(key):
+        streams.append(plain_rng(key).bit_generator.state["state"]["state"])
+        return plain_rng(key)
+
+    monkeypatch.setattr(np.random, "default_rng", recorded)
+    batches = augment.Batches(smooth(2).numpy(), 32, (0, 0, 0), (1, 1, 1), "cpu", 1)
+    for seed, epoch in itertools.product(range(2), range(2)):
+        optim.order(np.zeros(2, int), seed, epoch)
+        for step in range(2):
+            batches.draw(np.arange(2), (seed, epoch, step))
+    assert len(streams) == len(set(streams)) == 12
 
 
 def test_draws_spread_over_the_whole_range():
