@@ -46,19 +46,28 @@ PRESETS = {
         batch_size=8,
         learning_rate=6e-3,
     ),
-    "quick": dict(image_size=224, epochs=10, batch_size=64, learning_rate=7e-4, tta=8),
+    "baseline": dict(image_size=224, epochs=10, batch_size=64, learning_rate=7e-4),  # ResNet18
+    "quick": dict(
+        backbone="timm:tf_efficientnet_lite2",
+        image_size=260,
+        epochs=10,
+        batch_size=32,
+        learning_rate=7e-4,
+        tta=4,
+    ),
     "quick_cpu": dict(  # for two processor cores
         backbone="timm:tf_efficientnet_lite0",
-        image_size=160,
-        first_size=112,
+        image_size=224,
+        first_size=144,
         freeze="early",
         epochs=10,
         batch_size=32,
         learning_rate=7e-4,
-        tta=8,
+        tta=4,
     ),
-    "strong": dict(image_size=224, epochs=20, batch_size=64, learning_rate=7e-4, seeds=3, tta=8),
 }
+PRESETS |= {"strong": PRESETS["quick"] | {"folds": 5}}
+PRESETS |= {"strong_cpu": PRESETS["quick_cpu"] | {"folds": 5}}
 # Version 0.1.0's names, and the settings that it had, with the value that is the only one today.
 RENAMED = {"views": "tta", "deferred": "drw"}
 REMOVED = {"optimizer": "adamw", "masks": ""}
@@ -78,6 +87,7 @@ def _setting(group, default, allowed, help):
 
 
 _PATH, _TEXT, _BOOL = "text, or a path", "text", "true or false"
+_SHARE = "auto, or 0.0 to 0.5"
 _SEEDS = [0, 2**31 - 1]
 _data, _split, _model, _train, _machine, _eval = (
     functools.partial(_setting, group)
@@ -122,9 +132,14 @@ class Config:
     )
     split_seed: int = _split(0, _SEEDS, "for the split, so that several seeds can share one")
     val_fraction: float = _split(0.12, [0.01, 0.5], "share of val, which chooses the checkpoint")
-    test_fraction: float = _split(0.12, [0.0, 0.5], "share of test, which only evaluation reads")
-    folds: int = _split(0, [0, 20], "from 2: cross-validation, val is fold `fold`; 0: one val")
-    fold: int = _split(0, [0, 19], "the fold that is val, less than `folds`")
+    test_fraction: str = _split(
+        "auto",
+        _SHARE,
+        "share of test, which only evaluation reads, 0 to 0.5; auto: 0.12, and 0 where there is an "
+        "official or own test set",
+    )
+    folds: int = _split(0, [0, 20], "from 2: cross-validation, a model a fold; 0: one val")
+    fold: int = _split(-1, [-1, 19], "train one fold's model alone; -1: all folds, as one run")
     train_fraction: float = _split(
         1.0, [0.01, 1.0], "share of the training lesions to train on, for a learning curve"
     )
@@ -157,6 +172,9 @@ class Config:
         0, [0, 1024], "px, the side in the first epoch, rising to image_size; 0: image_size"
     )
     augment: bool = _train(True, _BOOL, "random flips, rotation, scale, shift, contrast, colour")
+    extra_share: float = _train(
+        0.33, [0.05, 0.75], "share of `extra` images in a batch, its sources equally"
+    )
     epochs: int = _train(10, [1, 1000], "passes over the training images")
     batch_size: int = _train(64, [2, 4096], "images per step, on all devices together")
     learning_rate: float = _train(5e-4, [1e-7, 10.0], "the backbone's, at the schedule's peak")
@@ -178,12 +196,16 @@ class Config:
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
         if self.folds == 1:
             raise UserError("folds=1 is no cross-validation: give 0 (one val subset) or 2 to 20")
-        last = max(self.folds, 1) - 1
-        if self.fold > last:
+        if not self.folds:
+            object.__setattr__(self, "fold", 0)
+        elif self.fold >= self.folds:
+            last = self.folds - 1
             raise UserError(
                 f"fold={self.fold} is out of range: with folds={self.folds} it is 0 to {last}"
             )
-        if self.val_fraction + self.test_fraction > 0.8:
+        if self.folds and self.seeds > 1:
+            raise UserError(f"folds={self.folds} and seeds={self.seeds}: give one of them")
+        if self.val_fraction + self.test_share(False) > 0.8:
             raise UserError("val_fraction + test_fraction leave under 20 % to train on: lower one")
 
     @property
@@ -211,6 +233,12 @@ class Config:
     run_dir = property(lambda self: self.work / "runs" / self.run_name)
     report_dir = property(lambda self: self.work / "report" / self.run_name)
 
+    def test_share(self, elsewhere: bool) -> float:
+        """`test_fraction` as a number; elsewhere: whether an official or own test set is there."""
+        if self.test_fraction == "auto":
+            return 0.0 if elsewhere else 0.12
+        return float(self.test_fraction)
+
     @property
     def near_duplicates_file(self) -> Path | None:
         listed = _PACKAGE / "data" / "near_duplicates.csv"
@@ -219,9 +247,10 @@ class Config:
 
     @property
     def member_dirs(self) -> list[Path]:
-        """Of the runs that an ensemble averages; else of the run itself."""
-        seeds = [f"{self.run_name}-{k}" for k in range(self.seeds)]
-        names = _names(self.ensemble) or (seeds if self.seeds > 1 else [self.run_name])
+        """Of the runs that an ensemble or the folds average; else of the run itself."""
+        several = self.folds if self.fold < 0 else self.seeds
+        numbered = [f"{self.run_name}-{k}" for k in range(several)]
+        names = _names(self.ensemble) or (numbered if several > 1 else [self.run_name])
         return [self.work / "runs" / name for name in names]
 
     @property
@@ -273,10 +302,23 @@ def _checked(field, value):
         raise UserError(f"{field.name}={value}: expected {allowed(field)}")
     if field.type is str and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise UserError(f"{shown}: expected plain characters, without line breaks or the like")
+    if limits == _SHARE and value != "auto":
+        value = str(_share(shown, value))
     folders = {"run_name": [value], "ensemble": _names(str(value))}.get(field.name, [])
     if not all(map(_FOLDER_NAME.fullmatch, folders)):
         raise UserError(f'{shown}: expected a plain folder name, without / \\ : * ? " < > |')
     return os.path.expanduser(value) if limits == _PATH else value
+
+
+def _share(shown, value):
+    """A share as a float. UserError."""
+    try:
+        value = _converted(float, value)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 0.5:
+        raise UserError(f"{shown}: expected {_SHARE}")
+    return value
 
 
 def _converted(kind, value):
@@ -307,6 +349,8 @@ def of_run(env=os.environ, **given) -> Config:
     values = _from_sources(env, given)
     asked = Config(**_with_preset(values))
     path = asked.member_dirs[0] / "config.json"
+    if os.path.exists(asked.run_dir / "config.json"):
+        path = asked.run_dir / "config.json"
     if os.path.exists(path):  # False for a path that cannot be one, which the stage says better
         try:
             trained = supported(dict(json.loads(path.read_text(encoding="utf-8"))), path)
@@ -316,6 +360,8 @@ def of_run(env=os.environ, **given) -> Config:
                 "another run_name"
             ) from None
         trained = {name: trained[name] for name in trained if name in FIELDS}
+        if path.parent != asked.run_dir:  # a member's own
+            trained |= {"fold": -1, "seed": asked.seed}
         values = trained | {"run_name": asked.run_name} | values
     return Config(**_with_preset(values))
 

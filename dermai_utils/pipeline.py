@@ -45,7 +45,7 @@ _TRAINING = (
     *_FEATURES,
     *("imbalance", "drw", "label_smoothing", "ema", "freeze", "head_rate", "schedule"),
     *("first_size", "augment", "epochs", "batch_size", "learning_rate", "weight_decay"),
-    *("precision", "seed", "folds", "fold", "train_fraction", "run_name"),
+    *("precision", "seed", "folds", "fold", "train_fraction", "extra_share", "run_name"),
 )
 STAGES = {
     "download": Stage(
@@ -269,12 +269,13 @@ def _make(cfg, name):
 
 
 def _make_members(cfg):
-    """Train the runs of `seeds` that are missing; UserError where one of `ensemble` is missing."""
+    """Train the runs of `folds` or `seeds` that are missing; UserError where one of `ensemble` is
+    missing."""
     if not cfg.ensemble:
         for k, folder in enumerate(cfg.member_dirs):
-            print(f"train: run {k + 1} of {cfg.seeds}, {folder.name}")
-            own = dict(seeds=1, seed=cfg.seed + k, run_name=folder.name)
-            _make(dataclasses.replace(cfg, **own), "train")
+            print(f"train: run {k + 1} of {len(cfg.member_dirs)}, {folder.name}")
+            own = {"fold": k} if cfg.folds else {"seeds": 1, "seed": cfg.seed + k}
+            _make(dataclasses.replace(cfg, **own, run_name=folder.name), "train")
     if _is_main():
         importlib.import_module("dermai_utils.training.checkpoint").join_members(cfg)
 

@@ -95,7 +95,8 @@ def _time(cfg):
     if cfg.data != "isic2018":
         each = _duration(1000 / speed)
         return f"time: {measured} in training here, so {each} for 1,000 images and one epoch"
-    images = 1 - cfg.val_fraction - cfg.test_fraction + FORWARD_SHARE * cfg.val_fraction
+    val = 1 / cfg.folds if cfg.folds else cfg.val_fraction
+    images = 1 - val - cfg.test_share(False) + FORWARD_SHARE * val
     epochs = f"the {wanted - done} epochs of {wanted} that are left" if done else f"{wanted} epochs"
     return (
         f"time: {_duration((wanted - done) * OFFICIAL * images / speed)} for {epochs}, at "

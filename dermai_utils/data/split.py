@@ -1,5 +1,7 @@
 """Lesion-safe, stratified splits: all images of a lesion are in one subset."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 
@@ -88,15 +90,19 @@ def grouped_stratified_split(groups, labels, shares, seed: int) -> np.ndarray:
     return subset[member]
 
 
-def make(table: pd.DataFrame, cfg, strategy: str | None = None) -> np.ndarray:
+def make(
+    table: pd.DataFrame, cfg, strategy: str | None = None, elsewhere: bool = False
+) -> np.ndarray:
     """(N,) subset names of the training images: train, val, test; with folds 0 .. and test.
 
-    strategy: lesion or random; by default the config's.
+    strategy: lesion or random; by default the config's. elsewhere: whether there is an official or
+    own test set, which needs no inner test subset beside it (test_fraction=auto).
     """
+    test_share = cfg.test_share(elsewhere)
     lesion_safe = (strategy or cfg.split) == "lesion"
     together = groups(table, near_duplicates(cfg)) if lesion_safe else np.arange(len(table))
-    train_fraction = 1 - cfg.val_fraction - cfg.test_fraction
-    shares = dict(zip(SUBSETS, (train_fraction, cfg.val_fraction, cfg.test_fraction), strict=True))
+    train_fraction = 1 - cfg.val_fraction - test_share
+    shares = dict(zip(SUBSETS, (train_fraction, cfg.val_fraction, test_share), strict=True))
     shares = {name: share for name, share in shares.items() if share}
     labels, seed = table["label"], cfg.split_seed
     numbers = grouped_stratified_split(together, labels, list(shares.values()), seed)
@@ -116,7 +122,18 @@ def run(cfg) -> None:
     """
     table = clean.read(cfg)
     training = table[table["source"] == "train"].reset_index(drop=True)
-    subsets = {strategy: make(training, cfg, strategy) for strategy in ("lesion", "random")}
+    scored = sorted(set(table["source"]) & {"test", "own"})
+    if scored == ["own"] and _has_test(cfg):  # a run may rest on it: a test set changes no split
+        scored = []
+    if scored and cfg.test_fraction == "auto":
+        which = " and ".join({"test": "official", "own": "own"}[name] for name in scored)
+        print(
+            f"split: the {which} test set is there, so no training image is set aside for an inner "
+            "one (test_fraction=auto)"
+        )
+    subsets = {
+        strategy: make(training, cfg, strategy, bool(scored)) for strategy in ("lesion", "random")
+    }
     pairs = near_duplicates(cfg)
     audits = {name: leakage.audit(training, subset, pairs) for name, subset in subsets.items()}
     if count := len(leakage.pair_rows(training, pairs)):
@@ -140,6 +157,11 @@ def run(cfg) -> None:
     files.write_table(new, cfg.split_file)
     _announce(training["label"], subsets[cfg.split])
     _print_audit(cfg, audits[cfg.split])
+
+
+def _has_test(cfg) -> bool:
+    """Whether the split that is there has an inner test subset."""
+    return cfg.split_file.exists() and "test" in set(files.read_table(cfg.split_file)["subset"])
 
 
 def _merged_folds(cfg, whole):
@@ -198,24 +220,43 @@ def _announce(labels, subset) -> None:
 
 
 def read(cfg) -> pd.DataFrame:
-    """The table with each image's `subset`: train, val, test or official; `cfg.fold` is val.
+    """The table with each image's `subset`: train, val, test, official or own.
 
+    With folds, fold `cfg.fold` is val; with all folds as one run (-1) each of them is, since each
+    image is held out by one of the models, and column `fold` says by which.
     With `cfg.train_fraction` the other training lesions are in "left out", which nothing reads.
     """
     subsets = files.read_table(cfg.split_file)
     table = clean.read(cfg).merge(subsets, on="image", how="left", validate="1:1")
     table["subset"] = table["subset"].mask(table["source"] == "own", "own")
     if cfg.folds:
-        folds = {str(fold): "val" if fold == cfg.fold else "train" for fold in range(cfg.folds)}
-        table["subset"] = table["subset"].replace(folds)
+        table["fold"] = pd.to_numeric(table["subset"], errors="coerce").fillna(-1).astype(int)
+        held_out = (table["fold"] == cfg.fold) | (cfg.fold < 0)
+        in_fold = table["fold"] >= 0
+        table["subset"] = table["subset"].mask(in_fold & held_out, "val")
+        table["subset"] = table["subset"].mask(in_fold & ~held_out, "train")
     table["subset"] = table["subset"].replace("extra", "train")  # `source` still says extra
-    if cfg.train_fraction < 1:
-        train = table[table["subset"] == "train"]
+    train = table[table["subset"] == "train"]
+    if cfg.train_fraction < 1 and len(train):  # with all folds as one run, each model has its own
         shares = [cfg.train_fraction, 1 - cfg.train_fraction]
         together = groups(train, near_duplicates(cfg))
         number = grouped_stratified_split(together, train["label"], shares, cfg.split_seed)
         table.loc[train.index[number == 1], "subset"] = "left out"
     return table
+
+
+def origins(table: pd.DataFrame) -> list[str]:
+    """(N,) the source of each `extra` image: BCN, MSK ... as ISIC 2019's lesion ids begin, or
+    "extra"; "" for all others."""
+    prefix = table["lesion_id"].str.extract(r"^([A-Za-z]{3,})\d*_", expand=False)
+    named = prefix.where(prefix != "ISIC").fillna("extra")
+    return named.where(table["source"] == "extra", "").tolist()
+
+
+def of_first_model(cfg):
+    """`cfg`, or with all folds as one run the settings of its first model: what needs one training
+    and one val subset takes those."""
+    return dataclasses.replace(cfg, fold=0) if cfg.fold < 0 else cfg
 
 
 def counts(table: pd.DataFrame) -> pd.DataFrame:

@@ -63,8 +63,14 @@ def decision_rules(probabilities, prior, tau: float) -> dict:
 
 
 def training_prior(table: pd.DataFrame) -> pd.Series:
-    """The classes' shares of the training subset, by class; `table`: what split.read returns."""
-    labels = table.loc[table["subset"] == "train", "label"]
+    """The classes' shares of the training subset, by class; `table`: what split.read returns.
+
+    Without the `extra` images, whose shares the loss takes out. With all folds as one run, each of
+    which is val, those of all.
+    """
+    home = table[table["source"] != "extra"]
+    learnt = home["subset"] == ("train" if (home["subset"] == "train").any() else "val")
+    labels = home.loc[learnt, "label"]
     return labels.value_counts(normalize=True).reindex(CLASSES, fill_value=0)
 
 

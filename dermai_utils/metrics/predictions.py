@@ -12,7 +12,7 @@ from dermai_utils.config import CLASSES, MALIGNANT, UserError
 HELD_OUT = ("val", "test", "official", "own")  # subsets that no weight was trained on
 BEST_TO_QUOTE = ("official", "test", "own", "val")
 SUBSET_NAMES = {
-    "val": "validation subset (the checkpoint was chosen on it)",
+    "val": "validation subset (decision rule and thresholds were chosen on it)",
     "test": "held-out test subset (nothing was chosen on it)",
     "official": "official ISIC 2018 test set",
     "own": "your own test set (nothing was chosen on it)",

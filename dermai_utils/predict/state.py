@@ -69,7 +69,8 @@ def load(cfg) -> PredictorState | None:
 def run(cfg) -> None:
     """Write predictor.npz, and predictor.json: how often the sets and the OOD warning are right on
     the primary subset."""
-    metrics, table = files.read_json(cfg.report_dir / "metrics.json"), split.read(cfg)
+    metrics = files.read_json(cfg.report_dir / "metrics.json")
+    table = split.read(split.of_first_model(cfg))
     table_rows = files.read_table(cfg.report_dir / "predictions.csv")
     primary, training = metrics["primary_subset"], table[table["subset"] == "train"]
     rows = {subset: scored_rows(table_rows, subset) for subset in ("val", primary)}

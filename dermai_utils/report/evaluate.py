@@ -1,5 +1,6 @@
 """The evaluation of a run: predictions of every held-out subset, metrics, figures, report."""
 
+import numpy as np
 import pandas as pd
 
 from dermai_utils import files
@@ -8,16 +9,33 @@ from dermai_utils.data import split
 from dermai_utils.metrics import decisions, predictions, text
 from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES
 from dermai_utils.report import figures, render, summary
+from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
 
 def predict(cfg) -> pd.DataFrame:
-    """The table of predictions (see metrics.predictions) of every held-out image."""
+    """The table of predictions (see metrics.predictions) of every held-out image.
+
+    With all folds as one run, a val image is predicted by the models that did not learn it, and
+    any other image by all of them.
+    """
     table = split.read(cfg)
     table = table[table["subset"].isin(HELD_OUT)].reset_index(drop=True)
-    probabilities = LoadedRun(cfg, say=print).probabilities(table["row"].to_numpy(), cfg.tta)
+    run, rows = LoadedRun(cfg, say=print), table["row"].to_numpy()
+    names = ["subset", "lesion_id", "row"]
+    if cfg.fold < 0:
+        names.append("fold")
+        fold, of_network = table["fold"].to_numpy(), checkpoint.held_out_folds(cfg)
+        probabilities = np.empty((len(table), len(CLASSES)))
+        for k in np.unique(fold):  # -1: no fold
+            networks = [
+                net for net, n in zip(run.networks, of_network, strict=True) if k in (n, -1)
+            ]
+            probabilities[fold == k] = run.probabilities(rows[fold == k], cfg.tta, networks)
+    else:
+        probabilities = run.probabilities(rows, cfg.tta)
     truth = table["label"].map(CLASSES.index).to_numpy()
-    columns = {name: table[name] for name in ("subset", "lesion_id", "row")}
+    columns = {name: table[name] for name in names}
     return predictions.build(table["image"], truth, probabilities, **columns)
 
 

@@ -134,7 +134,8 @@ def checksums(cfg) -> str:
 def join_members(cfg) -> None:
     """Write the config.json of a run that is the mean of others.
 
-    All of them must have been held out from the same images: a UserError names the one that wasn't.
+    They share a split. Either all of them hold out the same images, or together they hold out each
+    fold: a UserError names the one that doesn't fit, or the folds that are missing.
     """
     folders = cfg.member_dirs
     settings = [files.read_json(folder / "config.json") or {} for folder in folders]
@@ -144,14 +145,27 @@ def join_members(cfg) -> None:
                 f"ensemble: {cfg.show(folder)} holds no trained run; "
                 "train it first, or leave it out"
             )
-        for name in ("split file", "folds", "fold", "image_size"):
+        for name in ("split file", "folds", "image_size"):
             if member.get(name) != settings[0].get(name):
                 raise UserError(
                     f"ensemble: {cfg.show(folder)} and {cfg.show(folders[0])} differ in {name}: "
                     "their predictions can't be averaged honestly"
                 )
+    held_out = {member.get("fold", 0) for member in settings}
+    missing = sorted(set(range(settings[0].get("folds", 0))) - held_out)
+    if len(held_out) > 1 and missing:
+        raise UserError(
+            f"ensemble: no run holds out fold {', '.join(map(str, missing))}, whose images would "
+            "be judged by models that learned them: train and add those, or runs of one fold alone"
+        )
     own = {"run_name": cfg.run_name, "tta": cfg.tta, "ensemble": ",".join(f.name for f in folders)}
+    own["fold"] = -1 if len(held_out) > 1 else held_out.pop()
     files.write_json(cfg.run_dir / "config.json", settings[0] | own)
+
+
+def held_out_folds(cfg) -> list[int]:
+    """The fold that each of the run's networks did not learn from, as its config.json says."""
+    return [(files.read_json(f / "config.json") or {}).get("fold", 0) for f in cfg.member_dirs]
 
 
 class _Flag:

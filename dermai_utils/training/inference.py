@@ -197,9 +197,11 @@ class LoadedRun:
         with self.accelerator.autocast():
             return predict(network, self.batches(network), rows, at_once, with_features, tta)
 
-    def probabilities(self, rows, tta: int = 1) -> np.ndarray:
-        """(N, 7) float64: the mean of the networks' probabilities for rows of the pixel array."""
-        return np.mean([softmax(self.logits(rows, net, tta=tta)) for net in self.networks], axis=0)
+    def probabilities(self, rows, tta: int = 1, networks=None) -> np.ndarray:
+        """(N, 7) float64: the mean of the probabilities of the networks, or some of them, for rows
+        of the pixel array."""
+        networks = networks or self.networks
+        return np.mean([softmax(self.logits(rows, net, tta=tta)) for net in networks], axis=0)
 
     def inputs(self, rows) -> torch.Tensor:
         """(B, 3, S, S) float32 on the device: what the first network sees of these rows."""

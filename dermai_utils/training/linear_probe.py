@@ -34,7 +34,7 @@ def run(cfg) -> None:
     """Fit on the training subset; write cfg.linear_probe_file: the metrics of every held-out
     subset, with 95 % intervals by lesion."""
     started = time.monotonic()
-    table = split.read(cfg)
+    table = split.read(split.of_first_model(cfg))
     places = pd.Series(range(len(table)), index=clean.read(cfg)["image"])
     inputs = features.features(cfg)[places.loc[table["image"]]]
     train = (table["subset"] == "train").to_numpy()

@@ -107,7 +107,7 @@ def test_folds_are_subsets_of_equal_size_that_cover_everything_once(made):
 
 
 def test_a_fold_is_resolved_by_the_config(made, tmp_path):
-    given = dict(env={}, cache_dir=made.cache, work_dir=tmp_path, folds=3)
+    given = dict(env={}, cache_dir=made.cache, work_dir=tmp_path, folds=3, test_fraction=0.12)
     cfg = config.load(**given)
     (tmp_path / "table.csv").write_bytes(made.table_file.read_bytes())
     split.run(cfg)
@@ -116,7 +116,37 @@ def test_a_fold_is_resolved_by_the_config(made, tmp_path):
         for t in (split.read(config.load(**given, fold=f)) for f in range(3))
     ]
     assert all(vals) and sum(map(len, vals)) == len(set.union(*vals))
-    assert set(split.read(cfg)["subset"]) == {"train", "val", "test", "official"}
+    assert set(split.read(config.load(**given, fold=0))["subset"]) == {
+        *("train", "val", "test", "official")
+    }
+    whole = split.read(cfg)  # all folds as one run: each image is held out by one model
+    assert set(whole["subset"]) == {"val", "test", "official"}
+    for fold, val in enumerate(vals):
+        assert set(whole.loc[whole["fold"] == fold, "image"]) == val
+
+
+def test_no_inner_test_subset_beside_one_from_elsewhere(made, tmp_path, capsys):
+    """made has the official test set; an own one alone must not change the split of a run."""
+    table = files.read_table(made.table_file)
+    for name, rows, own, test in [
+        ("official", table, False, False),
+        ("none", table[table["source"] == "train"], False, True),
+        ("own", table[table["source"] == "train"], True, False),
+    ]:
+        cfg = config.load(env={}, cache_dir=made.cache, work_dir=tmp_path / name)
+        files.write_table(rows, cfg.table_file)
+        extra = table[table["source"] == "test"].assign(source="own") if own else table[:0]
+        files.write_table(extra, cfg.own_file)
+        split.run(cfg)
+        subsets = set(files.read_table(cfg.split_file)["subset"])
+        assert ("test" in subsets) is test, name
+        said = "no training image is set aside" in capsys.readouterr().out
+        assert said is not test
+    cfg = config.load(env={}, cache_dir=made.cache, work_dir=tmp_path / "none")
+    before = cfg.split_file.read_bytes()
+    files.write_table(table[table["source"] == "test"].assign(source="own"), cfg.own_file)
+    split.run(cfg)
+    assert cfg.split_file.read_bytes() == before
 
 
 def test_a_lesion_safe_split_that_leaks_is_refused(made, tmp_path, monkeypatch):
@@ -182,7 +212,7 @@ def test_the_test_subset_is_the_same_with_folds(made, folds):
 
 @pytest.mark.parametrize("folds", [0, 3])
 def test_a_share_of_the_training_lesions_leaves_the_other_subsets_alone(made, tmp_path, folds):
-    given = dict(env={}, cache_dir=made.cache, work_dir=tmp_path, folds=folds)
+    given = dict(env={}, cache_dir=made.cache, work_dir=tmp_path, folds=folds, fold=0)
     (tmp_path / "table.csv").write_bytes(made.table_file.read_bytes())
     split.run(config.load(**given))
     whole, subset = (split.read(config.load(**given, train_fraction=share)) for share in (1.0, 0.5))
