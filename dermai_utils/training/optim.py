@@ -36,6 +36,61 @@ def order(labels, seed: int, epoch: int, balance: float = 0.0) -> np.ndarray:
     return random.choice(len(labels), len(labels), p=chance / chance.sum())
 
 
+class Mix:
+    """How home's training images and those of other sources (`extra`) share the batches.
+
+    Each home image comes once an epoch; beside them `extra_share` of a batch is from the other
+    sources, each equally often. A class that is rarer or absent in a source must not teach that it
+    is so at home: `log_odds` (S, 7), added to the logits of a source's images in the loss, are the
+    logarithms of its classes' shares over those at home, so that the network learns home's (logit
+    adjustment, Menon et al. 2021, arXiv 2007.07314, with the prior of each source).
+
+    `home`: positions of home's images; `source` (N,): 0 for home, then 1 to S - 1.
+    """
+
+    def __init__(self, origins, targets, cfg):
+        names, targets = sorted(set(origins) - {""}), np.asarray(targets)
+        self.source = np.array([0 if o == "" else 1 + names.index(o) for o in origins], np.int64)
+        self.home = np.flatnonzero(self.source == 0)
+        self.batch = min(cfg.batch_size, len(targets))
+        share = max(1, round(self.batch * cfg.extra_share / max(len(names), 1)))  # of each source
+        self.each = min(share, (self.batch - 1) // max(len(names), 1)) if names else 0
+        self.of_home = min(self.batch - self.each * len(names), len(self.home))
+        self.batch = self.of_home + self.each * len(names)
+        # the rest of a shuffle waits for another epoch
+        self.steps = len(self.home) // self.of_home
+        self.others = [np.flatnonzero(self.source == k + 1) for k in range(len(names))]
+        self.log_odds = np.stack(
+            [_log_shares(targets[rows]) for rows in (self.home, *self.others)]
+        ).astype(np.float32)
+        self.log_odds -= self.log_odds[:1].copy()
+        sizes = (f"{name} {len(r):,}" for name, r in zip(names, self.others, strict=True))
+        per_batch = f", {self.each} of each in a batch of {self.batch}"
+        self.words = f" and from other sources {', '.join(sizes)}{per_batch}" if names else ""
+
+    def positions(self, order, seed: int, epoch: int) -> np.ndarray:
+        """(steps, batch) positions: `order` of home's images (see `order`), and the others'."""
+        columns = [self.home[order[: self.steps * self.of_home]].reshape(self.steps, -1)]
+        for k, rows in enumerate(self.others):
+            n = self.steps * self.each
+            drawn = rows[_cycled(len(rows), epoch * n, n, (seed, k))]
+            columns.append(drawn.reshape(self.steps, -1))
+        return np.concatenate(columns, axis=1)
+
+
+def _log_shares(targets):
+    """(7,) logarithms of the classes' shares; an absent one counts as a millionth of an image."""
+    counts = np.bincount(targets, minlength=len(CLASSES))
+    return np.log(np.maximum(counts, 1e-6) / max(1, counts.sum()))
+
+
+def _cycled(n, first, count, seed):
+    """(count,) numbers below n: an endless row of shuffles, from its place `first` on."""
+    rounds = range(first // n, -(-(first + count) // n))
+    row = np.concatenate([np.random.default_rng((*seed, k, 1)).permutation(n) for k in rounds])
+    return row[first % n :][:count]
+
+
 def drw_share(cfg, progress: float) -> float:
     """The share of the balancing, 0 to 1, after the share `progress` of all steps; 1 without
     `drw`."""

@@ -65,29 +65,27 @@ def test_frozen_layers_stay_as_they_are_batch_statistics_too(fresh, weights_of, 
     assert same == {key for key in before if any(key.startswith(name) for name in still)}
 
 
-def test_the_best_epoch_is_the_one_kept(fresh):
+def test_the_averaged_weights_of_the_last_epoch_are_kept(fresh):
     cfg = fresh(epochs=4)
     loop.run(cfg)
     history = files.read_table(cfg.run_dir / "history.csv")
     about = checkpoint.load(cfg.run_dir / "best.pt")["about"]
-    assert about["metrics"]["balanced_accuracy"] == pytest.approx(
-        history["balanced_accuracy"].max()
-    )
+    assert about["metrics"]["epoch"] == 4
     table = split.read(cfg)
     val = table[table["subset"] == "val"]
     predicted = inference.LoadedRun(cfg).logits(val["row"].to_numpy()).argmax(1)
     truth = val["label"].map(config.CLASSES.index).to_numpy()
     recalls = [(predicted[truth == k] == k).mean() for k in np.unique(truth)]
-    assert np.mean(recalls) == pytest.approx(about["metrics"]["balanced_accuracy"])
+    assert np.mean(recalls) == pytest.approx(history["balanced_accuracy"].iloc[-1])
 
 
-@pytest.mark.parametrize("steps", [1, 3, 4, 5, 7])  # 4 steps an epoch
+@pytest.mark.parametrize("steps", [1, 3, 5, 6, 8])  # 5 steps an epoch
 def test_a_run_that_was_stopped_ends_bit_for_bit_as_one_that_was_not(fresh, stop, state_of, steps):
     whole, stopped = fresh(run_name="whole"), fresh(run_name="stopped")
     loop.run(whole)
     stop(stopped, steps)
     state = checkpoint.load(stopped.run_dir / "last.pt")
-    assert 4 * state["epoch"] + state["step"] == steps  # nothing that was done is lost
+    assert 5 * state["epoch"] + state["step"] == steps  # nothing that was done is lost
     loop.run(stopped)
     a, b = state_of(whole), state_of(stopped)
     assert equal(a["model"], b["model"]) and torch.equal(a["rng"], b["rng"])
@@ -118,7 +116,7 @@ def test_a_run_that_is_stopped_while_it_validates_ends_after_that(fresh, monkeyp
 def test_a_broken_checkpoint_falls_back_to_the_one_before(fresh, stop, weights_of, capsys):
     whole, broken = fresh(run_name="whole", epochs=3), fresh(run_name="broken", epochs=3)
     loop.run(whole)
-    stop(broken, 9)
+    stop(broken, 11)
     last = broken.run_dir / "last.pt"
     last.write_bytes(last.read_bytes()[:-100])
     loop.run(broken)
@@ -189,9 +187,8 @@ def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, stop):
         loop.run(fresh(learning_rate=0.5))
     cfg = fresh()
     subsets = files.read_table(cfg.split_file)
-    files.write_table(
-        subsets.assign(subset=subsets["subset"].replace({"test": "train"})), cfg.split_file
-    )
+    subsets.loc[subsets["subset"].eq("val").idxmax(), "subset"] = "train"
+    files.write_table(subsets, cfg.split_file)
     with pytest.raises(UserError, match="other settings .split file was .*, is .*another run_name"):
         loop.run(cfg)
     assert (cfg.run_dir / "last.pt").read_bytes() == before
