@@ -2,14 +2,24 @@
 
 import contextlib
 import difflib
+import functools
+import pickle
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
 
+import huggingface_hub
+import requests
 import safetensors.torch
 import torch
 from torch import nn
 
+from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
+
+UNREADABLE = (OSError, RuntimeError, EOFError)  # from the hubs, or from a damaged file of theirs
+UNREADABLE += (pickle.UnpicklingError, safetensors.SafetensorError)
+HUB_TIMEOUT = 5.0  # seconds to find out that Hugging Face cannot be reached
 
 
 def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int = 0) -> nn.Module:
@@ -72,7 +82,8 @@ def _torchvision(name, pretrained, image_size):
         options["image_size"] = image_size  # its position table has one entry a patch
     if name in ("googlenet", "inception_v3") and not pretrained:
         options["init_weights"] = False  # theirs takes a minute
-    model = _fetched(lambda: models.get_model(name, **options), name)
+    find = functools.partial(_in_torch_hub, default.url if pretrained else None)
+    model = _loaded(lambda path: models.get_model(name, **options), name, find)
     for extra in ("AuxLogits", "aux1", "aux2"):  # Inception's and GoogLeNet's training-only heads
         if hasattr(model, extra):
             setattr(model, extra, None)
@@ -95,7 +106,17 @@ def _timm(name, pretrained, image_size):
     options = {"pretrained": pretrained, "num_classes": len(CLASSES)}
     if re.match("vit|deit|swin|beit|eva|cait", name):
         options["img_size"] = image_size
-    model = _fetched(lambda: timm.create_model(name, **options), name)
+    cfg = timm.get_pretrained_cfg(name) if pretrained else None
+
+    def make(path):
+        if pretrained and not path:
+            _check_hub(name, cfg)
+        # the file itself, where it is: to ask for a newer one takes a minute without a network
+        known = path and not cfg.custom_load
+        own = {"pretrained_cfg_overlay": {"file": str(path)}} if known else {}
+        return timm.create_model(name, **options, **own)
+
+    model = _loaded(make, name, functools.partial(_in_hugging_face, cfg))
     model.mean, model.std = tuple(model.default_cfg["mean"]), tuple(model.default_cfg["std"])
     last = model.get_classifier()  # a distilled transformer has two
     last = last if isinstance(last, tuple | list) else [last]
@@ -103,14 +124,61 @@ def _timm(name, pretrained, image_size):
     return model
 
 
-def _fetched(make, name):
-    try:
-        return make()
-    except (OSError, RuntimeError) as reason:
-        raise UserError(
-            f"{name}: its ImageNet weights could not be fetched ({_first_line(reason)}); "
-            "go online, or give weights=FILE or none"
-        ) from None
+def _loaded(make, name, find):
+    """`make(find())`: a network from the file of its weights in the cache, None where it must be
+    fetched. A damaged one is fetched again, once."""
+    for first in (True, False):
+        path = find()
+        try:
+            return make(path)
+        except UNREADABLE as reason:
+            if path is None:
+                raise _not_fetched(name, reason) from None
+            if not first or _has_checksum(path) is not False:
+                raise UserError(
+                    f"{name}: its ImageNet weights in {path} cannot be read "
+                    f"({_first_line(reason)}); delete that file and run this again"
+                ) from None
+        print(f"model: {path} is damaged (not the checksum in its name): fetching it again")
+        path.resolve().unlink()
+        path.unlink(missing_ok=True)
+
+
+def _not_fetched(name, reason) -> UserError:
+    return UserError(
+        f"{name}: its ImageNet weights could not be fetched ({_first_line(reason)}); "
+        "go online, or give weights=FILE or none"
+    )
+
+
+def _has_checksum(path) -> bool | None:
+    """Whether a file has the SHA-256 that its name ends in or is; None where it names none."""
+    digits = re.search(r"(?:-|^)([0-9a-f]{8,64})(?:\.\w+)?$", path.resolve().name)
+    return files.checksum(path).startswith(digits[1]) if digits else None
+
+
+def _in_torch_hub(url):
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlsplit(url or "").path).name)
+    return path if path.is_file() else None
+
+
+def _in_hugging_face(cfg):
+    """The file of timm's weights in the cache of the hub that they are fetched from."""
+    if cfg is None or not cfg.hf_hub_id:
+        return _in_torch_hub(cfg and cfg.url)
+    for name in filter(None, (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")):
+        path = huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, name)
+        if isinstance(path, str):
+            return Path(path)
+
+
+def _check_hub(name, cfg):
+    """UserError at once where Hugging Face cannot be reached: its client tries for a minute."""
+    if cfg.hf_hub_id and not huggingface_hub.constants.HF_HUB_OFFLINE:
+        try:
+            requests.head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
+        except requests.RequestException as reason:
+            raise _not_fetched(name, f"{type(reason).__name__}") from None
 
 
 def _replace_head(model):
@@ -175,6 +243,8 @@ def read_weights(path) -> dict:
     if isinstance(state, dict):
         state = state.get("model", state.get("state_dict", state))
     values = state.values() if isinstance(state, dict) else [None]
+    if isinstance(state, dict) and all(str(key).startswith("module.") for key in state):
+        state = {key.removeprefix("module."): x for key, x in state.items()}  # of DataParallel
     if not all(isinstance(value, torch.Tensor) for value in values):
         raise UserError(f"weights={path}: holds no state_dict of tensors; save model.state_dict()")
     return state

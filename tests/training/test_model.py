@@ -1,10 +1,17 @@
+import dataclasses
+import hashlib
 import pickle
+import shutil
 
+import huggingface_hub
 import numpy as np
 import pytest
+import requests
 import safetensors.torch
 import torch
+import torchvision
 
+from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.training import augment, inference, model
 
@@ -89,6 +96,116 @@ def test_a_weights_file_fills_all_but_the_head(tmp_path, suffix, half):
         got["classifier.weight"].shape == (7, 1280)
         and got["conv_stem.weight"].dtype == torch.float32
     )
+
+
+def test_weights_that_dataparallel_saved_are_taken(tmp_path):
+    state = model.build("resnet18", seed=1).state_dict()
+    torch.save({f"module.{key}": value for key, value in state.items()}, tmp_path / "x.pth")
+    got = model.build("resnet18", str(tmp_path / "x.pth")).state_dict()
+    assert all(torch.equal(got[key], state[key]) for key in state)
+
+
+# ImageNet weights that come from a hub, through its cache.
+
+
+@pytest.fixture
+def resnet18(tmp_path, monkeypatch):
+    """(the file of ResNet18's weights in torch hub's cache, the one on the server, if it's on)."""
+    served = tmp_path / "served"
+    torch.save(torchvision.models.resnet18().state_dict(), served)
+    name = f"resnet18-{files.checksum(served)[:8]}.pth"
+    weights = dataclasses.replace(
+        torchvision.models.ResNet18_Weights.DEFAULT.value, url=f"https://server/{name}"
+    )
+    monkeypatch.setattr(torchvision.models.ResNet18_Weights.DEFAULT, "_value_", weights)
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+
+    def download(url, target, *_, **__):
+        shutil.copy(served, target)  # an OSError where there is no server
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    (tmp_path / "checkpoints").mkdir()
+    return tmp_path / "checkpoints" / name, served
+
+
+def test_truncated_weights_in_torch_hubs_cache_are_fetched_again(resnet18, capsys):
+    cached, served = resnet18
+    cached.write_bytes(served.read_bytes()[:1_000_000])
+    net = model.build("resnet18", "imagenet", 64)
+    assert torch.equal(net.conv1.weight, torch.load(served)["conv1.weight"])
+    assert cached.read_bytes() == served.read_bytes()
+    out = capsys.readouterr().out
+    assert f"{cached} is damaged" in out
+    cached.write_bytes(served.read_bytes()[:1_000_000])
+    served.unlink()
+    with pytest.raises(UserError, match="could not be fetched .*; go online"):
+        model.build("resnet18", "imagenet", 64)
+
+
+def test_weights_that_are_whole_and_unreadable_are_named(resnet18, monkeypatch):
+    cached, _ = resnet18
+    cached.write_bytes(b"another version's")
+    named = cached.with_name(f"resnet18-{files.checksum(cached)[:8]}.pth")
+    cached.rename(named)
+    weights = torchvision.models.ResNet18_Weights.DEFAULT
+    own = dataclasses.replace(weights.value, url=f"https://server/{named.name}")
+    monkeypatch.setattr(weights, "_value_", own)
+    with pytest.raises(UserError, match="cannot be read .*; delete that file") as caught:
+        model.build("resnet18", "imagenet", 64)
+    assert str(named) in str(caught.value) and named.exists()
+
+
+@pytest.fixture
+def hugging_face(tmp_path, monkeypatch):
+    """put(weights): a file in Hugging Face's cache, as its client leaves it, and its place there.
+    Its server cannot be reached."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    folder = tmp_path / "models--timm--test_resnet.r160_in1k"
+
+    def put(data, digest):
+        for name in ("blobs", "refs", "snapshots/1"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        (folder / "refs" / "main").write_text("1")
+        blob = folder / "blobs" / digest
+        blob.write_bytes(data)
+        (folder / "snapshots" / "1" / "model.safetensors").symlink_to(blob)
+        return blob
+
+    def unreachable(*_, **__):
+        raise requests.ConnectionError("no route to the host")
+
+    monkeypatch.setattr(requests, "head", unreachable)
+    return put
+
+
+def test_timms_weights_are_read_from_the_cache_without_asking_anybody(hugging_face):
+    import timm
+
+    state = timm.create_model("test_resnet", num_classes=1000).state_dict()
+    data = safetensors.torch.save(state)
+    digest = hashlib.sha256(data).hexdigest()
+    hugging_face(data, digest)
+    net = model.build("timm:test_resnet", "imagenet", 64)
+    assert torch.equal(net.conv1[0].weight, state["conv1.0.weight"])
+
+
+def test_without_a_network_timms_weights_are_one_line_at_once(hugging_face, monkeypatch, capsys):
+    import timm
+
+    monkeypatch.setattr(timm, "create_model", lambda *_, **__: pytest.fail("asked for a minute"))
+    said = "test_resnet: its ImageNet weights could not be fetched .ConnectionError.; go online"
+    with pytest.raises(UserError, match=said):
+        model.build("timm:test_resnet", "imagenet", 64)
+
+
+def test_truncated_weights_in_hugging_faces_cache_are_removed_to_be_fetched_again(
+    hugging_face, capsys
+):
+    blob = hugging_face(b"half", hashlib.sha256(b"whole").hexdigest())
+    with pytest.raises(UserError, match="could not be fetched"):
+        model.build("timm:test_resnet", "imagenet", 64)
+    assert not blob.exists() and "is damaged" in capsys.readouterr().out
 
 
 class Evil:
