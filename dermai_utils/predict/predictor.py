@@ -4,6 +4,8 @@ training images, and a warning where the picture is out of distribution.
 A picture goes through the decoder and the preprocessing of training, nothing else.
 """
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -22,7 +24,7 @@ from dermai_utils.training.inference import LoadedRun
 
 __all__ = ["Answer", "Predictor", "decoded", "example", "frame", "pictures", "sample_warning"]
 SIMILAR = 4  # training images that are shown, each of another lesion
-AT_ONCE = 32  # pictures in memory
+AT_ONCE = 32  # pictures for the network at a time; as many more are decoded meanwhile
 OOD_WARNING = (
     "does not look like the dermoscopic images that the model was trained on: "
     "its numbers mean nothing here"
@@ -169,19 +171,32 @@ class Predictor:
         return export.command(self)
 
     def _each(self, source, maps):
-        height, width = pixels.shape(self.cfg.image_size)
-        waiting = pictures(source)
-        while batch := list(islice(waiting, AT_ONCE)):
-            images = [
-                data if isinstance(data, UserError) else decoded(name, data, height, width)
-                for name, data in batch
-            ]
-            good = [k for k, image in enumerate(images) if not isinstance(image, UserError)]
-            if good:
-                names, stack = [batch[k][0] for k in good], np.stack([images[k] for k in good])
-                for k, answer in zip(good, self(names, stack, maps), strict=True):
-                    images[k] = answer
-            yield from images
+        """An Answer or a UserError for each picture, decoded by all cores while the network works
+        on those before."""
+        waiting, shape = pictures(source), pixels.shape(self.cfg.image_size)
+
+        def one(picture):
+            name, data = picture
+            return data if isinstance(data, UserError) else decoded(name, data, *shape)
+
+        def following():
+            batch = list(islice(waiting, AT_ONCE))
+            return [name for name, _ in batch], list(cores.map(one, batch))
+
+        workers = self.cfg.workers or os.cpu_count()
+        with ThreadPoolExecutor(workers) as cores, ThreadPoolExecutor(1) as ahead:
+            batch = ahead.submit(following)
+            while (names_and_images := batch.result())[0]:
+                batch = ahead.submit(following)
+                yield from self._answers_to(*names_and_images, maps)
+
+    def _answers_to(self, names, images, maps):
+        good = [k for k, image in enumerate(images) if not isinstance(image, UserError)]
+        if good:
+            stack = np.stack([images[k] for k in good])
+            for k, answer in zip(good, self([names[k] for k in good], stack, maps), strict=True):
+                images[k] = answer
+        return images
 
 
 def sample_warning(cfg) -> str:

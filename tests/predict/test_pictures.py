@@ -17,7 +17,7 @@ class Reader(Predictor):
     """A predictor that reads its pictures, and gives every one of them the same answer."""
 
     def __init__(self):
-        self.cfg = SimpleNamespace(image_size=64)
+        self.cfg = SimpleNamespace(image_size=64, workers=2)
 
     def __call__(self, names, images, maps=True):
         assert images.shape == (len(names), 75, 100, 3)

@@ -1,6 +1,7 @@
 import dataclasses
 import io
 import shutil
+import threading
 
 import numpy as np
 import pandas as pd
@@ -134,6 +135,33 @@ def test_a_portrait_photo_gets_the_answer_of_its_landscape_turn(predictor, kind)
     upright, turned = predictor.answers(files, maps=False)
     np.testing.assert_array_equal(upright.probabilities, turned.probabilities)
     assert upright.row | {"picture": ""} == turned.row | {"picture": ""}
+
+
+def test_a_folder_is_decoded_by_several_cores_while_the_network_works(
+    cfg, predictor, tmp_path, monkeypatch
+):
+    for k in range(4):
+        (tmp_path / f"{k}.png").write_bytes(noise(size=(40 + k, 30)))
+    two, plain = threading.Barrier(2, timeout=60), photo.decoded
+    second_batch, calls = threading.Event(), []
+
+    def decoded(name, *rest):
+        two.wait()  # for another thread, at work on another picture
+        if name == "2.png":
+            second_batch.set()
+        return plain(name, *rest)
+
+    def answers(names, images, maps):
+        calls.append(names)
+        assert second_batch.wait(60)  # which the first answers don't wait for
+        return [photo.Answer(name, None, (), True, 0, 0, []) for name in names]
+
+    monkeypatch.setattr(photo, "AT_ONCE", 2)
+    monkeypatch.setattr(photo, "decoded", decoded)
+    monkeypatch.setattr(photo.Predictor, "__call__", lambda self, *given: answers(*given))
+    found = predictor.answers(tmp_path)
+    assert [answer.name for answer in found] == ["0.png", "1.png", "2.png", "3.png"]
+    assert calls == [["0.png", "1.png"], ["2.png", "3.png"]]
 
 
 # The command.
