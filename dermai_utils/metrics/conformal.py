@@ -1,42 +1,126 @@
-"""Conformal sets: the diagnoses that cannot be ruled out.
+"""Conformal sets: the diagnoses that cannot be ruled out, by a least probability for each class.
 
-A set holds the true class for 90 % of the images of each class (Sadinle, Lei and Wasserman 2019,
-doi.org/10.1080/01621459.2017.1395341). The thresholds are fixed on validation data.
+A set is to hold the true class of a benign lesion with a chance of 90 %, of a malignant one with
+97 % (Sadinle, Lei and Wasserman 2019, doi.org/10.1080/01621459.2017.1395341: a level for each
+class). Images of one lesion are alike, so lesions are what is counted (Lee, Barber and Willett
+2023, arXiv 2306.06342), and classes with too few of them share a threshold with the class most like
+them (Ding et al. 2023, arXiv 2306.09335). A short set is an answer. Those are the sets that are
+believed, so malignant classes are held to their level among them too.
+
+Everywhere, `truth` is (N,) int, `probabilities` (N, 7) calibrated, `lesions` (N,) ids. Thresholds
+come from data that the network did not learn from, and their error rates from yet other data.
 """
 
 import numpy as np
+from scipy.stats import ks_2samp
 
-from dermai_utils.config import CLASSES
+from dermai_utils.config import CLASSES, MALIGNANT
 
-COVERAGE = 0.9  # of each class's images, the share whose set holds the class
-MAX_ANSWER = 2  # classes: a larger set (or an empty one) is no answer
+LEVELS = np.array([0.97 if c in MALIGNANT else 0.9 for c in CLASSES])
+FLOOR = 0.01  # a less probable class is never named
+MAX_ANSWER = 2  # classes: a larger set is no answer
+KINDS = (
+    "one benign diagnosis",
+    "one malignant diagnosis",
+    "two benign diagnoses",
+    "two diagnoses, at least one malignant",
+)
+_IS_MALIGNANT = np.isin(CLASSES, MALIGNANT)
 
 
-def quantile(scores, level: float) -> float:
-    """The ceil((n + 1) level)-th smallest of n scores; inf where n is too small (under 9 for 0.9).
+def quantile(scores, lesions, level: float) -> float:
+    """Where the score of an image of a new lesion stays with a chance of `level`; inf where there
+    are too few lesions to say (under 9 for 0.9, under 33 for 0.97).
 
-    Another score of their kind is at most that with a chance of `level`.
+    Each of K lesions weighs 1/(K + 1), shared by its images, and so does the unknown one.
     """
-    rank = int(np.ceil(round((len(scores) + 1) * level, 9)))
-    return float(np.sort(scores)[rank - 1]) if rank <= len(scores) else np.inf
+    _, lesion, images = np.unique(lesions, return_inverse=True, return_counts=True)
+    order = np.argsort(scores)
+    reached = np.cumsum(1 / images[lesion][order]) / (len(images) + 1)
+    place = np.searchsorted(reached, level - 1e-9)
+    return float(np.asarray(scores)[order[place]]) if place < len(order) else np.inf
 
 
-def class_thresholds(truth, probabilities, level: float = COVERAGE) -> np.ndarray:
-    """(7,) float: the least probability at which each class is in the set.
+def clusters(truth, probabilities, lesions) -> list[list[int]]:
+    """The classes that share a threshold; alone where a class has lesions enough.
 
-    `truth` (N,) and `probabilities` (N, 7) of validation. Each class by its own images, so that a
-    rare one is held as often as a common one. A class with too few shares the threshold of all
-    (Ding et al. 2023, arXiv 2306.09335); where all are too few it is 0, and no class is ruled out.
+    Else the class with fewest joins the one of its level whose probabilities of the truth are
+    distributed most alike (the least Kolmogorov-Smirnov distance), again and again.
     """
-    own = probabilities[np.arange(len(truth)), truth]
-    everyone = quantile(1 - own, level)
-    limits = [quantile(1 - own[truth == k], level) for k in range(len(CLASSES))]
-    return np.array([max(0.0, 1 - (x if np.isfinite(x) else everyone)) for x in limits])
+    own = _of_truth(truth, probabilities)
+    groups = [[k] for k in range(len(CLASSES)) if (truth == k).any()]
+
+    def lesions_of(group):
+        return len(np.unique(lesions[np.isin(truth, group)]))
+
+    def partners(group):
+        return [g for g in groups if g is not group and LEVELS[g[0]] == LEVELS[group[0]]]
+
+    def apart(a, b):
+        return ks_2samp(own[np.isin(truth, a)], own[np.isin(truth, b)]).statistic
+
+    def too_few(group):
+        n, level = lesions_of(group), LEVELS[group[0]]
+        return n < level * (n + 1) - 1e-9 and partners(group)
+
+    while small := sorted(filter(too_few, groups), key=lesions_of):
+        joined = min(partners(small[0]), key=lambda group: apart(small[0], group))
+        groups = [g for g in groups if g is not small[0] and g is not joined]
+        groups.append(sorted(small[0] + joined))
+    return sorted(groups)
+
+
+def class_thresholds(truth, probabilities, lesions) -> np.ndarray:
+    """(7,) float: the least probability at which each class is in the set, FLOOR or more.
+
+    FLOOR where there are too few lesions, or none: then only an improbable class is ruled out.
+    """
+    truth, probabilities, lesions = map(np.asarray, (truth, probabilities, lesions))
+    own, thresholds = _of_truth(truth, probabilities), np.full(len(CLASSES), FLOOR)
+    groups = clusters(truth, probabilities, lesions)
+    for group in groups:
+        rows = np.isin(truth, group)
+        limit = quantile(1 - own[rows], lesions[rows], LEVELS[group[0]])
+        thresholds[group] = max(FLOOR, 1 - limit)
+    before = None
+    while not np.array_equal(thresholds, before):  # a lower one makes other answers fewer
+        before = thresholds.copy()
+        for group in groups:
+            if _IS_MALIGNANT[group[0]]:
+                rows = np.isin(truth, group)
+                table = truth[rows], probabilities[rows], lesions[rows]
+                thresholds = _lowered(*table, group, thresholds)
+    return thresholds
+
+
+def _lowered(truth, probabilities, lesions, group, thresholds):
+    """`thresholds` with the highest one for `group`, at most its own, at which enough answers about
+    its rows hold the truth."""
+    _, lesion, images = np.unique(lesions, return_inverse=True, return_counts=True)
+    weights, own = 1 / images[lesion], _of_truth(truth, probabilities)
+    lower = np.unique(own[(own < thresholds[group[0]]) & (own > FLOOR)])[::-1]
+    for candidate in (thresholds[group[0]], *lower, FLOOR):
+        thresholds = thresholds.copy()
+        thresholds[group] = candidate
+        sets = prediction_sets(probabilities, thresholds)
+        answered = is_answer(sets)
+        missed = answered & ~_of_truth(truth, sets)
+        # the unknown lesion counts as a miss
+        share = (weights[missed].sum() + 1) / (weights[answered].sum() + 1)
+        if share <= 1 - LEVELS[group[0]] + 1e-9:
+            break
+    return thresholds
+
+
+def _of_truth(truth, values):
+    return values[np.arange(len(truth)), truth]
 
 
 def prediction_sets(probabilities, thresholds) -> np.ndarray:
-    """(N, 7) bool: which classes cannot be ruled out. A row can be empty: no class is probable."""
-    return probabilities >= thresholds
+    """(N, 7) bool: which classes cannot be ruled out; the most probable one never is."""
+    possible = probabilities >= np.maximum(thresholds, FLOOR)
+    possible[np.arange(len(possible)), probabilities.argmax(1)] = True
+    return possible
 
 
 def is_answer(sets) -> np.ndarray:
@@ -44,27 +128,42 @@ def is_answer(sets) -> np.ndarray:
     return (sets.sum(1) >= 1) & (sets.sum(1) <= MAX_ANSWER)
 
 
+def kinds(sets) -> np.ndarray:
+    """(N,) of KINDS: what sort of answer each set (N, 7) is; "" where it is none."""
+    kind = 2 * (sets.sum(1) - 1) + sets[:, _IS_MALIGNANT].any(1)
+    return np.where(is_answer(sets), np.array(KINDS)[kind.clip(0, len(KINDS) - 1)], "")
+
+
 def scores(truth, probabilities, thresholds) -> dict:
-    """How often the sets are right on calibrated `probabilities` (N, 7) that chose no threshold.
+    """How often the sets are right on images that chose no threshold.
 
     held: the share whose set holds the true class, in all and by class; size: classes in a set;
     answered: the share of sets that are an answer; answered_held: of these, the share that holds
-    the true class, which nothing promises to be 90 %.
+    the true class. Counts of images, beside which an answer can be read: answers, for each of KINDS
+    how many there are (n) and hold the truth (held); melanomas, how many there are (n), got an
+    answer (answered), and one without melanoma (without). None where there is nothing to count.
     """
     sets = prediction_sets(probabilities, thresholds)
-    right, answered = sets[np.arange(len(truth)), truth], is_answer(sets)
-    by_class = {
-        c: {
-            "n": (truth == k).sum(),
-            "held": right[truth == k].mean() if (truth == k).any() else None,
-        }
-        for k, c in enumerate(CLASSES)
-    }
+    right, answered, kind = _of_truth(truth, sets), is_answer(sets), kinds(sets)
+    melanoma = truth == CLASSES.index("MEL")
     return {
         "n": len(truth),
-        "held": right.mean(),
-        "by_class": by_class,
-        "size": sets.sum(1).mean(),
-        "answered": answered.mean(),
-        "answered_held": right[answered].mean() if answered.any() else None,
+        "held": _share(right),
+        "by_class": {
+            c: {"n": (truth == k).sum(), "held": _share(right[truth == k])}
+            for k, c in enumerate(CLASSES)
+        },
+        "size": _share(sets.sum(1)),
+        "answered": _share(answered),
+        "answered_held": _share(right[answered]),
+        "answers": {k: {"n": (kind == k).sum(), "held": right[kind == k].sum()} for k in KINDS},
+        "melanomas": {
+            "n": melanoma.sum(),
+            "answered": (melanoma & answered).sum(),
+            "without": (melanoma & answered & ~right).sum(),
+        },
     }
+
+
+def _share(values):
+    return values.mean() if len(values) else None

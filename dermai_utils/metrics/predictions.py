@@ -32,7 +32,7 @@ def build(images, truth, probabilities, **columns) -> pd.DataFrame:
 
 def arrays(rows):
     """(truth (N,) int, probabilities (N, 7)) of N rows."""
-    return rows["truth"].map(CLASSES.index).to_numpy(), rows[list(CLASSES)].to_numpy()
+    return rows["truth"].map(CLASSES.index).to_numpy(int), rows[list(CLASSES)].to_numpy()
 
 
 def weights(images) -> np.ndarray:

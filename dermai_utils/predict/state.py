@@ -87,7 +87,9 @@ def run(cfg) -> None:
         features=unit(features).astype(np.float16),
         centre=centre,
         precision=precision,
-        thresholds=conformal.class_thresholds(*_calibrated(rows["val"], temperature)),
+        thresholds=conformal.class_thresholds(
+            *_calibrated(rows["val"], temperature), rows["val"]["lesion_id"].to_numpy(str)
+        ),
         temperature=temperature,
         ood_threshold=float(np.quantile(far["val"], ood.IN_DISTRIBUTION)),
         tta=cfg.tta,
@@ -99,21 +101,30 @@ def run(cfg) -> None:
 
 
 def _write_scores(cfg, state, subset, rows, far):
+    if subset == "val":  # which chose the thresholds: its error rates would be too good
+        rows, far = rows[:0], far[:0]
     scores = conformal.scores(*_calibrated(rows, state.temperature), state.thresholds)
-    scores["out_of_distribution"] = (far > state.ood_threshold).mean()
+    scores["out_of_distribution"] = (far > state.ood_threshold).mean() if len(far) else None
     settings = {
         "run": cfg.run_name,
         "subset": subset,
-        "coverage": conformal.COVERAGE,
+        "levels": dict(zip(CLASSES, conformal.LEVELS, strict=True)),
         "temperature": state.temperature,
         "thresholds": dict(zip(CLASSES, state.thresholds, strict=True)),
         "ood_threshold": state.ood_threshold,
     }
     files.write_json(cfg.report_dir / "predictor.json", jsonable(settings | scores))
-    print(
-        f"predictor: {len(state.image):,} training images; on the {SUBSET_NAMES[subset]} the sets "
-        f"hold the true class of {scores['held']:.1%}, with {scores['size']:.2f} classes on "
-        f"average; {scores['out_of_distribution']:.1%} look out of distribution"
+    print(f"predictor: {len(state.image):,} training images; {_summary(subset, scores)}")
+
+
+def _summary(subset, scores):
+    if not scores["n"]:
+        return "how often an answer is wrong is not known: no images that chose nothing"
+    melanomas = scores["melanomas"]
+    return (
+        f"of the {scores['n']:,} images of the {SUBSET_NAMES[subset]} {scores['answered']:.1%} get "
+        f"an answer; {melanomas['without']} of {melanomas['answered']} melanomas with an answer "
+        f"got one without melanoma; {scores['out_of_distribution']:.1%} look out of distribution"
     )
 
 

@@ -1,9 +1,12 @@
+import dataclasses
+import shutil
+
 import numpy as np
 import pytest
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES
-from dermai_utils.metrics import predictions
+from dermai_utils.metrics import calibration, conformal, predictions
 from dermai_utils.predict import ood, state
 from dermai_utils.training.inference import LoadedRun
 
@@ -29,6 +32,7 @@ def test_what_is_told_about_the_sets_is_counted_on_the_quoted_part(made):
     probabilities = np.exp(raw) / np.exp(raw).sum(1, keepdims=True)
     sets = [
         {c for c, p, t in zip(CLASSES, row, fixed.thresholds, strict=True) if p >= t}
+        | {CLASSES[row.argmax()]}
         for row in probabilities
     ]
     assert found["n"] == len(rows) and found["size"] == pytest.approx(
@@ -45,12 +49,38 @@ def test_what_is_told_about_the_sets_is_counted_on_the_quoted_part(made):
         pytest.approx(np.mean(right)) if right else None
     )
     assert sum(row["n"] for row in found["by_class"].values()) == found["n"]
+    melanoma = rows["truth"].to_numpy() == "MEL"
+    assert found["melanomas"] == {
+        "n": melanoma.sum(),
+        "answered": (melanoma & short).sum(),
+        "without": sum("MEL" not in sets[k] for k in np.flatnonzero(melanoma & short)),
+    }
+    assert sum(kind["n"] for kind in found["answers"].values()) == sum(short)
+    assert sum(kind["held"] for kind in found["answers"].values()) == sum(right)
+
+
+def test_thresholds_are_those_of_the_lesions_of_validation(made):
+    fixed = state.load(made)
+    table = files.read_table(made.report_dir / "predictions.csv")
+    truth, probabilities = predictions.arrays(rows := predictions.scored_rows(table, "val"))
+    probabilities = calibration.apply_temperature(probabilities, fixed.temperature)
+    expected = conformal.class_thresholds(truth, probabilities, rows["lesion_id"])
+    np.testing.assert_allclose(fixed.thresholds, expected)
+
+
+def test_without_images_that_chose_nothing_no_error_rate_is_known(made, tmp_path, capsys):
+    """A run with neither test subset nor official images: its thresholds saw all that there is."""
+    shutil.copytree(made.work, tmp_path / "work")
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"))
+    metrics = files.read_json(cfg.report_dir / "metrics.json") | {"primary_subset": "val"}
+    files.write_json(cfg.report_dir / "metrics.json", metrics)
+    state.run(cfg)
+    found = files.read_json(cfg.report_dir / "predictor.json")
+    assert found["n"] == 0 and found["melanomas"]["n"] == 0 and found["answered_held"] is None
+    assert found["out_of_distribution"] is None and "not known" in capsys.readouterr().out
 
 
 def test_of_another_checkpoint_or_broken_it_does_not_count(made, tmp_path):
-    import dataclasses
-    import shutil
-
     shutil.copytree(made.work, tmp_path / "work")
     cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"))
     assert state.load(cfg) is not None
@@ -65,9 +95,6 @@ def test_of_another_checkpoint_or_broken_it_does_not_count(made, tmp_path):
 
 def test_a_run_of_version_0_1_0_still_answers(made, tmp_path):
     """Its file had another name, and two other names inside."""
-    import dataclasses
-    import shutil
-
     shutil.copytree(made.work, tmp_path / "work")
     cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"))
     now = state.load(cfg)
