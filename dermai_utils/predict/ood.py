@@ -27,8 +27,10 @@ def describe(run, rows, tta: int = 1):
     """
     first, textures, hook = run.networks[0], [], None
     with contextlib.suppress(UserError):
-        layer = half_way(first, run.cfg.image_size)
-        hook = layer.register_forward_hook(lambda *args: textures.append(_texture(args[2])))
+        place = half_way(first, run.cfg.image_size)
+        hook = place.module.register_forward_hook(
+            lambda *args: textures.append(_texture(place.first(args[2])))
+        )
     try:
         logits, features = run.logits(rows, with_features=True, tta=tta)
     finally:
@@ -39,12 +41,12 @@ def describe(run, rows, tta: int = 1):
     return np.mean([softmax(logits), *others], axis=0), features, texture
 
 
-def half_way(network, size: int):
-    """The last module that runs once and has a map of at least 1/16 of the image's side."""
+def half_way(network, size: int) -> model.FeatureMap:
+    """The last one that runs once and has at least 1/16 of the image's side."""
     maps = model.feature_maps(network, size)
-    modules = [module for module, _ in maps]
-    large = [module for module, side in maps if side * HALF_WAY >= size]
-    return [module for module in large if modules.count(module) == 1][-1]
+    modules = [place.module for place in maps]
+    large = [place for place in maps if place.side * HALF_WAY >= size]
+    return [place for place in large if modules.count(place.module) == 1][-1]
 
 
 def _texture(maps):

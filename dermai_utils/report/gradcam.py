@@ -1,4 +1,4 @@
-"""Grad-CAM and plain saliency, by captum: where in the image the evidence for a class lies, and
+"""Grad-CAM, and plain saliency by captum: where in the image the evidence for a class lies, and
 whether to believe it."""
 
 import copy
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from captum.attr import LayerGradCam, Saliency
+from captum.attr import Saliency
 from scipy.stats import ConstantInputWarning, spearmanr
 
 from dermai_utils import files
@@ -31,13 +31,26 @@ AT_ONCE = 8  # images whose gradients are in memory
 def gradcam(network, images: torch.Tensor, targets) -> np.ndarray:
     """(N, S, S) maps in 0..1 for `images` (N, 3, S, S), normalised, and the class of each.
 
-    Of the last feature map with more than one place (Selvaraju et al. 2017, arXiv 1610.02391).
-    UserError where the network has none.
+    Of the last feature map with more than one place (Selvaraju et al. 2017, arXiv 1610.02391),
+    whose channels may come last. UserError where the network has none.
     """
-    layer = feature_maps(network, images.shape[-1])[-1][0]
-    targets = torch.as_tensor(targets, device=images.device)
-    maps = LayerGradCam(network, layer).attribute(images, targets, relu_attributions=True)
-    return _unit(_resized(maps.detach().float(), images.shape[-2:])[:, 0])
+    place, outputs = feature_maps(network, images.shape[-1])[-1], []
+
+    def keep(_, __, output):
+        outputs.append(output)
+        return output.clone()  # what comes next may change it in place
+
+    hook = place.module.register_forward_hook(keep)
+    try:
+        with torch.enable_grad():
+            logits = network(images.detach().requires_grad_())
+            targets = torch.as_tensor(targets, device=images.device)[:, None]
+            gradients = torch.autograd.grad(logits.gather(1, targets).sum(), outputs)
+    finally:
+        hook.remove()
+    gradient, activation = (place.first(x[0].detach().float()) for x in (gradients, outputs))
+    maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True).relu()
+    return _unit(_resized(maps, images.shape[-2:])[:, 0])
 
 
 def saliency(network, images: torch.Tensor, targets) -> np.ndarray:

@@ -41,7 +41,7 @@ def test_texture_is_the_mean_and_spread_of_one_map_half_way_of_the_image_as_it_i
     batches = augment.Batches(images, 64, net.mean, net.std, "cpu", 1)
     maps = []
     with torch.inference_mode():
-        hook = net.layer3[1].bn2.register_forward_hook(lambda m, i, o: maps.append(o.clone()))
+        hook = net.layer3.register_forward_hook(lambda m, i, o: maps.append(o.clone()))
         net(batches(np.arange(5)))
         hook.remove()
     assert maps[0].shape[2] == 64 / 16
@@ -54,6 +54,17 @@ def test_texture_is_the_mean_and_spread_of_one_map_half_way_of_the_image_as_it_i
         )
         np.testing.assert_allclose(texture[:, :256], maps[0].mean((2, 3)), atol=1e-4)
         np.testing.assert_allclose(texture[:, 256:], maps[0].std((2, 3)), atol=1e-4)
+
+
+def test_texture_of_a_map_whose_channels_come_last_is_by_channel_too():
+    net = model.build("swin_t", "none", 64).eval()
+    images = RANDOM.integers(0, 256, (2, 75, 100, 3), np.uint8)
+    *_, texture = ood.describe(run_of(net, images), np.arange(2))
+    batches = augment.Batches(images, 64, net.mean, net.std, "cpu", 1)
+    with torch.inference_mode():
+        maps = net.features[:6](batches(np.arange(2)))
+    assert maps.shape == (2, 4, 4, 384)
+    np.testing.assert_allclose(texture[:, :384], maps.mean((1, 2)), atol=1e-4)
 
 
 def test_a_transformer_has_its_last_features_for_texture():
