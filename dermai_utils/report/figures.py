@@ -180,7 +180,8 @@ def _mistakes(kind):
 def _gradcam(layout):
     def draw(source, _):
         run = LoadedRun(source.cfg)
-        return layout(gradcam.maps_for(run, gradcam.choose(source.rows())))
+        maps = gradcam.maps_for(run, gradcam.choose(source.rows()))
+        return layout(maps, gradcam.note(source.cfg))
 
     return draw
 

@@ -197,6 +197,17 @@ def checks_for(run: LoadedRun, rows: pd.DataFrame) -> dict:
     return jsonable({"images": images, "mean": values.mean().to_dict()})
 
 
+def note(cfg) -> str:
+    """What must stand beside each map of a run; "" where its check says that they are better than
+    random ones."""
+    checks = render.gradcam_checks(files.read_json(cfg.report_dir / "gradcam.json"))
+    if not checks["mean"]:
+        return "Whether this run's maps are better than random ones was not checked."
+    if checks["deletion"] == checks["insertion"] == "better":
+        return ""
+    return "This run's maps are not clearly better than random ones: read nothing into the places."
+
+
 def run(cfg) -> None:
     """Write gradcam.png (correct, wrong and uncertain images of each class of the primary subset),
     gradcam.json (the maps, checked), gradcam_mistakes.png (the report's mistakes), and the report
@@ -206,16 +217,17 @@ def run(cfg) -> None:
     chosen, checks = choose(rows), {"images": [], "mean": {}}
     try:
         loaded = LoadedRun(cfg)
-        figure = photographs.explanations(maps_for(loaded, chosen))
         checks = checks_for(loaded, chosen[chosen["kind"] != "uncertain"])
+        files.write_json(cfg.report_dir / "gradcam.json", checks)
+        figure = photographs.explanations(maps_for(loaded, chosen), note(cfg))
         if len(wrong := _listed(metrics, rows)):
-            pairs = photographs.pairs(maps_for(loaded, wrong))
+            pairs = photographs.pairs(maps_for(loaded, wrong), note(cfg))
             pairs.save(cfg.report_dir / "gradcam_mistakes.png")
     except UserError as reason:
         print(f"gradcam: {reason}")
-        figure, checks = plots.message(str(reason)), checks | {"note": str(reason)}
+        figure = plots.message(str(reason))
+        files.write_json(cfg.report_dir / "gradcam.json", checks | {"note": str(reason)})
     figure.save(cfg.report_dir / "gradcam.png")
-    files.write_json(cfg.report_dir / "gradcam.json", checks)
     render.report(cfg, metrics)
     print(f"gradcam: {len(chosen)} images, {cfg.show(cfg.report_dir / 'gradcam.png')}")
 

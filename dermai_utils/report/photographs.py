@@ -1,11 +1,16 @@
 """Every figure made of photographs: contact sheets, mistakes, Grad-CAM overlays, an answer."""
 
+from textwrap import fill
+
 import numpy as np
 import pandas as pd
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from dermai_utils.config import CLASS_NAMES, CLASSES
+from dermai_utils.metrics.text import percent
 from dermai_utils.report.plots import COLOURS, INK, RED, Figure, axes, message, plain
 
 OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
@@ -53,10 +58,11 @@ def verdict(row) -> str:
     return f"{row['truth']} predicted as {row['prediction']} ({row['confidence']:.0%})"
 
 
-def explanations(items: list[dict]) -> Figure:
+def explanations(items: list[dict], note: str = "") -> Figure:
     """A row an image: the original, Grad-CAM and saliency over it, and what was predicted.
 
-    items: dicts of image (S, S, 3) uint8, gradcam and saliency (S, S) in 0..1, and a title.
+    items: dicts of image (S, S, 3) uint8, gradcam and saliency (S, S) in 0..1, and a title. `note`
+    stands above the maps.
     """
     lines = max(1, len(items))
     figure, grid = _grid(7.4, 2.35 * lines, lines, 3)
@@ -68,11 +74,27 @@ def explanations(items: list[dict]) -> Figure:
         row[0].set_title(item["title"], fontsize=8, color=INK)
     for ax, name in zip(grid[0], ("", "Grad-CAM", "saliency"), strict=True):
         ax.set_title(f"{ax.get_title()}{name}", fontsize=8, color=INK)
+    _explain(figure, grid, note)
     return figure
 
 
-def pairs(items: list[dict], columns: int = 4) -> Figure:
-    """Each image beside itself under its Grad-CAM, `columns` such pairs a row; items as in
+def _scale():
+    return ScalarMappable(Normalize(0, 1), OVERLAY["cmap"])
+
+
+def _explain(figure, grid, note):
+    """A colour bar for the maps on `grid`, and `note` above all."""
+    width, height = figure.get_size_inches()
+    scale, shape = _scale(), dict(fraction=0.1 / height, shrink=0.5, aspect=0.5 * width / 0.1)
+    bar = figure.colorbar(scale, ax=grid, location="top", pad=0.3 / height, **shape)
+    bar.set_ticks([0, 1], labels=["least evidence in the image", "most"], color=INK, fontsize=8)
+    bar.outline.set_visible(False)
+    if note:
+        figure.suptitle(note, fontsize=9, wrap=True, color=RED)
+
+
+def pairs(items: list[dict], note: str = "", columns: int = 4) -> Figure:
+    """Each image beside itself under its Grad-CAM, `columns` such pairs a row; items and note as in
     `explanations`."""
     lines = max(1, -(-len(items) // columns))
     figure, grid = _grid(2 * 1.4 * columns, 1.85 * lines, lines, 2 * columns)
@@ -81,6 +103,7 @@ def pairs(items: list[dict], columns: int = 4) -> Figure:
         right.imshow(item["image"])
         right.imshow(item["gradcam"], alpha=0.5, **OVERLAY)
         left.set_title(item["title"].strip(), fontsize=9, color=INK, loc="left")
+    _explain(figure, grid, note)
     return figure
 
 
@@ -119,10 +142,15 @@ def answer(item, images=None) -> Figure:
         ax.imshow(item.square)
     if item.gradcam is not None:
         gradcam.imshow(item.gradcam, alpha=0.5, **OVERLAY)
+        gradcam.set_xlabel(fill(item.gradcam_note, 34), fontsize=7, color=RED)
+        scale = upper.colorbar(_scale(), ax=gradcam, shrink=0.8)
+        scale.set_ticks([0, 1], labels=["least", "most\nevidence"], color=INK, fontsize=7)
     _probabilities(bars, item)
     for panel in lower:
         _similar(panel, item.similar, images)
-    figure.suptitle(item.text, fontsize=12, wrap=True, color=INK if item.in_distribution else RED)
+    title = "\n".join([item.text, *(f"Warning: this picture {w}." for w in item.warnings)])
+    figure.suptitle(title, fontsize=12, wrap=True, color=RED if item.foreign else INK)
+    figure.supxlabel("\n".join(item.error_rates), fontsize=9, wrap=True, color=INK)
     figure.get_layout_engine().set(h_pad=0.09)  # else a heading touches what it is above
     return figure
 
@@ -141,8 +169,8 @@ def _similar(panel, similar, images):
 def _probabilities(ax, item):
     bars = ax.barh(CLASSES, item.probabilities, color=[COLOURS[c] for c in CLASSES])
     for bar, c in zip(bars, CLASSES, strict=True):
-        bar.set_alpha(1 if item.in_distribution and c in item.possible else 0.25)
-    ax.bar_label(bars, fmt="{:.0%}", padding=4, fontsize=9, color=INK)
+        bar.set_alpha(1 if not item.foreign and c in item.possible else 0.25)
+    ax.bar_label(bars, map(percent, item.probabilities), padding=4, fontsize=9, color=INK)
     ax.set_yticks(range(len(CLASSES)), [f"{CLASS_NAMES[c]} ({c})" for c in CLASSES])
     ax.invert_yaxis()
     plain(ax)

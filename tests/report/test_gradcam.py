@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -5,7 +7,7 @@ import torch
 
 from dermai_utils import config, files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.report import gradcam
+from dermai_utils.report import gradcam, photographs
 from dermai_utils.training import model
 from dermai_utils.training.inference import LoadedRun
 
@@ -158,3 +160,24 @@ def test_the_checks_of_the_fixture_are_kept(made):
     mean = np.mean([row["deletion"] for row in found["images"]])
     assert found["mean"]["deletion"] == pytest.approx(mean)
     assert (made.report_dir / "gradcam_mistakes.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    "gain, said", [({}, ""), ({"insertion": -1}, "not clearly better"), (None, "was not checked")]
+)
+def test_the_runs_verdict_stands_beside_each_map(tmp_path, gain, said, made):
+    """Better by both checks: nothing to say; in the figures and in what the predictor shows."""
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path))
+    if gain is not None:
+        sign = {"deletion": -1, "insertion": 1} | gain
+        row = {k: 0.5 + 0.1 * v for k, v in sign.items()}
+        row |= {f"{k}_random": 0.5 for k in sign} | {"randomised_correlation": 0.1}
+        files.write_json(cfg.report_dir / "gradcam.json", {"images": [row] * 9, "mean": row})
+    note = gradcam.note(cfg)
+    assert said in note and bool(said) == bool(note)
+    square = np.zeros((8, 8, 3), np.uint8)
+    item = {"image": square, "gradcam": square[..., 0], "saliency": square[..., 0], "title": "t"}
+    for layout in (photographs.pairs, photographs.explanations):
+        figure = layout([item], note)
+        assert (figure.get_suptitle() or "") == note
+        assert "most" in [t.get_text() for t in figure.axes[-1].get_xticklabels()]
