@@ -128,7 +128,7 @@ STAGES = {
         ],
         lambda c: [c.report_dir / "predictor.npz", c.report_dir / "predictor.json"],
         after=("evaluate",),
-        version=1,
+        version=2,
     ),
 }
 RENAMED = {  # version 0.1.0's names
@@ -180,10 +180,10 @@ def predictor(cfg):
     """The run's Predictor; makes the run, or the stage "predictor", where that is missing."""
     from dermai_utils.predict import predictor, state
 
-    if state.load(cfg) is None:
-        print(
-            f"predict: run {cfg.run_name} is not ready for predictions yet: making what is missing"
-        )
+    found = state.load(cfg)
+    if found is None or (found.outdated and cfg.pixels_file.exists()):
+        what = "not ready for predictions yet" if found is None else "of an earlier version"
+        print(f"predict: run {cfg.run_name} is {what}: making what is missing")
         ensure(cfg, "predictor")
     return predictor.Predictor(cfg)
 

@@ -21,6 +21,17 @@ def with_interval(row, name: str = "") -> str:
     return f"{format_number(row[value])} [{format_number(row[low])}, {format_number(row[high])}]"
 
 
+def percent(share) -> str:
+    """ "97.7 %" of 0.9768, wherever a probability or a share is written as a percentage."""
+    if share is None:
+        return UNDEFINED
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %"
+
+
 def pretty_name(name: str) -> str:
     """ "macro_f1" -> "macro F1"."""
     return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")

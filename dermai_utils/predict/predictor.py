@@ -6,7 +6,6 @@ A picture goes through the decoder and the preprocessing of training, nothing el
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +13,11 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import files
-from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
+from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.predict import export, ood, state
+from dermai_utils.predict.answer import FOREIGN, Answer
 from dermai_utils.predict.pictures import decoded, example, pictures
 from dermai_utils.report import gradcam, photographs
 from dermai_utils.training.inference import LoadedRun
@@ -25,56 +25,6 @@ from dermai_utils.training.inference import LoadedRun
 __all__ = ["Answer", "Predictor", "decoded", "example", "frame", "pictures", "sample_warning"]
 SIMILAR = 4  # training images that are shown, each of another lesion
 AT_ONCE = 32  # pictures for the network at a time; as many more are decoded meanwhile
-OOD_WARNING = (
-    "does not look like the dermoscopic images that the model was trained on: "
-    "its numbers mean nothing here"
-)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """About one picture. `square` (what the network saw) is (S, S, 3) uint8, `gradcam` (of the most
-    probable class) (S, S) in 0..1; both may be None."""
-
-    name: str
-    probabilities: np.ndarray  # (7,) calibrated
-    possible: tuple  # the classes that can't be ruled out, the most probable first
-    sure: bool  # whether these are few enough to be an answer
-    distance: float  # to the training images
-    ood_threshold: float  # beyond it a picture is out of distribution
-    similar: list  # of dicts: image, label, similarity (cosine, -1..1), row
-    square: np.ndarray | None = None
-    gradcam: np.ndarray | None = None
-
-    @property
-    def in_distribution(self) -> bool:
-        """Whether the picture looks like the training images."""
-        return self.distance <= self.ood_threshold
-
-    @property
-    def text(self) -> str:
-        """The answer in words: one or two diagnoses, unsure, or out of distribution."""
-        if not self.in_distribution:
-            return f"This picture {OOD_WARNING}."
-        if self.sure:
-            return " or ".join(CLASS_NAMES[c] for c in self.possible)
-        if n := len(self.possible):
-            return f"unsure: {n} diagnoses cannot be ruled out"
-        return "unsure: no diagnosis is as probable as it should be"
-
-    @property
-    def row(self) -> dict:
-        """A row of the CSV."""
-        answer = " or ".join(self.possible) if self.sure else "unsure"
-        return {
-            "picture": self.name,
-            "answer": answer if self.in_distribution else "out of distribution",
-            **dict(zip(CLASSES, self.probabilities, strict=True)),
-            "possible": " ".join(self.possible),
-            "distance": self.distance,
-            "ood_threshold": self.ood_threshold,
-            "similar": " ".join(f"{image['image']}:{image['label']}" for image in self.similar),
-        }
 
 
 class Predictor:
@@ -91,6 +41,8 @@ class Predictor:
                 "python -m dermai_utils predictor makes it"
             )
         self.run = LoadedRun(cfg)
+        self.scores = files.read_json(cfg.report_dir / "predictor.json")
+        self.gradcam_note = gradcam.note(cfg)
 
     def __call__(self, names, images, maps: bool = True) -> list[Answer]:
         """An Answer for each of `images` (N, H, W, 3) uint8, at the stored size (pixels.decode),
@@ -104,18 +56,29 @@ class Predictor:
             probabilities,
             sets,
             conformal.is_answer(sets),
-            ood.distance(texture, fixed.centre, fixed.precision),
+            fixed.distance(texture),
             fixed.similarity(features),
             *self._maps(run, rows, probabilities.argmax(1), maps),
+            map(ood.oddities, images),
             strict=True,
         )
         return [self._answer(*values) for values in columns]
 
-    def _answer(self, name, p, possible, sure, distance, similarity, square, cam):
-        classes = tuple(CLASSES[k] for k in np.argsort(-p) if possible[k])
-        similar, threshold = self._similar(similarity), self.state.ood_threshold
+    def _answer(self, name, p, possible, sure, distance, similarity, square, cam, oddities):
         return Answer(
-            name, p, classes, bool(sure), float(distance), threshold, similar, square, cam
+            name,
+            p,
+            possible=tuple(CLASSES[k] for k in np.argsort(-p) if possible[k]),
+            sure=bool(sure),
+            distance=float(distance),
+            ood_threshold=self.state.ood_threshold,
+            foreign_threshold=self.state.foreign_threshold,
+            similar=self._similar(similarity),
+            square=square,
+            gradcam=cam,
+            gradcam_note=self.gradcam_note,
+            oddities=oddities,
+            scores=self.scores,
         )
 
     def _maps(self, run, rows, targets, maps):
@@ -218,8 +181,8 @@ def command(predictor: Predictor, source) -> list[Path]:
     columns = rows[["picture", "answer", *CLASSES]]
     print(columns.to_string(index=False, float_format="{:.2f}".format))
     for answer in answers:
-        if not answer.in_distribution:
-            print(f"predict: warning: {answer.name} {OOD_WARNING}")
+        for warning in [FOREIGN] * answer.foreign + answer.warnings:
+            print(f"predict: warning: {answer.name} {warning}")
     print(*filter(None, [sample_warning(predictor.cfg), DISCLAIMER]), sep="\n")
     files.write_table(rows, path)
     return [path]

@@ -19,7 +19,7 @@ from dermai_utils.predict import ood
 from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
-SCALARS = ("temperature", "ood_threshold", "tta", "checkpoints")
+SCALARS = ("temperature", "ood_threshold", "foreign_threshold", "tta", "checkpoints")
 # The file and names of version 0.1.0, whose runs are still answered from.
 OLD_FILE, OLD_NAMES = "reference.npz", {"ood_threshold": "farthest", "tta": "views"}
 
@@ -37,13 +37,25 @@ class PredictorState:
     temperature: float
     centre: np.ndarray  # (2C,) and
     precision: np.ndarray  # (2C, 2C): the training images' texture, see ood.fit
-    ood_threshold: float  # a picture beyond this distance is out of distribution
+    ood_threshold: float  # beyond it a picture comes from another source, see ood.thresholds
+    foreign_threshold: float  # beyond it, it is no dermoscopic image
     tta: int  # flips and turns of an image, over which the evaluation averaged
     checkpoints: str  # the checksum of the best.pt that all this is of, or those of an ensemble
 
     def similarity(self, features) -> np.ndarray:
         """(N, M) float32: the cosine of each of `features` (N, D) with each training image."""
         return unit(features) @ self.features.astype(np.float32).T
+
+    def distance(self, texture) -> np.ndarray:
+        """(N,) float: see ood.distance; NaN where an earlier version made the file."""
+        if self.outdated:
+            return np.full(len(texture), np.nan)
+        return ood.distance(texture, self.centre, self.precision)
+
+    @property
+    def outdated(self) -> bool:
+        """Whether an earlier version made it, which looked at another layer, and one threshold."""
+        return bool(np.isnan(self.foreign_threshold))
 
 
 def unit(features) -> np.ndarray:
@@ -59,7 +71,9 @@ def load(cfg) -> PredictorState | None:
         path, names = path.with_name(OLD_FILE), OLD_NAMES
     try:
         with np.load(path, allow_pickle=False) as archive:
-            values = {f.name: archive[names.get(f.name, f.name)] for f in fields(PredictorState)}
+            wanted = {f.name: names.get(f.name, f.name) for f in fields(PredictorState)}
+            values = {"foreign_threshold": np.array(np.nan)}  # which earlier versions do not have
+            values |= {k: archive[v] for k, v in wanted.items() if k not in values or v in archive}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     state = PredictorState(**values | {name: values[name].item() for name in SCALARS})
@@ -91,7 +105,7 @@ def run(cfg) -> None:
             *_calibrated(rows["val"], temperature), rows["val"]["lesion_id"].to_numpy(str)
         ),
         temperature=temperature,
-        ood_threshold=float(np.quantile(far["val"], ood.IN_DISTRIBUTION)),
+        **ood.thresholds(far["val"]),
         tta=cfg.tta,
         checkpoints=checkpoint.checksums(cfg),
     )
@@ -104,7 +118,9 @@ def _write_scores(cfg, state, subset, rows, far):
     if subset == "val":  # which chose the thresholds: its error rates would be too good
         rows, far = rows[:0], far[:0]
     scores = conformal.scores(*_calibrated(rows, state.temperature), state.thresholds)
-    scores["out_of_distribution"] = (far > state.ood_threshold).mean() if len(far) else None
+    for name in ("out_of_distribution", "foreign"):
+        threshold = state.foreign_threshold if name == "foreign" else state.ood_threshold
+        scores[name] = (far > threshold).mean() if len(far) else None
     settings = {
         "run": cfg.run_name,
         "subset": subset,
@@ -112,6 +128,7 @@ def _write_scores(cfg, state, subset, rows, far):
         "temperature": state.temperature,
         "thresholds": dict(zip(CLASSES, state.thresholds, strict=True)),
         "ood_threshold": state.ood_threshold,
+        "foreign_threshold": state.foreign_threshold,
     }
     files.write_json(cfg.report_dir / "predictor.json", jsonable(settings | scores))
     print(f"predictor: {len(state.image):,} training images; {_summary(subset, scores)}")

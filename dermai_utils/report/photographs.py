@@ -128,7 +128,7 @@ def side_by_side(pairs, images, columns: int = 3) -> Figure:
 
 
 def answer(item, images=None) -> Figure:
-    """A predictor.Answer: the square that the network saw, its Grad-CAM, the probabilities (pale:
+    """An answer.Answer: the square that the network saw, its Grad-CAM, the probabilities (pale:
     ruled out), and where the pixel array `images` is given the most similar training images."""
     figure = Figure(figsize=(10, 3 if images is None else 5.6), layout="constrained")
     figure.photographs = True

@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
-from dermai_utils.predict import app, pictures
+from dermai_utils.predict import answer, app, pictures
 from dermai_utils.predict import predictor as photo
 
 
@@ -25,8 +25,8 @@ def test_an_upload_gets_words_and_a_figure(made, predictor):
 
 def test_where_the_picture_is_foreign_no_diagnosis_is_named(made, predictor):
     result = predictor.answers(pictures.example(made), maps=False)[0]
-    text = app.as_markdown(dataclasses.replace(result, distance=2 * result.ood_threshold))
-    assert photo.OOD_WARNING in text and DISCLAIMER in text
+    text = app.as_markdown(dataclasses.replace(result, distance=2 * result.foreign_threshold))
+    assert answer.FOREIGN in text and DISCLAIMER in text
     assert "%" not in text and not any(CLASS_NAMES[c] in text for c in CLASSES)
 
 

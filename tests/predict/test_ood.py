@@ -72,3 +72,15 @@ def test_a_transformer_has_its_last_features_for_texture():
     images = RANDOM.integers(0, 256, (2, 75, 100, 3), np.uint8)
     _, features, texture = ood.describe(run_of(net, images), np.arange(2))
     np.testing.assert_array_equal(features, texture)
+
+
+def test_a_picture_without_colour_or_light_is_noticed_and_a_dermoscopic_one_is_not():
+    skin = np.full((60, 80, 3), (200, 150, 130), np.uint8)
+    skin[20:40, 30:50] = (90, 50, 40)
+    grey = np.repeat(skin.mean(2, keepdims=True), 3, 2).astype(np.uint8)
+    vignette = skin.copy()
+    vignette[:, :60] = 0  # a black frame around the field of view, as some dermatoscopes make
+    assert ood.oddities(skin) == ood.oddities(vignette) == ()
+    assert "no colour" in ood.oddities(grey)[0]
+    for black in (skin // 10, 0 * skin):
+        assert len(ood.oddities(black)) == 1 and "nearly black" in ood.oddities(black)[0]

@@ -10,7 +10,8 @@ from pictures import encoded, heic, picture
 
 from dermai_utils.config import UserError
 from dermai_utils.predict import pictures
-from dermai_utils.predict.predictor import Answer, Predictor
+from dermai_utils.predict.answer import Answer
+from dermai_utils.predict.predictor import Predictor
 
 
 class Reader(Predictor):
@@ -21,7 +22,7 @@ class Reader(Predictor):
 
     def __call__(self, names, images, maps=True):
         assert images.shape == (len(names), 75, 100, 3)
-        return [Answer(name, np.full(7, 1 / 7), (), False, 0.1, 0.2, []) for name in names]
+        return [Answer(name, np.full(7, 1 / 7), (), False, 0.1, 0.2, 0.3, []) for name in names]
 
 
 @pytest.fixture

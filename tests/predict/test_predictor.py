@@ -13,9 +13,10 @@ from dermai_utils import files
 from dermai_utils.__main__ import main
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
-from dermai_utils.metrics import calibration, predictions
+from dermai_utils.metrics import calibration, conformal, predictions
 from dermai_utils.predict import pictures, state
 from dermai_utils.predict import predictor as photo
+from dermai_utils.predict.answer import Answer
 from dermai_utils.report import photographs
 
 
@@ -70,39 +71,69 @@ def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(
     assert values == sorted(values, reverse=True)
 
 
-def answer(possible, sure=True, distance=0.1):
+def answer(possible, sure=True, distance=0.1, **other):
     p = np.full(7, 1 / 7)
-    return photo.Answer(
-        "x.jpg",
-        p,
-        possible,
-        sure,
-        distance,
-        0.2,
-        [dict(image="i", label="NV", similarity=0.5, row=0)],
-    )
+    similar = [dict(image="i", label="NV", similarity=0.5, row=0)]
+    return Answer("x.jpg", p, possible, sure, distance, 0.2, 0.3, similar, **other)
 
 
 def test_the_answer_in_words():
     assert answer(("MEL", "NV")).text == "melanoma or melanocytic nevus"
-    assert (
-        answer(("MEL", "NV", "BKL"), sure=False).text == "unsure: 3 diagnoses cannot be ruled out"
-    )
-    nothing = answer((), sure=False)
-    assert nothing.text.startswith("unsure: no diagnosis") and nothing.row["answer"] == "unsure"
-    strange = answer(("MEL",), distance=0.3)
-    assert "does not look like" in strange.text and "melanoma" not in strange.text
-    assert strange.row["answer"] == "out of distribution"
+    unsure = answer(("MEL", "NV", "BKL"), sure=False)
+    assert unsure.text == "unsure: 3 diagnoses cannot be ruled out"
+    assert unsure.row["answer"] == "unsure"
 
 
-def test_beyond_the_distance_there_is_a_warning_and_no_diagnosis(cfg, capsys, monkeypatch):
-    now = state.load(cfg)
-    monkeypatch.setattr(state, "load", lambda cfg: dataclasses.replace(now, ood_threshold=-1.0))
+def test_two_levels_of_being_out_of_distribution():
+    """Another source still gets an answer, with a warning; what is no dermoscopic image gets
+    none."""
+    plain, other, foreign = (answer(("MEL",), distance=d) for d in (0.2, 0.3, 0.31))
+    assert plain.warnings == [] and plain.text == other.text == "melanoma"
+    assert "expect more mistakes" in other.warnings[0] and not other.foreign
+    assert "does not look like" in foreign.text and "melanoma" not in foreign.text
+    assert foreign.row["answer"] == "no dermoscopic image" and foreign.error_rates == []
+    assert other.row["answer"] == "MEL" and "expect more" in other.row["warnings"]
+
+
+SCORES = {
+    "subset": "test",
+    "answers": {kind: {"n": 10 * k, "held": 9 * k} for k, kind in enumerate(conformal.KINDS)},
+    "melanomas": {"n": 134, "answered": 59, "without": 2},
+}
+
+
+def test_beside_an_answer_stands_how_often_such_ones_are_wrong():
+    kind, melanomas = answer(("MEL", "NV"), scores=SCORES).error_rates
+    assert "27 of 30 images (90.0 %) of the held-out test subset" in kind
+    assert "at least one malignant" in kind
+    assert "Of 134 melanomas" in melanomas and "59 got an answer" in melanomas
+    assert "2 of these (3.4 %) one without melanoma" in melanomas
+    # nothing is promised where nothing is answered
+    assert answer(("MEL", "NV", "BKL"), sure=False, scores=SCORES).error_rates == [melanomas]
+
+
+@pytest.mark.parametrize("scores", [None, {"subset": "test", "n": 15, "answered_held": 0.9}])
+def test_what_was_not_counted_is_not_known(scores):
+    """No predictor.json, or one of an earlier version; and a kind of answer that nobody got."""
+    assert ["not known" in line for line in answer(("NV",), scores=scores).error_rates] == [
+        True
+    ] * 2
+    assert "is not known" in answer(("NV",), scores=SCORES).error_rates[0]
+
+
+def test_of_another_kind_of_picture_there_is_a_warning_in_each_output(cfg, capsys, monkeypatch):
+    now, limits = state.load(cfg), dict(ood_threshold=-1.0, foreign_threshold=np.inf)
+    monkeypatch.setattr(state, "load", lambda cfg: dataclasses.replace(now, **limits))
+    photo.command(photo.Predictor(cfg), {"a.png": noise(mode="L")})
+    said = capsys.readouterr().out
+    assert "warning: a.png has no colour" in said and "warning: a.png looks unlike" in said
+    row = pd.read_csv(cfg.report_dir / "own_predictions.csv").iloc[0]
+    assert "no colour" in row["warnings"] and "looks unlike" in row["warnings"]
+    limits["foreign_threshold"] = -1.0
     photo.command(photo.Predictor(cfg), {"a.png": noise()})
     assert "warning: a.png does not look like" in capsys.readouterr().out
-    assert pd.read_csv(cfg.report_dir / "own_predictions.csv")["answer"].tolist() == [
-        "out of distribution"
-    ]
+    row = pd.read_csv(cfg.report_dir / "own_predictions.csv").iloc[0]
+    assert row["answer"] == "no dermoscopic image"
 
 
 @pytest.mark.parametrize(
@@ -221,9 +252,9 @@ def test_the_figure_marks_what_is_possible_and_shows_similar_images_where_they_a
     with_images, without = (
         photographs.answer(found, images) for images in (pixels.load(cfg.pixels_file), None)
     )
-    assert len(with_images.axes) == 3 + photo.SIMILAR and len(without.axes) == 3
+    assert len(with_images.axes) == 4 + photo.SIMILAR and len(without.axes) == 4
     alphas = [bar.get_alpha() for bar in without.axes[2].patches]
-    assert alphas == [1 if found.in_distribution and c in found.possible else 0.25 for c in CLASSES]
+    assert alphas == [0.25 if found.foreign or c not in found.possible else 1 for c in CLASSES]
     assert np.isclose(
         [bar.get_width() for bar in without.axes[2].patches], found.probabilities
     ).all()

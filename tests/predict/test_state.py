@@ -4,7 +4,7 @@ import shutil
 import numpy as np
 import pytest
 
-from dermai_utils import files
+from dermai_utils import files, pipeline
 from dermai_utils.config import CLASSES
 from dermai_utils.metrics import calibration, conformal, predictions
 from dermai_utils.predict import ood, state
@@ -14,6 +14,7 @@ from dermai_utils.training.inference import LoadedRun
 def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(made):
     """Anew from the checkpoint: the validation images' distances, and nothing of any test image."""
     fixed = state.load(made)
+    assert fixed.foreign_threshold == pytest.approx(1.4 * fixed.ood_threshold)
     table = files.read_table(made.report_dir / "predictions.csv")
     rows = predictions.scored_rows(table, "val")["row"].to_numpy()
     *_, texture = ood.describe(LoadedRun(made), rows)
@@ -93,14 +94,38 @@ def test_of_another_checkpoint_or_broken_it_does_not_count(made, tmp_path):
     assert state.load(cfg) is None
 
 
-def test_a_run_of_version_0_1_0_still_answers(made, tmp_path):
-    """Its file had another name, and two other names inside."""
-    shutil.copytree(made.work, tmp_path / "work")
-    cfg = dataclasses.replace(made, work_dir=str(tmp_path / "work"))
-    now = state.load(cfg)
-    old = {"ood_threshold": "farthest", "tta": "views"}
-    np.savez(cfg.report_dir / "reference.npz", **{old.get(k, k): v for k, v in vars(now).items()})
+def written_before(cfg, name, old):
+    """Replaces predictor.npz by a file of an earlier version: other names, one threshold, and the
+    texture of another layer."""
+    now = vars(state.load(cfg))
+    earlier = now | {"centre": np.zeros(99), "precision": np.eye(99)}
+    del earlier["foreign_threshold"]
+    marker = files.read_json(cfg.report_dir / ".predictor.json")
+    marker["made_from"]["the form of its files"] = 1
+    files.write_json(cfg.report_dir / ".predictor.json", marker)
     (cfg.report_dir / "predictor.npz").unlink()
+    np.savez(cfg.report_dir / name, **{old.get(k, k): v for k, v in earlier.items()})
+    return now
+
+
+@pytest.mark.parametrize(
+    "name, old",
+    [("reference.npz", {"ood_threshold": "farthest", "tta": "views"}), ("predictor.npz", {})],
+)
+def test_a_run_of_an_earlier_version_still_answers(made, tmp_path, name, old):
+    """But whether a picture is out of distribution is not known; with the images it is made
+    anew."""
+    shutil.copytree(made.work, tmp_path / "work")
+    cfg = dataclasses.replace(
+        made, work_dir=str(tmp_path / "work"), cache_dir=str(tmp_path / "none")
+    )
+    now = written_before(cfg, name, old)
     then = state.load(cfg)
-    assert then.ood_threshold == now.ood_threshold and then.tta == now.tta
-    np.testing.assert_array_equal(then.features, now.features)
+    assert then.outdated and then.ood_threshold == now["ood_threshold"] and then.tta == now["tta"]
+    np.testing.assert_array_equal(then.features, now["features"])
+    image = np.random.default_rng(0).integers(0, 256, (1, 32, 43, 3), np.uint8)
+    answer = pipeline.predictor(cfg)(["a"], image)[0]
+    assert np.isnan(answer.distance) and not answer.foreign
+    assert "out of distribution" in answer.warnings[0]
+    with_images = dataclasses.replace(cfg, cache_dir=made.cache_dir)
+    assert not pipeline.predictor(with_images).state.outdated
