@@ -1,14 +1,15 @@
 """A user's own pictures: files, folders, web addresses, uploads -> decoded as in training."""
 
 import os
+import zipfile
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
 import requests
 
-from dermai_utils import files
-from dermai_utils.config import IMAGE_SUFFIXES, UserError
+from dermai_utils import config, files
+from dermai_utils.config import CLASS_NAMES, IMAGE_SUFFIXES, UserError
 from dermai_utils.data import clean, pixels, split
 from dermai_utils.metrics.predictions import scored_rows
 
@@ -145,3 +146,29 @@ def example(cfg) -> Path:
         )
     first = scored_rows(split.read(cfg), metrics["primary_subset"]).iloc[0]
     return clean.image_path(cfg, first["image"])
+
+
+EXAMPLES = ("MEL", "NV", "BKL")  # what the page offers to try
+MADE_UP = "ISIC2018_Task3_Test_Input.zip"  # in the package
+
+
+def examples(cfg) -> dict[str, bytes]:
+    """{what it shows: the picture}: one of each of EXAMPLES, of images that the model never saw.
+
+    Of the primary subset where the data set is on this machine, else of the made-up sample.
+    """
+    metrics = files.read_json(cfg.report_dir / "metrics.json")
+    if metrics is None or not cfg.rows_file.exists() or not cfg.split_file.exists():
+        return _made_up()
+    rows, found = scored_rows(split.read(cfg), metrics["primary_subset"]), {}
+    for label in EXAMPLES:
+        for image in rows.loc[rows["label"] == label, "image"].head(1):
+            found[f"an unseen {CLASS_NAMES[label]}"] = clean.image_path(cfg, image).read_bytes()
+    return found
+
+
+def _made_up():
+    with zipfile.ZipFile(config.SAMPLE / MADE_UP) as archive:
+        names = [n for n in archive.namelist() if Path(n).suffix.lower() in IMAGE_SUFFIXES]
+        pictures = names[: len(EXAMPLES)]
+        return {f"a made-up picture ({k})": archive.read(n) for k, n in enumerate(pictures, 1)}

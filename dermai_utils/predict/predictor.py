@@ -124,6 +124,13 @@ class Predictor:
             print(f"predict: {answered}; left out: {len(wrong)} ({reasons})")
         return [result for result in results if isinstance(result, Answer)]
 
+    def similar_images(self, answer: Answer) -> list:
+        """The similar images of an answer, (H, W, 3) uint8; None for each where the pixel array
+        isn't here."""
+        path = self.cfg.pixels_file
+        images = pixels.load(path) if path.exists() else None
+        return [None if images is None else np.array(images[s["row"]]) for s in answer.similar]
+
     def figure(self, answer: Answer):
         """The answer as a figure, with the similar images where the pixel array is here."""
         path = self.cfg.pixels_file

@@ -4,8 +4,9 @@ from textwrap import fill
 
 import numpy as np
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import Normalize
+from matplotlib.colors import Normalize, to_hex
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
@@ -76,6 +77,17 @@ def explanations(items: list[dict], note: str = "") -> Figure:
         ax.set_title(f"{ax.get_title()}{name}", fontsize=8, color=INK)
     _explain(figure, grid, note)
     return figure
+
+
+def overlay(image, gradcam) -> np.ndarray:
+    """(S, S, 3) uint8: `image` (S, S, 3) uint8 under its map (S, S) in 0..1."""
+    colours = colormaps[OVERLAY["cmap"]](gradcam)[..., :3]
+    return (0.5 * image + 0.5 * 255 * colours).round().astype(np.uint8)
+
+
+def overlay_colours(n: int = 7) -> list[str]:
+    """The map's colours from the least to the most, for a colour bar in CSS."""
+    return [to_hex(colormaps[OVERLAY["cmap"]](k / (n - 1))) for k in range(n)]
 
 
 def _scale():

@@ -18,7 +18,7 @@ from PIL import Image
 from dermai_utils import files
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.data import split
-from dermai_utils.metrics.text import format_number, pretty_name, with_interval
+from dermai_utils.metrics.text import format_number, percent, pretty_name, with_interval
 
 SETTINGS = (  # of a run, on its card
     "backbone weights image_size split split_seed folds fold imbalance augment optimizer epochs "
@@ -46,6 +46,7 @@ TEMPLATES.globals |= {"CLASSES": CLASSES, "CLASS_NAMES": CLASS_NAMES, "DISCLAIME
 TEMPLATES.filters |= {
     "at": look_up,
     "number": format_number,
+    "percent": percent,
     "pretty": pretty_name,
     "with_interval": with_interval,
 }

@@ -1,11 +1,19 @@
+import base64
 import dataclasses
+import io
+import re
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
 
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
 from dermai_utils.predict import answer, app, pictures
 from dermai_utils.predict import predictor as photo
+from dermai_utils.report import photographs
 
 
 @pytest.fixture(scope="module")
@@ -13,27 +21,94 @@ def predictor(made):
     return photo.Predictor(made)
 
 
-def test_an_upload_gets_words_and_a_figure(made, predictor):
-    text, figure = app.answer(predictor, pictures.example(made))
-    assert DISCLAIMER in text and all(CLASS_NAMES[c] in text for c in CLASSES)
-    rows = [line for line in text.splitlines() if line.startswith("| ") and "%" in line]
-    shares = [float(row.split("|")[2].strip(" *%")) for row in rows]
-    assert len(shares) == 7 and sum(shares) == pytest.approx(100, abs=0.5)
-    assert shares == sorted(shares, reverse=True)
-    assert figure.width > 600
+def pages(predictor, sources):
+    """What the page shows, one after another: (status, parsed HTML)."""
+    return [(s, BeautifulSoup(h, "html.parser")) for s, h in app.replies(predictor, sources)]
 
 
-def test_where_the_picture_is_foreign_no_diagnosis_is_named(made, predictor):
-    result = predictor.answers(pictures.example(made), maps=False)[0]
-    text = app.as_markdown(dataclasses.replace(result, distance=2 * result.foreign_threshold))
-    assert answer.FOREIGN in text and DISCLAIMER in text
-    assert "%" not in text and not any(CLASS_NAMES[c] in text for c in CLASSES)
+def test_previews_come_first_then_answers_then_the_csv(made, predictor):
+    path = pictures.example(made)
+    shown = pages(predictor, {"a.jpg": path, "b.jpg": path.read_bytes()})
+    statuses = [status for status, _ in shown]
+    assert statuses == [
+        "Looking at picture 1 of 2 …",
+        "Looking at picture 2 of 2 …",
+        "2 of 2 answered.",
+    ]
+    waiting = [len(page.select("article[aria-busy]")) for _, page in shown]
+    assert waiting == [2, 1, 0]
+    assert all(len(page.select("article img")) >= 2 for _, page in shown)
+    assert [len(page.select("a[download]")) for _, page in shown] == [0, 0, 1]
+    link = shown[-1][1].select_one("a[download]")["href"]
+    rows = pd.read_csv(io.BytesIO(base64.b64decode(link.partition(",")[2])))
+    assert rows["picture"].tolist() == ["a.jpg", "b.jpg"]
+
+
+def test_bars_numbers_and_marks_are_those_of_the_answer(made, predictor):
+    path = pictures.example(made)
+    result = predictor.answers(path, maps=False)[0]
+    page = pages(predictor, {"a.jpg": path})[-1][1]
+    rows = page.select(".bars tbody tr")
+    shares = [row.select_one(".number").text for row in rows]
+    order = np.argsort(-result.probabilities)
+    assert [row.select_one("th").text.split("(")[-1][:-1] for row in rows] == [
+        CLASSES[k] for k in order
+    ]
+    exact = 100 * result.probabilities[order]
+    for text, share, row in zip(shares, exact, rows, strict=True):
+        assert text == "<0.1 %" if share < 0.1 else float(text.strip(" %>")) == round(share, 1)
+        width = float(re.search(r"width: ([\d.]+)%", row.select_one(".bar")["style"])[1])
+        assert width == pytest.approx(share, abs=0.051)
+    marked = [row.select_one("th").text.startswith("✓") for row in rows]
+    assert marked == [CLASSES[k] in result.possible for k in order]
+    captions = [caption.text for caption in page.select("figcaption")]
+    assert any(predictor.gradcam_note in caption for caption in captions)
+
+
+def test_where_the_picture_is_foreign_no_diagnosis_is_named(made, predictor, monkeypatch):
+    state = dataclasses.replace(predictor.state, foreign_threshold=-1.0)
+    monkeypatch.setattr(predictor, "state", state)
+    page = pages(predictor, {"a.jpg": pictures.example(made)})[-1][1]
+    assert answer.FOREIGN in page.text
+    assert "%" not in page.text and not any(CLASS_NAMES[c] in page.text for c in CLASSES)
 
 
 def test_a_text_file_is_one_line_without_the_folder_of_the_upload(predictor, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
-    with pytest.raises(UserError, match="^notes.txt: not an image"):
-        app.answer(predictor, tmp_path / "notes.txt")
+    status, page = pages(predictor, {"notes.txt": tmp_path / "notes.txt"})[-1]
+    assert page.select_one(".note").text.startswith("notes.txt: not an image")
+    assert status == "0 of 1 answered." and str(tmp_path) not in page.text
+
+
+def test_a_name_is_text_and_never_markup(made, predictor):
+    page = pages(predictor, {"<img src=x onerror=alert(1)>.jpg": pictures.example(made)})[-1][1]
+    assert not page.select("img[onerror]") and "<img src=x" in page.select_one(".name").text
+
+
+def test_examples_are_of_the_test_images_or_made_up(made, tmp_path):
+    unseen = pictures.examples(made)
+    assert list(unseen) == [f"an unseen {CLASS_NAMES[c]}" for c in pictures.EXAMPLES]
+    assert pictures.example(made).parent.is_dir()
+    alone = pictures.examples(dataclasses.replace(made, cache_dir=str(tmp_path)))
+    assert len(alone) == 3 and all("made-up" in name for name in alone)
+    for data in (*unseen.values(), *alone.values()):
+        Image.open(io.BytesIO(data)).load()
+
+
+def test_the_intro_names_run_score_and_date_or_says_that_they_are_not_known(made, tmp_path):
+    text = app.intro(made)
+    assert made.run_name in text and re.search(r"until 20\d\d-\d\d-\d\d", text)
+    assert re.search(r"Balanced accuracy \d\.\d{3} \[", text) and "27 images" in text
+    nothing = app.intro(dataclasses.replace(made, work_dir=str(tmp_path)))
+    assert "not known" in nothing and "accuracy" not in nothing
+
+
+def test_an_overlay_is_the_picture_under_the_maps_colour():
+    image = np.full((2, 2, 3), 100, np.uint8)
+    shown = photographs.overlay(image, np.array([[0.0, 1.0], [0.0, 1.0]]))
+    # inferno begins near black and ends in a pale yellow
+    assert shown[0, 0].max() <= 55 and shown[0, 1].min() > 120
+    assert len(photographs.overlay_colours()) == 7
 
 
 def test_without_gradio_it_says_what_to_install(predictor, monkeypatch):
@@ -46,5 +121,6 @@ def test_the_page_sends_nothing_home_and_stores_nothing(made, predictor):
     pytest.importorskip("gradio")
     page = app.page(predictor)
     assert page.analytics_enabled is False and page.delete_cache == (app.FORGET, app.FORGET)
-    texts = [str(block.value) for block in page.blocks.values() if hasattr(block, "value")]
+    parts = (getattr(block, "value", None) for block in page.blocks.values())
+    texts = [BeautifulSoup(part, "html.parser").text for part in parts if isinstance(part, str)]
     assert any(DISCLAIMER in text and photo.sample_warning(made) in text for text in texts)
