@@ -11,7 +11,7 @@ import torch
 from sklearn.covariance import LedoitWolf
 
 from dermai_utils.config import UserError
-from dermai_utils.training import model
+from dermai_utils.training.feature_maps import FeatureMap, feature_maps
 from dermai_utils.training.inference import softmax
 
 IN_DISTRIBUTION = 0.99  # of the validation images, the share that is to pass
@@ -46,9 +46,9 @@ def describe(run, rows, tta: int = 1):
     return np.mean([softmax(logits), *others], axis=0), features, texture
 
 
-def half_way(network, size: int) -> model.FeatureMap:
+def half_way(network, size: int) -> FeatureMap:
     """The last one that runs once and has at least 1/16 of the image's side."""
-    maps = model.feature_maps(network, size)
+    maps = feature_maps(network, size)
     modules = [place.module for place in maps]
     large = [place for place in maps if place.side * HALF_WAY >= size]
     return [place for place in large if modules.count(place.module) == 1][-1]

@@ -17,8 +17,8 @@ from dermai_utils.metrics.classification import jsonable
 from dermai_utils.metrics.predictions import primary_rows
 from dermai_utils.report import photographs, plots, render
 from dermai_utils.report.summary import listed_mistakes
+from dermai_utils.training.feature_maps import feature_maps
 from dermai_utils.training.inference import LoadedRun
-from dermai_utils.training.model import feature_maps
 
 MISTAKES = {
     "most_confident": "most confident",

@@ -12,6 +12,7 @@ from dermai_utils.config import UserError
 from dermai_utils.predict import ood
 from dermai_utils.report import gradcam
 from dermai_utils.training import model
+from dermai_utils.training.feature_maps import feature_maps
 
 SIZE = 64
 
@@ -139,7 +140,7 @@ def test_gradcam_is_that_of_the_last_blocks_output(name):
 def test_a_transformer_on_tokens_has_no_map(name):
     """LeViT's stem is one, but what its attention makes of it are tokens."""
     with pytest.raises(UserError, match="transformer"):
-        model.feature_maps(model.build(name, "none", 224).eval(), 224)
+        feature_maps(model.build(name, "none", 224).eval(), 224)
 
 
 @pytest.mark.parametrize(
@@ -162,4 +163,4 @@ def test_the_ood_check_looks_at_the_last_stage_with_a_sixteenth_of_the_side(name
 
 def test_a_block_whose_output_is_one_place_is_no_map_and_neither_is_what_is_inside_it():
     net = model.build("inception_v3", "none", 96).eval()
-    assert model.feature_maps(net, 96)[-1].module is net.Mixed_6e
+    assert feature_maps(net, 96)[-1].module is net.Mixed_6e
