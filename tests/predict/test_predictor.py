@@ -185,7 +185,7 @@ def test_a_folder_is_decoded_by_several_cores_while_the_network_works(
     def answers(names, images, maps):
         calls.append(names)
         assert second_batch.wait(60)  # which the first answers don't wait for
-        return [photo.Answer(name, None, (), True, 0, 0, []) for name in names]
+        return [photo.Answer(name, None, (), True, 0, 0, 0, []) for name in names]
 
     monkeypatch.setattr(photo, "AT_ONCE", 2)
     monkeypatch.setattr(photo, "decoded", decoded)
