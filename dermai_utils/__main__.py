@@ -1,9 +1,10 @@
 """python -m dermai_utils STAGE [--setting value ...]: make a stage and all that it needs; the last
 line says where it lies.
 
-After the stages: predict --image PHOTO ... (your own: files, folders, URLs), export (the model as
-ONNX and .pt2), app (a page on this machine where a photo can be dropped), settings (this list, as
-docs/settings.md has it).
+After the stages: predict --image PHOTO ... (your own: files, folders, URLs), app (a page on this
+machine where a photo can be dropped), pack (the run as one file to give away), export (the model as
+ONNX and .pt2), settings (the list below, as docs/settings.md has it). predict, app and export take
+--run FILE_OR_URL, a pack, in place of a run of this machine.
 """
 
 import functools
@@ -14,7 +15,15 @@ import sys
 from dermai_utils import config, environment, pipeline
 from dermai_utils.config import UserError
 
-COMMANDS = ("predict", "export", "app")  # they use what the stages made
+USAGE = """\
+evaluate   train and evaluate, or any other stage   python -m dermai_utils evaluate --data isic2018
+predict    an answer about photos of your own       python -m dermai_utils predict --image photo.jpg
+app        a page where a photo can be dropped      python -m dermai_utils app --run-name baseline
+pack       a trained run as one file to give away   python -m dermai_utils pack --run-name baseline
+export     the model as ONNX and .pt2               python -m dermai_utils export
+--help lists every stage and setting; what is made already is not made again"""
+COMMANDS = ("predict", "export", "app", "pack")  # they use what the stages made
+WITH_PACK = ("predict", "export", "app")
 HELP = ("--help", "-h")
 
 
@@ -80,7 +89,9 @@ def command(main):
 def main(words=None) -> int:
     """Exit status: 0 done, 2 a usage or input error in one plain line, 130 interrupted."""
     words = sys.argv[1:] if words is None else list(words)
-    if words == ["--version"]:
+    if not words:
+        print(USAGE)
+    elif words == ["--version"]:
         print(environment.version_line())
     elif set(words) & set(HELP):
         print(__doc__, "\n".join(_help_lines()), sep="\n")
@@ -94,30 +105,41 @@ def main(words=None) -> int:
 @command
 def _make(words):
     """Make the stage, or do the command, that the first of `words` names."""
-    if not words or words[0].startswith("-"):
+    if words[0].startswith("-"):
         raise UserError("expected a stage first; python -m dermai_utils --help lists what there is")
     stage = pipeline.stage_name(words[0], COMMANDS)
-    given, options = read_words(words[1:], image=())
+    given, options = read_words(words[1:], image=(), run="")
+    if options["run"] and stage not in WITH_PACK:
+        raise UserError(
+            f"--run FILE_OR_URL is for {', '.join(WITH_PACK)}; {stage} takes --run-name"
+        )
     of_a_run = stage in COMMANDS or "train" in pipeline.order(stage)[:-1]
-    cfg = (config.of_run if of_a_run else config.load)(**given)
+    cfg = None if options["run"] else (config.of_run if of_a_run else config.load)(**given)
     if (stage == "predict") != bool(options["image"]):
         raise UserError(
             "predict needs --image PHOTO (a file, a folder or a URL), and nothing else takes it"
         )
     if stage in COMMANDS:
-        paths = _do(cfg, stage, list(options["image"]))
+        predictor = pipeline.predictor(cfg) if cfg else _from_pack(options["run"], given)
+        paths = _do(stage, predictor, list(options["image"]))
     else:
         paths = pipeline.ensure(cfg, stage)
     if paths:
         print(paths[0])
 
 
-def _do(cfg, name, images):
+def _from_pack(source, given):
+    from dermai_utils.predict import pack
+
+    return pack.load(source, **given)
+
+
+def _do(name, predictor, images):
     module = importlib.import_module(
         "dermai_utils.predict." + {"predict": "predictor"}.get(name, name)
     )
     try:
-        return module.command(pipeline.predictor(cfg), *([images] if images else []))
+        return module.command(predictor, *([images] if images else []))
     except OSError as reason:
         raise UserError(f"{name}: {reason}") from None
 
