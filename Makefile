@@ -3,6 +3,7 @@ PYTHON ?= python3
 PYTHON313 ?= python3.13
 DATA ?= sample
 ARGS ?=
+RUN ?=
 REPO ?=
 TAG ?=
 VENV := .venv/bin
@@ -62,9 +63,9 @@ test-newest:  ## the same with the newest version of everything
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/names.txt
 	.venv-newest/bin/python tools/colab.py $(ARGS)
 
-app: .venv/made  ## a page on this machine where a photo can be dropped; DATA and ARGS say which run
+app: .venv/made  ## a page on this machine where a photo can be dropped; DATA and ARGS, or RUN=PACK, say of which run
 	$(VENV)/python -m pip install --quiet -r requirements-app.txt
-	$(VENV)/python -m dermai_utils app --data $(DATA) $(ARGS)
+	$(VENV)/python -m dermai_utils app $(if $(RUN),--run "$(RUN)",--data $(DATA)) $(ARGS)
 
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .

@@ -40,21 +40,29 @@ environment.setup()
 #
 # A file, a folder, or a web address in `photo`, or tick `upload` (Colab). With neither, a picture of the test subset is shown,
 # which the model never saw. The picture stays on this machine. A run that doesn't exist yet is made first. `keep_on_drive`: as in 02_clean.
+#
+# `packed_run`: a run in one file, or the address of one, as `python -m dermai_utils pack` makes it. Then nothing is trained and no data set is
+# needed; give a photo of your own.
 
 # %% tags=["nbval-ignore-output"]
 from dermai_utils import config, files, pipeline, runtime
-from dermai_utils.predict import predictor
+from dermai_utils.predict import pack, predictor
 from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
 run_name = ""  # @param {type: "string"}
+packed_run = ""  # @param {type: "string"}
 photo = ""  # @param {type: "string"}
 upload = False  # @param {type: "boolean"}
 keep_on_drive = False  # @param {type: "boolean"}
 export_model = False  # @param {type: "boolean"}
 photo = (upload and runtime.upload()) or photo
-cfg = config.of_run(data=data, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
-model = pipeline.predictor(cfg)
+if packed_run:
+    model = pack.load(packed_run)
+else:
+    cfg = config.of_run(data=data, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
+    model = pipeline.predictor(cfg)
+cfg = model.cfg
 
 # %% [markdown]
 # ## The answer

@@ -5,6 +5,7 @@ import json
 import shutil
 import zipfile
 
+import jupytext
 import numpy as np
 import pytest
 from mirror import zipped
@@ -13,7 +14,7 @@ from test_bad_input import Evil
 
 from dermai_utils import files
 from dermai_utils.__main__ import main
-from dermai_utils.config import UserError
+from dermai_utils.config import ROOT, UserError
 from dermai_utils.predict import pack
 from dermai_utils.predict.predictor import Predictor
 from dermai_utils.training import checkpoint
@@ -234,3 +235,17 @@ def test_the_commands_pack_and_predict(cfg, packed, tmp_path, capsys):
     assert main([*words, "--data", "sample"]) == main(["evaluate", *words[1:3]]) == 2
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 2 and "evaluate takes --run-name" in errors[1]
+
+
+def test_notebook_07_answers_from_a_pack(packed, tmp_path, monkeypatch, capsys):
+    """Its code cells, in this process: a kernel takes seconds to start."""
+    (tmp_path / "mine.png").write_bytes(PHOTO)
+    for name in ("WORK_DIR", "CACHE_DIR"):
+        monkeypatch.setenv(f"DERMAI_{name}", str(tmp_path / name))
+    cells = jupytext.read(ROOT / "notebooks" / "07_predict.py").cells
+    code = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    fields = {"packed_run": packed, "photo": tmp_path / "mine.png"}
+    for name, value in fields.items():
+        code = code.replace(f'\n{name} = ""', f"\n{name} = {str(value)!r}")
+    exec(code, {})
+    assert "\nmine.png: " in capsys.readouterr().out and not (tmp_path / "CACHE_DIR").exists()
