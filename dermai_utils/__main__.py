@@ -24,6 +24,14 @@ export     the model as ONNX and .pt2               python -m dermai_utils expor
 --help lists every stage and setting; what is made already is not made again"""
 COMMANDS = ("predict", "export", "app", "pack")  # they use what the stages made
 WITH_PACK = ("predict", "export", "app")
+STAGES_OF = {  # a group of settings: the stages that read it
+    "Data and folders": "download and all after it",
+    "Split": "split, linear_probe, leakage_effect, train",
+    "Model": "clean, linear_probe, near_duplicates, leakage_effect, train",
+    "Training": "train",
+    "Machine": "train and whatever else computes",
+    "Evaluation": "evaluate, predictor",
+}
 HELP = ("--help", "-h")
 
 
@@ -157,7 +165,7 @@ def _rows():
 def _help_lines():
     yield f"stages: {', '.join(pipeline.STAGES)}"
     for group, rows in itertools.groupby(_rows(), key=lambda row: row[0]):
-        yield f"\n{group}"
+        yield f"\n{group} ({STAGES_OF[group]})"
         for _, name, default, allowed, text in rows:
             flag = f"--{name.replace('_', '-')}"
             yield f"  {flag:22} {allowed}{default and f' (default {default})'}\n{'':25}{text}"

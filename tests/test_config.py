@@ -1,13 +1,14 @@
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 
 import pytest
 
-from dermai_utils import config
-from dermai_utils.__main__ import read_words, settings_page
+from dermai_utils import config, pipeline
+from dermai_utils.__main__ import COMMANDS, STAGES_OF, main, read_words, settings_page
 from dermai_utils.config import UserError, load
 
 
@@ -74,6 +75,31 @@ def test_the_page_of_settings_is_what_the_package_says():
     page = (config.ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings_page(), "python -m dermai_utils settings > docs/settings.md"
     assert all(f"| `{name}` |" in page for name in config.FIELDS)
+
+
+def test_without_words_each_command_has_a_line_with_an_example_that_is_understood(capsys):
+    assert main([]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5 and "--help" in last
+    for line in lines:
+        command, *words = line.partition("python -m dermai_utils ")[2].split()
+        assert line.split()[0] == pipeline.stage_name(command, COMMANDS) == command
+        settings, _ = read_words(words, image=(), run="")
+        load(env={}, **settings)
+
+
+def test_help_groups_the_settings_by_the_stages_that_read_them(capsys):
+    """With defaults and choices. What a stage depends on stands under its name."""
+    assert main(["--help"]) == 0
+    said = capsys.readouterr().out
+    headings = re.findall(r"^(\w.*) \((.*)\)$", said, re.M)
+    assert dict(headings) == STAGES_OF
+    assert all(f"  --{name.replace('_', '-')} " in said for name in config.FIELDS)
+    assert "one_cycle, constant (default one_cycle)" in said
+    for name, stage in pipeline.STAGES.items():
+        for field in stage.fields:
+            readers = STAGES_OF[config.FIELDS[field].metadata["group"]]
+            assert name in readers or "all after it" in readers, (name, field)
 
 
 def test_words_are_settings_and_a_tools_own_options():

@@ -192,6 +192,27 @@ def test_publish_refuses_what_cannot_be_an_address_in_one_line(given, tool):
     assert tool("check")[0] == 0
 
 
+def test_run_says_what_it_does_how_long_it_takes_and_where_the_report_is(
+    tool, made, tmp_path, monkeypatch
+):
+    shutil.copytree(made.work, tmp_path / "work")
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", notebooks.NOTEBOOKS[:2])
+    monkeypatch.setattr(notebooks, "execute", lambda notebook, name: print(f"{name} ran"))
+    for name in ("CACHE_DIR", "WORK_DIR"):
+        monkeypatch.setenv(f"DERMAI_{name}", "")  # so that what `run` sets goes again
+    index = tmp_path / "work" / "index.html"
+    index.touch()
+    given = ["--cache-dir", made.cache_dir, "--work-dir", str(tmp_path / "work")]
+    status, out, _ = tool("run", *given)
+    before, after = out.split("01_download ran\n")
+    assert status == 0 and "on data=sample" in before and "time: " in before
+    score = json.loads((made.report_dir / "metrics.json").read_text())["intervals"]["official"]
+    assert f"balanced accuracy {score['balanced_accuracy']['value']:.3f} [" in after
+    report = tmp_path / "work" / "report" / "baseline" / "report.html"
+    assert after.splitlines()[-2:] == [f"report: {report}", f"start here: {index}"]
+    assert "made-up pictures: it means nothing" in after
+
+
 def test_the_percent_files_compile():
     for path in (ROOT / "notebooks").glob("*.py"):
         compile(path.read_text(), str(path), "exec")

@@ -28,6 +28,8 @@ import publish  # noqa: E402
 
 from dermai_utils import config, files  # noqa: E402
 from dermai_utils.__main__ import read_words  # noqa: E402
+from dermai_utils.metrics import text  # noqa: E402
+from dermai_utils.metrics.predictions import SUBSET_NAMES  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 # Colab's runtime with Python 3.12 and torch 2.11; the list of those that can be pinned:
@@ -192,13 +194,43 @@ def run(arguments):
         if value and (name.endswith("_dir") or name in ("data", "weights") and path.exists()):
             value = path.resolve()
         os.environ[f"DERMAI_{name.upper()}"] = str(value)
+    announce(cfg)
     folder = cfg.work / "html"
     for py in NOTEBOOKS[1:]:
         notebook = jupytext.read(py)
         execute(notebook, py.stem)
         with files.atomic(folder / f"{py.stem}.html") as file:
             file.write(HTMLExporter().from_notebook_node(notebook)[0])
-    print(f"numbers: {cfg.report_dir / 'metrics.json'}\nnotebooks: {folder}")
+    print("", headline(files.read_json(cfg.report_dir / "metrics.json")), sep="\n")
+    named = {"notebooks": folder, "numbers": cfg.report_dir / "metrics.json"}
+    named |= {"report": cfg.report_dir / "report.html", "start here": cfg.work / "index.html"}
+    for name, path in named.items():
+        if path.exists():
+            print(f"{name}: {path}")
+
+
+def announce(cfg):
+    """Say what a run will do and how long it takes here, measured in a process of its own, which
+    gives its memory back."""
+    print(
+        f"run: {NOTEBOOKS[1].stem} to {NOTEBOOKS[-1].stem} on data={cfg.data}: from the archives "
+        "to a trained and evaluated model; what is made already is skipped",
+        flush=True,
+    )
+    check = "from dermai_utils import config, runtime; runtime.check(config.load())"
+    command = [sys.executable, "-c", check]  # where it fails, a notebook says why
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    print(said, end="", flush=True)
+
+
+def headline(metrics):
+    """The number on top of the report, with its interval, and two more."""
+    subset = metrics["primary_subset"]
+    scores, n = metrics["intervals"][subset], metrics["subsets"][subset]["n"]
+    names = ("balanced_accuracy", "macro_f1", "macro_auc")
+    values = ", ".join(f"{text.pretty_name(k)} {text.with_interval(scores[k])}" for k in names)
+    made_up = "; made-up pictures: it means nothing" if metrics["data"] == "sample" else ""
+    return f"{SUBSET_NAMES[subset]}, n={n:,}: {values} (95 % intervals{made_up})"
 
 
 def main():
