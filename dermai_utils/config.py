@@ -184,6 +184,9 @@ class Config:
     precision: str = _machine("auto", ("auto", "fp32", "fp16", "bf16"), "auto: the fastest one")
     workers: int = _machine(0, [0, 256], "threads that decode and augment; 0: one per core")
     checkpoint_minutes: float = _machine(10.0, [0.0, 1e6], "minutes between two checkpoints")
+    tracker: str = _machine(
+        "none", ("none", "tensorboard"), "curves, images, figures in cache_dir/tensorboard"
+    )
 
     tta: int = _eval(
         1, (1, 2, 4, 8), "test-time augmentation: flips and turns of an image, logits averaged"
@@ -230,6 +233,7 @@ class Config:
     split_file = property(lambda self: self.work / "split.csv")
     audit_file = property(lambda self: self.work / "leakage.json")
     linear_probe_file = property(lambda self: self.work / "linear_probe.json")
+    tracker_dir = property(lambda self: self.cache / "tensorboard" / self.run_name)
     run_dir = property(lambda self: self.work / "runs" / self.run_name)
     report_dir = property(lambda self: self.work / "report" / self.run_name)
 

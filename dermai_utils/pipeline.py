@@ -264,6 +264,8 @@ def _make(cfg, name):
         if name == "train" and _is_main():
             _set_aside(cfg)
     run(cfg)
+    if cfg.tracker != "none" and name in ("evaluate", "gradcam"):
+        importlib.import_module("dermai_utils.training.tracking").log_figures(cfg)
     if _is_main():
         files.mark(marker, made_from, stage.makes(cfg))
 

@@ -53,9 +53,10 @@ imbalance = ""  # @param ["", "logit_adjustment", "class_weights", "sampler", "n
 epochs = ""  # @param ["", "3", "10", "30"] {allow-input: true}
 learning_rate = ""  # @param ["", "1e-4", "5e-4", "1e-3"] {allow-input: true}
 run_name = ""  # @param {type: "string"}
+tracker = ""  # @param ["", "none", "tensorboard"]
 keep_on_drive = False  # @param {type: "boolean"}
 cfg = config.of_run(data=data, backbone=backbone, weights=weights, image_size=image_size, imbalance=imbalance, epochs=epochs,
-                    learning_rate=learning_rate, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
+                    learning_rate=learning_rate, run_name=run_name, tracker=tracker, **runtime.drive_folders(keep_on_drive, data))
 runtime.check(cfg)
 
 # %% [markdown]
@@ -66,6 +67,21 @@ runtime.check(cfg)
 
 # %% tags=["nbval-ignore-output"]
 made = pipeline.ensure(cfg, "linear_probe")
+
+# %% [markdown]
+# ## Watch it
+#
+# With `tensorboard` chosen as `tracker`, this line opens TensorBoard here, in Colab as in Jupyter: loss, metrics, learning rate, and the first
+# batch as the network sees it. It is empty until the next cell runs; its round arrow reads anew. For the report's figures as well, set
+# `DERMAI_TRACKER=tensorboard` in the environment, or give `--tracker tensorboard` to `python -m dermai_utils evaluate`.
+
+# %% tags=["nbval-ignore-output"]
+if cfg.tracker == "tensorboard":
+    from tensorboard import notebook
+
+    notebook.start(f'--logdir "{cfg.tracker_dir.parent}"')
+else:
+    print("not asked for: choose tensorboard as tracker")
 
 # %% [markdown]
 # ## Training

@@ -45,8 +45,9 @@ def quiet(text):
     """For `say`, where an earlier stage has said it already."""
 
 
-def start(cfg, say=print) -> Accelerator:
-    """accelerate's handle on the device(s), with the precision chosen and announced."""
+def start(cfg, say=print, **options) -> Accelerator:
+    """accelerate's handle on the device(s), with the precision chosen and announced; `options` are
+    its own."""
     if cfg.device == "cuda" and not torch.cuda.is_available():
         raise UserError(
             "device=cuda: no CUDA GPU is visible; on Colab choose Runtime > Change runtime type > "
@@ -60,7 +61,8 @@ def start(cfg, say=print) -> Accelerator:
     on_cpu = cfg.device == "cpu"
     kind = PartialState(cpu=on_cpu).device.type
     precision, reason = choose_precision(kind, cfg.precision)
-    accelerator = Accelerator(cpu=on_cpu, mixed_precision={"fp32": "no"}.get(precision, precision))
+    options |= {"mixed_precision": {"fp32": "no"}.get(precision, precision)}
+    accelerator = Accelerator(cpu=on_cpu, **options)
     if kind == "cpu":
         _keep_memory()
     n = accelerator.num_processes

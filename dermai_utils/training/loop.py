@@ -14,16 +14,13 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import classification
-from dermai_utils.training import checkpoint, inference, model, optim
+from dermai_utils.training import checkpoint, inference, model, optim, tracking
 
 FREE_TO_CHANGE = {"cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset"}
 FREE_TO_CHANGE |= {"device", "precision", "tta", "seeds", "ensemble"}  # a run moves: `_restore`
-FREE_TO_CHANGE |= {
-    "test",
-    "extra",
-    "leaks",
-    "test_fraction",
-}  # the checksums of table and split stand for them
+FREE_TO_CHANGE |= {"tracker"}
+# the checksums of table and split stand for these
+FREE_TO_CHANGE |= {"test", "extra", "leaks", "test_fraction"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -38,12 +35,12 @@ def run(cfg) -> None:
 
     Leaves best.pt and history.csv in cfg.run_dir.
     """
-    run = Run(cfg, split.read(cfg), inference.start(cfg))
+    run = Run(cfg, split.read(cfg), inference.start(cfg, **tracking.options(cfg)))
     run.restore()
     if run.accelerator.is_main_process:
         files.write_json(cfg.pending_dir / "config.json", run.settings)
     run.deliver(must=True)  # a folder that takes nothing is told now, not after a night
-    with checkpoint.stop_after_step() as stop:
+    with tracking.tracked(run), checkpoint.stop_after_step() as stop:
         while run.epoch < cfg.epochs:
             run.train_epoch(stop)
             run.validate()
@@ -119,11 +116,11 @@ class Run:
         """The steps of this epoch that are still to do; no step waits for the device."""
         self.training_mode()
         self._show_bar()
-        positions, share = self._positions(), self._share()
+        positions, share = self.positions(), self._share()
         targets = torch.from_numpy(self.labels[positions]).to(self.accelerator.device)
         sources = torch.from_numpy(self.mix.source[positions]).to(self.accelerator.device)
         steps, size = range(self.step, self.steps), optim.size(self.cfg, self.epoch)
-        jobs = ((self.rows[positions[k]], self._key(k), share, size) for k in steps)
+        jobs = ((self.rows[positions[k]], self.key(k), share, size) for k in steps)
         started = saved = shown = time.monotonic()
         for k, images in zip(steps, self.batches.stream(jobs), strict=True):
             self.train_step(images, targets[k], share, self._drw_share(k), sources[k])
@@ -141,7 +138,12 @@ class Run:
                 self.interrupt(f"step {self.step} of epoch {self.epoch + 1}")
         self.seconds += time.monotonic() - started
 
-    def _positions(self):
+    @property
+    def steps_done(self) -> int:
+        """Since the start of the run."""
+        return self.epoch * self.steps + self.step
+
+    def positions(self):
         """(steps, batch) positions among the training images of this epoch."""
         balance = self._drw_share(0) if self.cfg.imbalance == "sampler" else 0.0
         order = optim.order(self.labels[self.mix.home], self.cfg.seed, self.epoch, balance)
@@ -152,7 +154,9 @@ class Run:
         k, processes = self.accelerator.process_index, self.accelerator.num_processes
         return slice(self.batch * k // processes, self.batch * (k + 1) // processes)
 
-    def _key(self, step):
+    def key(self, step: int):
+        """What the augmentation of this epoch's batch number `step` is drawn from; None: as it
+        is."""
         return (self.cfg.seed, self.epoch, step) if self.cfg.augment else None
 
     def _drw_share(self, step):
@@ -178,9 +182,8 @@ class Run:
             self.schedule.step()
         self.optimizer.zero_grad()
         if self.average:
-            step = self.epoch * self.steps + self.step
             network = self.accelerator.unwrap_model(self.net)
-            optim.average(self.average, network, self.cfg.ema, step)
+            optim.average(self.average, network, self.cfg.ema, self.steps_done)
         self.total += loss.detach()
 
     def validate(self) -> None:
@@ -203,6 +206,7 @@ class Run:
         self.history.append(row)
         self.epoch, self.step, self.seconds = self.epoch + 1, 0, 0.0
         self.total.zero_()
+        tracking.log_epoch(self, row)
         if self.accelerator.is_main_process:
             self._announce(row)
             self._save_best(network, row)
@@ -230,10 +234,9 @@ class Run:
 
     def _show_bar(self):
         if self.bar is None:
-            done, total = self.epoch * self.steps + self.step, self.cfg.epochs * self.steps
             self.bar = tqdm(
-                total=total * self.batch,
-                initial=done * self.batch,
+                total=self.cfg.epochs * self.steps * self.batch,
+                initial=self.steps_done * self.batch,
                 unit="image",
                 unit_scale=True,
                 desc="train",
@@ -243,6 +246,7 @@ class Run:
     def _show_loss(self):
         epoch, loss = f"{self.epoch + 1}/{self.cfg.epochs}", self.total.item() / self.step
         self.bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}")
+        self.accelerator.log({"train/loss": loss} | tracking.rates(self), step=self.steps_done)
 
     def close_bar(self) -> None:
         """Leave the progress bar as it stands; there is none where nothing was left to train."""
