@@ -16,7 +16,7 @@ import dermai_utils
 from dermai_utils.config import ROOT
 
 MARKDOWN = ["README.md", "CONTRIBUTING.md", ".github/pull_request_template.md"]
-MARKDOWN += [f"docs/{page}.md" for page in ("results", "speed", "faults")]
+MARKDOWN += [f"docs/{page}.md" for page in ("results", "speed", "faults", "faq", "share")]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
