@@ -207,10 +207,10 @@ def test_run_says_what_it_does_how_long_it_takes_and_where_the_report_is(
     before, after = out.split("01_download ran\n")
     assert status == 0 and "on data=sample" in before and "time: " in before
     score = json.loads((made.report_dir / "metrics.json").read_text())["intervals"]["official"]
-    assert f"balanced accuracy {score['balanced_accuracy']['value']:.3f} [" in after
+    assert f"balanced accuracy  {score['balanced_accuracy']['value']:.3f} [" in after
     report = tmp_path / "work" / "report" / "baseline" / "report.html"
     assert after.splitlines()[-2:] == [f"report: {report}", f"start here: {index}"]
-    assert "made-up pictures: it means nothing" in after
+    assert "made-up pictures: the numbers mean nothing" in after
 
 
 def test_the_percent_files_compile():

@@ -227,10 +227,11 @@ def headline(metrics):
     """The number on top of the report, with its interval, and two more."""
     subset = metrics["primary_subset"]
     scores, n = metrics["intervals"][subset], metrics["subsets"][subset]["n"]
-    names = ("balanced_accuracy", "macro_f1", "macro_auc")
-    values = ", ".join(f"{text.pretty_name(k)} {text.with_interval(scores[k])}" for k in names)
-    made_up = "; made-up pictures: it means nothing" if metrics["data"] == "sample" else ""
-    return f"{SUBSET_NAMES[subset]}, n={n:,}: {values} (95 % intervals{made_up})"
+    made_up = " (made-up pictures: the numbers mean nothing)" if metrics["data"] == "sample" else ""
+    lines = [f"{SUBSET_NAMES[subset]}, n={n:,}{made_up}, 95 % intervals:"]
+    for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
+        lines.append(f"  {text.pretty_name(name):18} {text.with_interval(scores[name])}")
+    return "\n".join(lines)
 
 
 def main():
