@@ -17,8 +17,7 @@ from dermai_utils.metrics import classification
 from dermai_utils.training import checkpoint, inference, model, optim, tracking
 
 FREE_TO_CHANGE = {"cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset"}
-FREE_TO_CHANGE |= {"device", "precision", "tta", "seeds", "ensemble"}  # a run moves: `_restore`
-FREE_TO_CHANGE |= {"tracker"}
+FREE_TO_CHANGE |= {"device", "precision", "tta", "seeds", "ensemble", "tracker"}  # see `_restore`
 # the checksums of table and split stand for these
 FREE_TO_CHANGE |= {"test", "extra", "leaks", "test_fraction"}
 
@@ -138,10 +137,7 @@ class Run:
                 self.interrupt(f"step {self.step} of epoch {self.epoch + 1}")
         self.seconds += time.monotonic() - started
 
-    @property
-    def steps_done(self) -> int:
-        """Since the start of the run."""
-        return self.epoch * self.steps + self.step
+    steps_done = property(lambda self: self.epoch * self.steps + self.step)  # in all epochs
 
     def positions(self):
         """(steps, batch) positions among the training images of this epoch."""
@@ -155,8 +151,7 @@ class Run:
         return slice(self.batch * k // processes, self.batch * (k + 1) // processes)
 
     def key(self, step: int):
-        """What the augmentation of this epoch's batch number `step` is drawn from; None: as it
-        is."""
+        """What batch `step` of this epoch is augmented by; None: not at all."""
         return (self.cfg.seed, self.epoch, step) if self.cfg.augment else None
 
     def _drw_share(self, step):

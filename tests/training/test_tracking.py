@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from test_loop import equal, stop_after, weights_of
+from test_loop import equal
 
 from dermai_utils import config, pipeline
 from dermai_utils.config import UserError
@@ -79,7 +79,7 @@ def test_the_sheet_shows_what_the_first_step_saw(tracked, monkeypatch):
     np.testing.assert_allclose(span[0][inside], span[1][inside], atol=0.1)
 
 
-def test_a_run_is_the_same_with_and_without(tracked):
+def test_a_run_is_the_same_with_and_without(tracked, weights_of):
     on = tracked(run_name="on")
     off = dataclasses.replace(on, run_name="off", tracker="none")
     loop.run(on)
@@ -87,12 +87,9 @@ def test_a_run_is_the_same_with_and_without(tracked):
     assert equal(weights_of(on), weights_of(off)) and not off.tracker_dir.exists()
 
 
-def test_after_a_stop_no_step_is_there_twice_and_a_new_run_hides_the_old_one(tracked, monkeypatch):
+def test_after_a_stop_no_step_is_there_twice_and_a_new_run_hides_the_old_one(tracked, stop):
     cfg = tracked(run_name="stopped")
-    with monkeypatch.context() as patch:
-        stop_after(patch, 5)
-        with pytest.raises(loop.Interrupted):
-            loop.run(cfg)
+    stop(cfg, 5)
     loop.run(cfg)
     assert list(curve(cfg, "val/loss")) == [4, 8]
     for path in cfg.run_dir.glob("*.pt"):
