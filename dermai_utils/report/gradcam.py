@@ -141,8 +141,17 @@ def curves(network, images: torch.Tensor, targets, maps, steps: int = 10) -> dic
 
 
 def blur(images: torch.Tensor) -> torch.Tensor:
-    """`images` without detail: averaged to 4 x 4 places, and back to their size."""
-    return _resized(F.adaptive_avg_pool2d(images, 4), images.shape[-2:])
+    """`images` (..., S, S) without detail: averaged to 4 x 4 places, and back to their size."""
+    means = images.new_tensor(_means(images.shape[-1], 4))  # adaptive pooling, that MPS has not
+    return _resized(means @ images @ means.T, images.shape[-2:])
+
+
+def _means(size, places):
+    """(places, size) float32: row k takes the mean of the part k of a line of `size`."""
+    k = np.arange(places)[:, None]
+    first, last = size * k // places, -(-size * (k + 1) // places)
+    inside = (first <= np.arange(size)) & (np.arange(size) < last)
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
 
 
 def random_maps(n: int, size: int, seed: int, cells: int = 7) -> np.ndarray:

@@ -4,11 +4,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dermai_utils import config, files
 from dermai_utils.config import CLASSES, UserError
+from dermai_utils.data import split
 from dermai_utils.report import gradcam, photographs
-from dermai_utils.training import model
+from dermai_utils.training import augment, loop, model
 from dermai_utils.training.inference import LoadedRun
 
 
@@ -181,3 +184,46 @@ def test_the_runs_verdict_stands_beside_each_map(tmp_path, gain, said, made):
         figure = layout([item], note)
         assert (figure.get_suptitle() or "") == note
         assert "most" in [t.get_text() for t in figure.axes[-1].get_xticklabels()]
+
+
+# An Apple GPU has no float64, and pools adaptively only where the sizes divide.
+
+
+@pytest.mark.parametrize("size", [4, 30, 64, 225])
+def test_the_blurs_means_are_those_of_adaptive_pooling(monkeypatch, size):
+    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    monkeypatch.setattr(gradcam, "_resized", lambda means, shape: means)
+    expected = torch.nn.functional.adaptive_avg_pool2d(images, 4)
+    torch.testing.assert_close(gradcam.blur(images), expected)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Fails at the first operation that takes or gives float64."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for value in tree_leaves([args, kwargs, result]):
+            if isinstance(value, torch.Tensor) and value.dtype == torch.float64:
+                pytest.fail(f"float64 in {function}")
+        return result
+
+
+def test_nothing_on_the_device_has_float64(made, tmp_path):
+    for name in ("table.csv", "split.csv"):
+        (tmp_path / name).write_bytes((made.work / name).read_bytes())
+    cfg = dataclasses.replace(made, work_dir=str(tmp_path), imbalance="logit_adjustment")
+    loaded = LoadedRun(made)
+    with NoFloat64():
+        run = loop.Run(cfg, split.read(cfg), loaded.accelerator)
+        batch = torch.from_numpy(run.labels[:4])
+        # as on a device: the warp on the CPU, the colours on the device
+        drawn = augment.warp(
+            run.batches.images, run.rows[:4], augment.geometry(4, (75, 100), 32), 32
+        )
+        colours = torch.from_numpy(augment.colour(4, np.random.default_rng(0)))
+        gammas = torch.from_numpy(augment.gamma(4, np.random.default_rng(0)))
+        drawn = torch.from_numpy(drawn)
+        images = augment.paint_on_device(drawn, gammas, colours, (0.5,) * 3, (0.2,) * 3)
+        run.train_step(images, batch, drw_share=0.5)
+        loaded.logits(run.rows[:4], with_features=True, tta=8)
+        gradcam.check(loaded.networks[0], loaded.inputs(run.rows[:4]), [0, 1, 2, 3])
