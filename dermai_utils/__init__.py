@@ -4,6 +4,7 @@ Research and education only: never a medical device.
 
     config       every setting: type, default, what is allowed, help
     environment  what is installed here; the version line for a bug report
+    progress     bars in a terminal and a notebook, lines in a file or a pipe
     files        whole-or-absent files, tables, checksums, locks, stage markers
     metrics      arrays in, numbers out; no files, no torch
     data         a copy of the data -> one table, one pixel array, one split

@@ -15,9 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from tqdm import tqdm
 
-from dermai_utils import files
+from dermai_utils import files, progress
 from dermai_utils.config import UserError
 
 TRIES = 5  # in a row without a new chunk, on one mirror
@@ -278,7 +277,8 @@ def _save(answer, part, have, name, size):
         validator = strong or answer.headers.get("Last-Modified")
         files.write_json(_notes(part), {"etag": etag, "validator": validator, "total": total})
     files.check_room(part.parent, (total or 0) - have)
-    bar = tqdm(total=total, initial=have, desc=name, unit="B", unit_scale=True, unit_divisor=1024)
+    options = dict(unit="B", unit_scale=True, unit_divisor=1024)
+    bar = progress.bar(total=total, initial=have, desc=name, **options)
     with bar, open(part, "ab") as file:
         for chunk in itertools.chain([first], chunks):
             file.write(chunk)

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from sklearn.decomposition import PCA
 from sklearn.preprocessing import normalize
-from tqdm.auto import tqdm
+
+from dermai_utils import progress
 
 HEIGHT = 150  # px: every image is brought to it, so that lengths mean the same
 KEYPOINTS = 250  # with 150, a quarter of the weak pairs is lost; 400 take twice as long for no more
@@ -71,7 +72,9 @@ def describe(images, workers: int = 0) -> list:
     """
     cv2.setNumThreads(1)  # the pool uses every core; cv2 works outside Python's lock
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        return list(tqdm(pool.map(_describe, images), "keypoints", len(images), unit="image"))
+        return list(
+            progress.bar(pool.map(_describe, images), "keypoints", len(images), unit="image")
+        )
 
 
 def verify(described, pairs, workers: int = 0) -> np.ndarray:
@@ -83,7 +86,9 @@ def verify(described, pairs, workers: int = 0) -> np.ndarray:
     cv2.setNumThreads(1)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         scores = pool.map(lambda pair: _inliers(described[pair[0]], described[pair[1]]), pairs)
-        return np.fromiter(tqdm(scores, "pairs", len(pairs), mininterval=0.5), np.int64, len(pairs))
+        return np.fromiter(
+            progress.bar(scores, "pairs", len(pairs), mininterval=0.5), np.int64, len(pairs)
+        )
 
 
 def find(

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm.auto import tqdm
 
 from dermai_utils.config import UserError
+from dermai_utils.progress import bar as progress_bar
 
 MAX_PIXELS = 100_000_000  # a dermoscopic photograph has under 25 million
 FLUSH_BYTES = 2**24  # of decoded pixels between two writes to the disk
@@ -144,7 +144,7 @@ def build(paths, image_size: int, target, workers: int = 0, progress: bool = Tru
     try:
         with ThreadPoolExecutor(workers or os.cpu_count()) as pool, open(temporary, "rb+") as file:
             rows = pool.map(store, itertools.count(), paths)  # threads: Pillow frees Python's lock
-            for result in tqdm(rows, "decode", len(paths), **bar):
+            for result in progress_bar(rows, "decode", len(paths), **bar):
                 results.append(result)
                 # the disk writes while the cores decode: all at the end takes 12 % longer
                 if len(results) % interval == 0:

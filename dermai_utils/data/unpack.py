@@ -9,9 +9,7 @@ import zlib
 from collections import Counter
 from pathlib import Path
 
-from tqdm import tqdm
-
-from dermai_utils import files
+from dermai_utils import files, progress
 from dermai_utils.config import UserError
 
 LARGEST_RATIO = 50  # unpacked over packed; in the official archives at most 13, of the labels
@@ -88,7 +86,9 @@ def _extract_all(bundle, members, archive, folder):
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(name, info) for name, info in members.items() if not _is_there(folder / name, info)]
     files.check_room(folder, sum(info.file_size for _, info in missing))
-    for name, info in tqdm(missing, desc=f"unpacking {archive.name}", unit=" files", delay=2):
+    for name, info in progress.bar(
+        missing, desc=f"unpacking {archive.name}", unit=" files", delay=2
+    ):
         _extract(bundle, info, folder / name)
 
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, PartialState
-from tqdm.auto import tqdm
 
+from dermai_utils import progress
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
 from dermai_utils.training import model
@@ -133,7 +133,8 @@ def predict(network, batches, rows, batch_size: int, with_features: bool = False
     hook = model.head(network).register_forward_pre_hook(lambda _, args: features.append(args[0]))
     try:
         jobs = [(rows[k : k + batch_size], None) for k in range(0, len(rows), batch_size)]
-        bar = tqdm(batches.stream(jobs), "predict", len(jobs), unit="batch", delay=2, leave=False)
+        stream, options = batches.stream(jobs), dict(unit="batch", delay=2, leave=False)
+        bar = progress.bar(stream, "predict", len(jobs), **options)
         for number, images in enumerate(bar, 1):
             logits.append(sum(network(dihedral(images, k)).float() for k in range(tta)) / tta)
             del features[number if with_features else 0 :]

@@ -11,9 +11,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from tqdm.auto import tqdm
 
-from dermai_utils import files
+from dermai_utils import files, progress
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import clean, split
 from dermai_utils.metrics import bootstrap
@@ -50,7 +49,7 @@ def leakage_effect(features, table, pairs=(), *, seeds=range(3), folds=4, n_resa
     strategies = {"random": np.arange(len(table)), "lesion": groups}
     predicted = {name: {strategy: [] for strategy in strategies} for name in CLASSIFIERS}
     jobs = [(n, s, seed) for n in CLASSIFIERS for s in strategies for seed in seeds]
-    for name, strategy, seed in tqdm(jobs, "leakage effect", unit="split"):
+    for name, strategy, seed in progress.bar(jobs, "leakage effect", unit="split"):
         make, together = CLASSIFIERS[name], strategies[strategy]
         classes = out_of_fold(make, features, truth, together, folds, seed)
         predicted[name][strategy].append(classes)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from dermai_utils import files
+from dermai_utils import files, progress
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import classification
@@ -229,7 +229,7 @@ class Run:
 
     def _show_bar(self):
         if self.bar is None:
-            self.bar = tqdm(
+            self.bar = progress.bar(
                 total=self.cfg.epochs * self.steps * self.batch,
                 initial=self.steps_done * self.batch,
                 unit="image",

@@ -389,12 +389,16 @@ def test_disk_that_fills_up_keeps_the_part(target, mirror, monkeypatch):
 
 
 def test_ctrl_c_inside_the_body_keeps_the_part(target, mirror, monkeypatch):
-    class Bar(fetching.tqdm):
-        def update(self, n):
-            return press_ctrl_c() if self.n >= 3000 else super().update(n)
+    plain = fetching.progress.bar
+
+    def bar(**options):
+        made = plain(**options)
+        update = made.update
+        made.update = lambda n: press_ctrl_c() if made.n >= 3000 else update(n)
+        return made
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(fetching, "tqdm", Bar)
+        patch.setattr(fetching.progress, "bar", bar)
         fetch(target, mirror)
     assert part_of(target).read_bytes() == ARCHIVE[:4000] and not target.exists()
     fetch(target, mirror)
