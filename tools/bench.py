@@ -33,6 +33,7 @@ from torchvision import transforms as T  # noqa: E402
 from dermai_utils import config, environment, files  # noqa: E402
 from dermai_utils.__main__ import command, read_words  # noqa: E402
 from dermai_utils.data import pixels  # noqa: E402
+from dermai_utils.predict import predictor  # noqa: E402
 from dermai_utils.training import augment, inference, loop  # noqa: E402
 
 CORES = os.cpu_count()
@@ -205,6 +206,52 @@ def epoch_overhead(run):
     return seconds(epoch, resident, repeats=3)
 
 
+def evaluation(run):
+    """Seconds of predictions with eight-fold test-time augmentation, and of the same forward passes
+    on resident batches."""
+    network, rows = run.accelerator.unwrap_model(run.net).eval(), run.rows[: 2 * run.batch]
+    at_once = inference.evaluation_batch(run.batch, run.accelerator.device)
+    resident = [run.batches(rows[k : k + at_once]) for k in range(0, len(rows), at_once)]
+
+    def ours():
+        with run.accelerator.autocast():
+            inference.predict(network, run.batches, rows, at_once, tta=8)
+
+    @torch.inference_mode()
+    def forward():
+        with run.accelerator.autocast():
+            for batch in resident:
+                for _ in range(8):
+                    logits = network(batch)
+            logits.cpu()
+
+    return seconds(ours, forward, repeats=3)
+
+
+class Network(predictor.Predictor):
+    """A predictor that gives the network's probabilities alone, from random weights."""
+
+    def __init__(self, run):
+        self.cfg = run.cfg
+        network = run.accelerator.unwrap_model(run.net).eval()
+        self.run = inference.LoadedRun(run.cfg, networks=[network])
+
+    def __call__(self, names, images, maps=False):
+        return list(self.run.with_images(images).probabilities(np.arange(len(images))))
+
+
+def predicting(paths, run):
+    """Seconds of predicting a folder's pictures, and of the network alone on decoded ones."""
+    network, shape, n = Network(run), pixels.shape(run.cfg.image_size), predictor.AT_ONCE
+    images = np.stack([pixels.decode(path.read_bytes(), *shape) for path in paths])
+
+    def alone():
+        for k in range(0, len(images), n):
+            network(None, images[k : k + n])
+
+    return seconds(lambda: list(network._each(paths, False)), alone, repeats=1)
+
+
 def fastai_epoch(paths, labels, run):
     """Seconds of an epoch of fastai's vision_learner: the same backbone, size, batch, images and
     loaders."""
@@ -338,6 +385,23 @@ def measure(paths, many, folder):
         f"≤ {bar}",
         epoch / resident <= bar,
         f"{epoch:.1f} / {resident:.1f}",
+    )
+    ours, forward = evaluation(run)
+    yield (
+        "evaluation with tta=8 / the same forward passes on resident batches, s",
+        ours / forward,
+        "≤ 1.10",
+        ours / forward <= 1.10,
+        f"{ours:.1f} / {forward:.1f}",
+    )
+    thousand = (paths * (1000 // len(paths) + 1))[:1000]
+    ours, alone = predicting(thousand, run)
+    yield (
+        "predicting 1,000 pictures / the network alone, s",
+        ours / alone,
+        "≤ 1.15",
+        ours / alone <= 1.15,
+        f"{ours:.1f} / {alone:.1f}",
     )
     if _has("fastai"):
         mine = np.flatnonzero(np.arange(len(paths)) % 7 < 6)
