@@ -179,6 +179,7 @@ def run_on(paths, folder, n=None, **given):
     table = pd.DataFrame(
         {"image": [p.stem for p in paths[:n]], "label": labels, "row": np.arange(n)}
     )
+    table["lesion_id"], table["source"] = table["image"], "train"
     table["subset"] = np.where(np.arange(n) % 7 < 6, "train", "val")
     for path in (cfg.table_file, cfg.split_file):
         with files.atomic(path) as file:
