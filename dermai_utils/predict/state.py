@@ -15,6 +15,7 @@ from dermai_utils.data import split
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.metrics.classification import jsonable
 from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, scored_rows
+from dermai_utils.metrics.text import percent
 from dermai_utils.predict import ood
 from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
@@ -87,12 +88,14 @@ def run(cfg) -> None:
     table = split.read(split.of_first_model(cfg))
     table_rows = files.read_table(cfg.report_dir / "predictions.csv")
     primary, training = metrics["primary_subset"], table[table["subset"] == "train"]
-    rows = {subset: scored_rows(table_rows, subset) for subset in ("val", primary)}
+    rows = {subset: scored_rows(table_rows, subset) for subset in metrics["subsets"]}
     loaded = LoadedRun(cfg)
     loaded.networks = loaded.networks[:1]  # features and texture are those of the first one
     _, features, texture = ood.describe(loaded, training["row"].to_numpy())
     centre, precision = ood.fit(texture)
-    textures = {name: ood.describe(loaded, r["row"].to_numpy())[2] for name, r in rows.items()}
+    # of folds, those of val that the first network did not learn
+    unseen = {n: r[r["fold"] <= 0] if "fold" in r else r for n, r in rows.items()}
+    textures = {n: ood.describe(loaded, r["row"].to_numpy())[2] for n, r in unseen.items()}
     far = {name: ood.distance(each, centre, precision) for name, each in textures.items()}
     temperature = metrics["calibration"]["temperature"] or 1.0
     state = PredictorState(
@@ -101,9 +104,7 @@ def run(cfg) -> None:
         features=unit(features).astype(np.float16),
         centre=centre,
         precision=precision,
-        thresholds=conformal.class_thresholds(
-            *_calibrated(rows["val"], temperature), rows["val"]["lesion_id"].to_numpy(str)
-        ),
+        thresholds=_thresholds(rows["val"], temperature),
         temperature=temperature,
         **ood.thresholds(far["val"]),
         tta=cfg.tta,
@@ -111,16 +112,18 @@ def run(cfg) -> None:
     )
     with files.atomic(cfg.report_dir / "predictor.npz", "wb") as file:
         np.savez(file, **vars(state))
-    _write_scores(cfg, state, primary, rows[primary], far[primary])
+    _write_scores(cfg, state, primary, rows, far)
+
+
+def _thresholds(rows, temperature):
+    truth, probabilities = _calibrated(rows, temperature)
+    return conformal.class_thresholds(truth, probabilities, rows["lesion_id"].to_numpy(str))
 
 
 def _write_scores(cfg, state, subset, rows, far):
-    if subset == "val":  # which chose the thresholds: its error rates would be too good
-        rows, far = rows[:0], far[:0]
-    scores = conformal.scores(*_calibrated(rows, state.temperature), state.thresholds)
-    for name in ("out_of_distribution", "foreign"):
-        threshold = state.foreign_threshold if name == "foreign" else state.ood_threshold
-        scores[name] = (far > threshold).mean() if len(far) else None
+    distances = {name: far[name] for name in rows if name != "val"}
+    looks = {name: _looks(state, each) for name, each in distances.items()}
+    nothing = {"out_of_distribution": None, "foreign": None}
     settings = {
         "run": cfg.run_name,
         "subset": subset,
@@ -129,9 +132,34 @@ def _write_scores(cfg, state, subset, rows, far):
         "thresholds": dict(zip(CLASSES, state.thresholds, strict=True)),
         "ood_threshold": state.ood_threshold,
         "foreign_threshold": state.foreign_threshold,
+        "looks": looks,
     }
+    scores = _scores(state, subset, rows[subset]) | looks.get(subset, nothing)
     files.write_json(cfg.report_dir / "predictor.json", jsonable(settings | scores))
     print(f"predictor: {len(state.image):,} training images; {_summary(subset, scores)}")
+
+
+def _looks(state, distances):
+    """How many look like another source, and how many like no dermoscopic image at all."""
+    return {
+        "n": len(distances),
+        "out_of_distribution": (distances > state.ood_threshold).mean(),
+        "foreign": (distances > state.foreign_threshold).mean(),
+    }
+
+
+def _scores(state, subset, rows):
+    """conformal.scores on images that chose no threshold; of val, only where folds allow it: each
+    by thresholds of the other folds."""
+    thresholds = state.thresholds
+    if subset == "val" and "fold" in rows:
+        thresholds = np.empty((len(rows), len(CLASSES)))
+        for fold in set(rows["fold"]):
+            here = (rows["fold"] == fold).to_numpy()
+            thresholds[here] = _thresholds(rows[~here], state.temperature)
+    elif subset == "val":  # which chose the thresholds: its error rates would be too good
+        rows = rows[:0]
+    return conformal.scores(*_calibrated(rows, state.temperature), thresholds)
 
 
 def _summary(subset, scores):
@@ -141,7 +169,8 @@ def _summary(subset, scores):
     return (
         f"of the {scores['n']:,} images of the {SUBSET_NAMES[subset]} {scores['answered']:.1%} get "
         f"an answer; {melanomas['without']} of {melanomas['answered']} melanomas with an answer "
-        f"got one without melanoma; {scores['out_of_distribution']:.1%} look out of distribution"
+        f"got one without melanoma; {percent(scores['out_of_distribution'])} look out of "
+        "distribution"
     )
 
 
