@@ -1,7 +1,8 @@
 """The challenge's metric, its secondary metrics, F1, AUC and the tables made of them.
 
 Everywhere, `truth` is (N,) int, an index into CLASSES; `probabilities` is (N, 7) float, 0..1,
-columns in that order. A prediction is the most probable class, of equal ones the first. What isn't
+columns in that order. A prediction is the class of the largest probability, of equal ones the
+first; or, where a decision rule's `scores` (N, 7) are given, of the largest score. What isn't
 defined (a class without a sample, an AUC of one class) is NaN in arrays and None in what goes to
 JSON: never a zero, and left out of a mean over classes.
 """
@@ -20,21 +21,28 @@ SCALAR_METRICS = CONFUSION_METRICS + AUC_METRICS
 _MALIGNANT = [CLASSES.index(name) for name in MALIGNANT]
 
 
-def metrics(truth, probabilities, weights=None) -> dict:
+def metrics(truth, probabilities, weights=None, scores=None) -> dict:
     """Every plain metric of N predictions, ready for JSON; rows whose `weights` (N,) is 0 don't
     count.
+
+    `scores` (N, 7): what is submitted, by default the probabilities. The AUCs are always those of
+    the probabilities, which no decision rule changes.
 
     `balanced_accuracy` is the challenge's own metric, the mean recall of the classes that occur;
     `confusion` has the true class in rows. Of two largest probabilities the first class counts; the
     official scorer takes that for wrong (predictions.submission writes none). Rules:
     https://challenge.isic-archive.com/landing/2018/47. Raises UserError on unusable arrays.
     """
-    truth, probabilities = _counting_rows(truth, probabilities, weights)
-    counts = confusion(truth, probabilities.argmax(1))
+    scores = probabilities if scores is None else scores
+    (truth, probabilities), (_, scores) = (
+        _counting_rows(truth, values, weights) for values in (probabilities, scores)
+    )
+    counts = confusion(truth, scores.argmax(1))
     precision, recall, f1 = precision_recall_f1(counts)
     per_class = dict(n=counts.sum(1), precision=precision, recall=recall, f1=f1)
-    per_class |= {"auc": class_aucs(truth, probabilities)[0]} | secondary(truth, probabilities)
-    values = dict(zip(SCALAR_METRICS, scalar_metrics(truth, probabilities)[0], strict=True))
+    per_class |= {"auc": class_aucs(truth, probabilities)[0]} | secondary(truth, scores)
+    scalars = scalar_metrics(truth, probabilities, scores=scores)[0]
+    values = dict(zip(SCALAR_METRICS, scalars, strict=True))
     return jsonable(
         {
             "n": len(truth),
@@ -104,12 +112,14 @@ def class_aucs(truth, probabilities, weights=None) -> np.ndarray:
     return np.stack(each, axis=1)
 
 
-def scalar_metrics(truth, probabilities, weights=None) -> np.ndarray:
+def scalar_metrics(truth, probabilities, weights=None, scores=None) -> np.ndarray:
     """(R, 6) float: SCALAR_METRICS under each row of `weights` (R, N); None: one row of ones.
 
-    The score of malignant_auc is the sum of the probabilities of MALIGNANT.
+    `scores` as in `metrics`. The score of malignant_auc is the sum of the probabilities of
+    MALIGNANT.
     """
-    counts = confusion(truth, probabilities.argmax(1), weights).reshape(-1, 7, 7)
+    called = (probabilities if scores is None else scores).argmax(1)
+    counts = confusion(truth, called, weights).reshape(-1, 7, 7)
     macro = _mean(class_aucs(truth, probabilities, weights))
     malignant = np.isin(truth, _MALIGNANT), probabilities[:, _MALIGNANT].sum(1)
     return np.column_stack([from_confusion(counts), macro, auc(*malignant, weights)])

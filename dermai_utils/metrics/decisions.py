@@ -110,6 +110,15 @@ def by_chosen_rule(probabilities, decisions: dict) -> np.ndarray:
     return decision_rules(probabilities, prior, decisions["tau"])[decisions["chosen"]]
 
 
+def called(rows: pd.DataFrame, decisions: dict) -> pd.DataFrame:
+    """`rows` of predictions, with the class that the chosen rule calls and its probability."""
+    probabilities = arrays(rows)[1]
+    place = by_chosen_rule(probabilities, decisions).argmax(1)
+    return rows.assign(
+        prediction=np.array(CLASSES)[place], confidence=probabilities[np.arange(len(rows)), place]
+    )
+
+
 # Thresholds for melanoma and for malignant.
 
 
@@ -231,12 +240,16 @@ def aurc(truth, probabilities) -> float:
 
 
 def abstaining(val, scored) -> dict:
-    """Share answered and risk on `scored` where the confidence lets a given share of `val` pass."""
+    """Share answered and risk on `scored` where the confidence lets a given share of `val` pass.
+
+    An answer is the most probable class (argmax): it is what the confidence is the probability of.
+    """
     truth, probabilities = arrays(scored)
+    val_confidence = arrays(val)[1].max(1)
     confidence, wrong = probabilities.max(1), probabilities.argmax(1) != truth
     points = []
     for asked in COVERAGES:
-        threshold = np.quantile(val["confidence"], 1 - asked, method="lower") if asked < 1 else 0.0
+        threshold = np.quantile(val_confidence, 1 - asked, method="lower") if asked < 1 else 0.0
         answered = confidence >= threshold
         risk = wrong[answered].mean() if answered.any() else None
         point = {"asked": asked, "threshold": threshold, "coverage": answered.mean()}

@@ -1,7 +1,8 @@
 """The table of predictions: its columns, and all that builds, selects or unpacks its rows.
 
 A row an image: image, truth and prediction (class names), the seven probabilities, confidence (the
-largest of them), then subset, lesion_id and row (its place in the pixel array).
+predicted class's), then subset, lesion_id and row (its place in the pixel array). A prediction is
+the most probable class, until decisions.called puts the chosen rule's in its place.
 """
 
 import numpy as np

@@ -32,6 +32,14 @@ def percent(share) -> str:
     return f"{100 * share:.1f} %"
 
 
+def rule_name(decisions: dict) -> str:
+    """The decision rule that metrics.json's `decisions` chose: "argmax", or the prior correction
+    and its exponent."""
+    if decisions["chosen"] == "argmax":
+        return "argmax"
+    return f"prior-corrected, tau = {decisions['tau']:g}"
+
+
 def pretty_name(name: str) -> str:
     """ "macro_f1" -> "macro F1"."""
     return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")

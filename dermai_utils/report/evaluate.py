@@ -52,6 +52,7 @@ def write(cfg, table) -> None:
     """To cfg.report_dir: predictions.csv, metrics.json, the official test set's submission.csv,
     figures, model card, report.html."""
     metrics = report_metrics(cfg, predictions.by_subset(table))
+    table = decisions.called(table, metrics["decisions"])
     files.write_table(table, cfg.report_dir / "predictions.csv")
     files.write_json(cfg.report_dir / "metrics.json", metrics)
     if "official" in metrics["subsets"]:
@@ -66,15 +67,14 @@ def write(cfg, table) -> None:
 
 
 def _print(metrics):
+    names = ("balanced_accuracy", "macro_f1", "macro_auc")
+    rule = text.rule_name(metrics["decisions"])
+    print(f"evaluate: decision rule, chosen on validation: {rule}")
     for subset, scores in metrics["subsets"].items():
-        names = ("balanced_accuracy", "macro_f1", "macro_auc")
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in names)
-        print(f"evaluate: {SUBSET_NAMES[subset]}, n={scores['n']:,}: {values}")
-    rule = metrics["decisions"]["chosen"]
-    scores = metrics["decisions"]["rules"][rule]["scored"]
-    names = ("balanced_accuracy", "macro_f1")
-    values = ", ".join(f"{text.pretty_name(n)} {text.with_interval(scores[n])}" for n in names)
-    print(f"evaluate: the same images by the rule chosen on validation, {rule}: {values}")
+        argmax = text.format_number(metrics["argmax"]["subsets"][subset]["balanced_accuracy"])
+        beside = "" if rule == "argmax" else f" (balanced accuracy by argmax {argmax})"
+        print(f"evaluate: {SUBSET_NAMES[subset]}, n={scores['n']:,}: {values}{beside}")
 
 
 def report_metrics(cfg, subsets: dict) -> dict:

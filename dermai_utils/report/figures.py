@@ -10,6 +10,7 @@ from dermai_utils.config import CLASS_NAMES, CLASSES, UserError
 from dermai_utils.data import clean, pixels, split
 from dermai_utils.metrics import bootstrap, classification, decisions, predictions
 from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES, arrays
+from dermai_utils.metrics.text import rule_name, with_interval
 from dermai_utils.report import (
     data_plots,
     gradcam,
@@ -21,6 +22,7 @@ from dermai_utils.report import (
 from dermai_utils.training.inference import LoadedRun
 
 MISTAKES = {"mistakes": "most_confident"}  # of metrics.json; the other kinds have their own name
+OF_EVERY_SUBSET = ("confusion", "confusion_argmax", "roc")
 PRIMARY = (
     "metrics calibration operating_points risk_coverage subgroups leakage_effect".split()
 )  # figures of the primary subset alone
@@ -54,6 +56,15 @@ class Source:
     def primary(self):
         return self.metrics["primary_subset"]
 
+    @property
+    def two_rules(self) -> bool:
+        """Whether the chosen decision rule is another one than argmax."""
+        return self.metrics["decisions"]["chosen"] != "argmax"
+
+    def by_rule(self, subset) -> str:
+        """The title of a figure of `subset` whose predictions follow the chosen rule."""
+        return f"{SUBSET_NAMES[subset]}\ndecision rule: {rule_name(self.metrics['decisions'])}"
+
     def rows(self, subset=None):
         return predictions.scored_rows(self.predictions, subset or self.primary)
 
@@ -72,7 +83,8 @@ def draw(cfg, name: str, source: Source | None = None) -> plots.Figure:
 def save_all(cfg, metrics, table) -> None:
     """Every figure of the report to cfg.report_dir, as PNG, near-duplicates as JPEG."""
     source = Source(cfg, metrics, table)
-    names = [f"{kind}_{subset}" for subset in metrics["subsets"] for kind in ("confusion", "roc")]
+    kinds = [kind for kind in OF_EVERY_SUBSET if kind != "confusion_argmax" or source.two_rules]
+    names = [f"{kind}_{subset}" for subset in metrics["subsets"] for kind in kinds]
     names += [f"mistakes_{subset}" for subset in metrics["subsets"]]
     names += [f"{kind}_{source.primary}" for kind in ("costly", "likely_mislabelled")]
     has = {"subgroups": metrics["subgroups"]["subset"], "leakage_effect": metrics["leakage_effect"]}
@@ -128,13 +140,19 @@ def _learning_curve(source, _):
 def _metrics(source, subset):
     subset = subset or source.primary
     intervals = source.metrics["intervals"][subset]
-    return plots.metrics_with_intervals(intervals, SUBSET_NAMES[subset])
+    return plots.metrics_with_intervals(intervals, source.by_rule(subset))
 
 
 def _confusion(source, subset):
     subset = subset or source.primary
     counts = np.array(source.metrics["subsets"][subset]["confusion"])
-    return plots.confusion(counts, SUBSET_NAMES[subset])
+    return plots.confusion(counts, source.by_rule(subset))
+
+
+def _confusion_argmax(source, subset):
+    subset = subset or source.primary
+    counts = np.array(source.metrics["argmax"]["subsets"][subset]["confusion"])
+    return plots.confusion(counts, f"{SUBSET_NAMES[subset]}\ndecision rule: argmax")
 
 
 def _roc(source, subset):
@@ -144,7 +162,8 @@ def _roc(source, subset):
 def _calibration(source, _):
     results = [source.metrics["calibration"][when] for when in ("before", "after")]
     bins = [pd.DataFrame(result["reliability"]) for result in results]
-    return plots.reliability(*bins, SUBSET_NAMES[source.primary])
+    title = f"{SUBSET_NAMES[source.primary]}: the most probable class (argmax)"
+    return plots.reliability(*bins, title)
 
 
 def _operating_points(source, _):
@@ -155,14 +174,15 @@ def _operating_points(source, _):
 def _risk_coverage(source, _):
     curve = decisions.risk_coverage(*arrays(source.rows()))
     points = source.metrics["risk_coverage"]["points"]
-    return plots.risk_coverage(curve, points, SUBSET_NAMES[source.primary])
+    title = f"{SUBSET_NAMES[source.primary]}: the most probable class (argmax)"
+    return plots.risk_coverage(curve, points, title)
 
 
 def _subgroups(source, _):
     groups = source.metrics["subgroups"]
     if groups["subset"] is None:
         return plots.message("No age, sex, localization or way of confirmation is given here.")
-    return plots.subgroups(groups["groups"], SUBSET_NAMES[groups["subset"]])
+    return plots.subgroups(groups["groups"], source.by_rule(groups["subset"]))
 
 
 def _mistakes(kind):
@@ -172,7 +192,7 @@ def _mistakes(kind):
             rows = summary.listed_mistakes(source.metrics, rows, MISTAKES.get(kind, kind))
         else:
             rows = predictions.mistakes(rows).head(summary.MISTAKES_LISTED)
-        return photographs.mistakes(rows, source.images)
+        return photographs.mistakes(rows, source.images, source.by_rule(subset or source.primary))
 
     return draw
 
@@ -195,6 +215,7 @@ FIGURES = {
     "learning_curve": _learning_curve,
     "metrics": _metrics,
     "confusion": _confusion,
+    "confusion_argmax": _confusion_argmax,
     "roc": _roc,
     "calibration": _calibration,
     "operating_points": _operating_points,
@@ -236,6 +257,18 @@ def class_table(metrics: dict) -> pd.DataFrame:
     return classification.readable(classification.class_table(subset))
 
 
+def headline(metrics: dict) -> str:
+    """The number to quote, with its interval, the decision rule, and the number by argmax."""
+    subset, decision = metrics["primary_subset"], metrics["decisions"]
+    by_rule, by_argmax = (
+        with_interval(source["intervals"][subset]["balanced_accuracy"])
+        for source in (metrics, metrics["argmax"])
+    )
+    n, rule = metrics["subsets"][subset]["n"], rule_name(decision)
+    lines = [f"{SUBSET_NAMES[subset]}, n={n:,}:", f"balanced accuracy {by_rule} ({rule})"]
+    return "\n".join(lines + ([f"by argmax {by_argmax}"] if rule != "argmax" else []))
+
+
 def rule_table(metrics: dict) -> pd.DataFrame:
     """Balanced accuracy, macro F1 and accuracy of each decision rule on the primary subset."""
     rules = metrics["decisions"]["rules"].items()
@@ -246,14 +279,15 @@ def rule_table(metrics: dict) -> pd.DataFrame:
 def compare(cfg, other: str) -> pd.DataFrame:
     """This run minus run `other` on the primary subset: value, low and high of each metric.
 
-    Paired intervals by lesion (bootstrap.difference). UserError where the two were not evaluated on
-    the same images.
+    Each by its own chosen decision rule, and by argmax: rows metric, "metric (argmax)". Paired
+    intervals by lesion (bootstrap.difference). UserError where the two were not evaluated on the
+    same images.
     """
     folders = cfg.report_dir, cfg.report_dir.with_name(other)
     for folder in folders:
-        if not (folder / "predictions.csv").exists():
-            name = cfg.show(folder)
-            raise UserError(f"{name}: no predictions.csv there; evaluate that run first")
+        if not all((folder / name).exists() for name in ("predictions.csv", "metrics.json")):
+            raise UserError(f"{cfg.show(folder)}: no predictions there; evaluate that run first")
+    decided = [files.read_json(folder / "metrics.json")["decisions"] for folder in folders]
     tables = [files.read_table(folder / "predictions.csv") for folder in folders]
     subset = predictions.primary_subset(set(tables[0]["subset"]))
     a, b = (predictions.scored_rows(table, subset).set_index("image") for table in tables)
@@ -263,5 +297,11 @@ def compare(cfg, other: str) -> pd.DataFrame:
             "evaluate both on one split"
         )
     (truth, p), (_, q) = arrays(a), arrays(b.loc[a.index])
-    difference = bootstrap.difference(truth, p, q, a["lesion_id"], n_resamples=summary.RESAMPLES)
-    return pd.DataFrame(difference).T
+    scores = [decisions.by_chosen_rule(x, rule) for x, rule in zip((p, q), decided, strict=True)]
+    rows = {}
+    for pair, note in ((scores, ""), (None, " (argmax)")):
+        options = dict(scores=pair, n_resamples=summary.RESAMPLES)
+        difference = bootstrap.difference(truth, p, q, a["lesion_id"], **options)
+        names = classification.CONFUSION_METRICS if note else difference
+        rows |= {f"{name}{note}": difference[name] for name in names}
+    return pd.DataFrame(rows).T

@@ -42,7 +42,7 @@ def contact_sheet(table: pd.DataFrame, images, each: int = 8) -> Figure:
     return figure
 
 
-def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
+def mistakes(rows: pd.DataFrame, images, title: str = "", columns: int = 4) -> Figure:
     """Wrong predictions with truth, prediction and confidence; `images[row]` for each `row`."""
     if rows.empty:
         return message("No such mistake here.")
@@ -51,6 +51,7 @@ def mistakes(rows: pd.DataFrame, images, columns: int = 4) -> Figure:
     for ax, row in zip(grid.flat, rows.to_dict("records"), strict=False):
         ax.imshow(images[row["row"]])
         ax.set_title(f"{row['image']}\n{verdict(row)}", fontsize=10, color=INK)
+    figure.suptitle(title, fontsize=11)
     return figure
 
 

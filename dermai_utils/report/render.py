@@ -18,7 +18,7 @@ from PIL import Image
 from dermai_utils import files
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.data import split
-from dermai_utils.metrics.text import format_number, percent, pretty_name, with_interval
+from dermai_utils.metrics.text import format_number, percent, pretty_name, rule_name, with_interval
 
 SETTINGS = (  # of a run, on its card
     "backbone weights image_size split split_seed folds fold imbalance augment optimizer epochs "
@@ -62,8 +62,7 @@ def report(cfg, metrics: dict) -> None:
     folder = cfg.report_dir
     text = fill(
         "report.html.j2",
-        metrics=metrics,
-        subset=metrics["primary_subset"],
+        **_common(metrics),
         chance=chance_level(metrics),
         picture=functools.cache(lambda name: embedded(folder / name)),
         gradcam=gradcam_checks(files.read_json(folder / "gradcam.json")),
@@ -78,13 +77,19 @@ def model_card(cfg, metrics: dict) -> None:
     settings = files.read_json(cfg.run_dir / "config.json") or {}
     text = fill(
         "model_card.md.j2",
-        metrics=metrics,
-        subset=metrics["primary_subset"],
+        **_common(metrics),
         counts=split.counts(split.read(cfg)),
         settings={name: Path(str(settings[name])).name for name in SETTINGS if name in settings},
     )
     with files.atomic(cfg.report_dir / "model_card.md") as file:
         file.write(text)
+
+
+def _common(metrics) -> dict:
+    """What the page and the card both ask for."""
+    rule = rule_name(metrics["decisions"])
+    subset, two_rules = metrics["primary_subset"], rule != "argmax"
+    return {"metrics": metrics, "subset": subset, "rule": rule, "two_rules": two_rules}
 
 
 def chance_level(metrics) -> float:

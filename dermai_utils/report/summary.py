@@ -2,6 +2,8 @@
 
 `rows` are rows of predictions that count (no zero weight). What is fitted or chosen (temperature,
 decision rule, threshold) takes the rows of `val`, and is scored on those of the primary subset.
+Whatever names a class follows the chosen decision rule, the one of submission.csv; "argmax" holds
+the same metrics of the most probable class. AUC, calibration and thresholds need no rule.
 """
 
 import numpy as np
@@ -25,24 +27,21 @@ MISTAKES_NOTE = (
 def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
     """Every metric, ready for JSON. `subsets`: {name: rows}; `primary`: the one to quote;
     `table`: what split.read returns."""
-    val, scored = subsets["val"], subsets[primary]
     prior = decisions.training_prior(table)
+    rules = decisions.compare_rules(subsets["val"], subsets[primary], prior, RESAMPLES)
+    subsets = {name: decisions.called(rows, rules) for name, rows in subsets.items()}
+    val, scored = subsets["val"], subsets[primary]
     return classification.jsonable(
         {
-            "subsets": {
-                name: classification.metrics(*arrays(rows)) for name, rows in subsets.items()
-            },
+            **by_rule(subsets, rules),
+            "argmax": by_rule(subsets, None),
             "chosen_on": "val",
             "chosen_and_scored_on_the_same_images": primary == "val",
             "resamples": RESAMPLES,
-            "intervals": {
-                name: bootstrap.intervals(*arrays(rows), rows["lesion_id"], n_resamples=RESAMPLES)
-                for name, rows in subsets.items()
-            },
             "lesions_known": {n: predictions.lesions_known(rows) for n, rows in subsets.items()},
             "smallest_class": smallest_class(scored),
             "calibration": calibrated(val, scored),
-            "decisions": decisions.compare_rules(val, scored, prior, RESAMPLES),
+            "decisions": rules,
             "operating_points": decisions.operating_points(val, scored, RESAMPLES),
             "risk_coverage": decisions.abstaining(val, scored),
             "subgroups": subgroups(with_metadata(subsets, table), primary),
@@ -50,6 +49,18 @@ def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
             "elsewhere": elsewhere(val, subsets.get("own"), prior),
         }
     )
+
+
+def by_rule(subsets, rules) -> dict:
+    """Metrics and their intervals on each subset by the rule that `rules` chose; None: argmax."""
+    metrics, intervals = {}, {}
+    for name, rows in subsets.items():
+        truth, probabilities = arrays(rows)
+        scores = decisions.by_chosen_rule(probabilities, rules) if rules else None
+        metrics[name] = classification.metrics(truth, probabilities, scores=scores)
+        lesions, options = rows["lesion_id"], dict(scores=scores, n_resamples=RESAMPLES)
+        intervals[name] = bootstrap.intervals(truth, probabilities, lesions, **options)
+    return {"subsets": metrics, "intervals": intervals}
 
 
 def elsewhere(val, own, prior) -> dict | None:
@@ -65,10 +76,9 @@ def elsewhere(val, own, prior) -> dict | None:
 
 
 def smallest_class(rows) -> dict:
-    """The class with the fewest images, and how many percentage points of balanced accuracy one of
-    them is."""
+    """The class with the fewest images, and by how much one of them changes balanced accuracy."""
     n = rows["truth"].value_counts()
-    return {"class": n.index[-1], "n": n.iloc[-1], "points": 100 / (len(n) * n.iloc[-1])}
+    return {"class": n.index[-1], "n": n.iloc[-1], "one_image": 1 / (len(n) * n.iloc[-1])}
 
 
 def calibrated(val, scored) -> dict:
@@ -147,8 +157,8 @@ def listed_mistakes(metrics, rows, kind: str) -> pd.DataFrame:
 
 
 def likely_mislabelled(rows) -> pd.DataFrame:
-    """Rows predicted as another class, at least as surely as images of that class are on average;
-    the widest margin first.
+    """Rows predicted as another class, more probable than the label's and at least as surely as
+    images of that class are on average; the widest margin first.
 
     Not those confirmed by histopathology (`confirmed_by` is histo): there the model is wrong.
     Confident learning (Northcutt et al. 2021, arXiv 1911.00068): one threshold a class, its mean
@@ -158,8 +168,8 @@ def likely_mislabelled(rows) -> pd.DataFrame:
     self_confidence = np.full(len(CLASSES), np.inf)
     for k in np.unique(truth):
         self_confidence[k] = probabilities[truth == k, k].mean()
-    predicted, here = probabilities.argmax(1), np.arange(len(rows))
-    doubtful = (predicted != truth) & (probabilities[here, predicted] >= self_confidence[predicted])
-    doubtful &= (rows["confirmed_by"] != "histo").to_numpy()
+    predicted, here = rows["prediction"].map(CLASSES.index).to_numpy(), np.arange(len(rows))
     margin = pd.Series(probabilities[here, predicted] - probabilities[here, truth], rows.index)
+    doubtful = (margin > 0) & (probabilities[here, predicted] >= self_confidence[predicted])
+    doubtful &= rows["confirmed_by"] != "histo"
     return rows.loc[margin[doubtful].sort_values(ascending=False, kind="stable").index]

@@ -74,7 +74,7 @@ def test_the_zero_weight_row_is_in_no_number(made, subsets, found):
 
 def test_intervals_hold_their_values(found, subsets):
     for subset, of_part in subsets.items():
-        called = of_part[list(CLASSES)].to_numpy().argmax(1)
+        called = of_part["prediction"].map(CLASSES.index)
         truth = of_part["truth"].map(CLASSES.index)
         numbers = found["intervals"][subset]
         assert numbers["balanced_accuracy"]["value"] == pytest.approx(
@@ -352,11 +352,64 @@ def test_the_smallest_class_and_what_one_image_of_it_is_worth():
     assert (
         found["class"] == "VASC"
         and found["n"] == 35
-        and found["points"] == pytest.approx(0.408, abs=1e-3)
+        and found["one_image"] == pytest.approx(0.00408, abs=1e-5)
     )
     recalls = np.ones(7)
     recalls[6] = 34 / 35
-    assert found["points"] == pytest.approx(100 * (1 - recalls.mean()))
+    assert found["one_image"] == pytest.approx(1 - recalls.mean())
+
+
+def decided(tau):
+    """metrics.json's decisions of a run whose training had these shares of the classes."""
+    prior = dict(zip(CLASSES, [0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], strict=True))
+    return {"training_prior": prior, "tau": tau, "chosen": "prior_tuned" if tau else "argmax"}
+
+
+def test_dividing_the_prior_out_makes_no_better_run(made, tmp_path, monkeypatch):
+    """The same network, once as it is and once with its prior divided out of the probabilities,
+    each with its own rule: the same predictions, though argmax alone tells them apart."""
+    plain = rows(seed=1).assign(subset="test")
+    prior = np.array(list(decided(0.0)["training_prior"].values()))
+    p = plain[list(CLASSES)].to_numpy() * prior
+    plain[list(CLASSES)] = p / p.sum(1, keepdims=True)
+    divided = plain.copy()
+    divided[list(CLASSES)] = p / prior / (p / prior).sum(1, keepdims=True)
+    monkeypatch.setattr(config.Config, "report_dir", tmp_path / "plain")
+    for name, table, tau in (("plain", plain, 1.0), ("divided", divided, 0.0)):
+        files.write_table(table, tmp_path / name / "predictions.csv")
+        files.write_json(tmp_path / name / "metrics.json", {"decisions": decided(tau)})
+    difference = figures.compare(made, "divided")["value"]
+    for name in classification.CONFUSION_METRICS:
+        assert difference[name] == pytest.approx(0, abs=1e-12)
+    assert difference["balanced_accuracy (argmax)"] < -0.05
+
+
+def test_one_decision_rule_names_every_class(corrected):
+    """Headline, class table, mistakes, predictions.csv and submission.csv; argmax is beside it."""
+    found = files.read_json(corrected.report_dir / "metrics.json")
+    table = files.read_table(corrected.report_dir / "predictions.csv")
+    subsets = predictions.by_subset(table)
+    assert found["decisions"]["chosen"] == "prior_tuned"  # else this test shows nothing
+    for name, of_subset in subsets.items():
+        truth, p = predictions.arrays(of_subset)
+        prior = np.array([found["decisions"]["training_prior"][c] for c in CLASSES])
+        called = (p / prior ** found["decisions"]["tau"]).argmax(1)
+        assert list(of_subset["prediction"]) == [CLASSES[k] for k in called]
+        chosen = p[np.arange(len(p)), called]
+        assert of_subset["confidence"].to_numpy() == pytest.approx(chosen)
+        for source, expected in ((found, called), (found["argmax"], p.argmax(1))):
+            score = sk.recall_score(truth, expected, average="macro")
+            assert source["subsets"][name]["balanced_accuracy"] == pytest.approx(score)
+            assert source["intervals"][name]["balanced_accuracy"]["value"] == pytest.approx(score)
+            matrix = sk.confusion_matrix(truth, expected, labels=range(7))
+            assert source["subsets"][name]["confusion"] == matrix.tolist()
+            assert source["subsets"][name]["macro_auc"] == found["subsets"][name]["macro_auc"]
+    submitted = files.read_table(corrected.report_dir / "submission.csv").set_index("image")
+    rows = subsets["official"]
+    called = submitted.loc[rows["image"], list(CLASSES)].to_numpy().argmax(1)
+    assert list(rows["prediction"]) == [CLASSES[k] for k in called]
+    wrong = (rows["prediction"] != rows["truth"]).sum()
+    assert found["mistakes"]["counts"]["most_confident"] == wrong
 
 
 def test_two_runs_are_compared_on_the_same_images(made, tmp_path, monkeypatch):
@@ -367,10 +420,14 @@ def test_two_runs_are_compared_on_the_same_images(made, tmp_path, monkeypatch):
     files.write_table(perfect, tmp_path / "one" / "predictions.csv")
     files.write_table(table.iloc[::-1], tmp_path / "two" / "predictions.csv")  # in any order
     files.write_table(table.head(20), tmp_path / "three" / "predictions.csv")
+    for name in ("one", "two", "three"):
+        files.write_json(tmp_path / name / "metrics.json", {"decisions": decided(0.0)})
     rows = predictions.scored_rows(table, "official")
     truth, p = predictions.arrays(rows)
     expected = 1 - sk.balanced_accuracy_score(truth, p.argmax(1))
-    assert figures.compare(made, "two").loc["balanced_accuracy", "value"] == pytest.approx(expected)
+    difference = figures.compare(made, "two")["value"]
+    assert difference["balanced_accuracy"] == pytest.approx(expected)
+    assert difference["balanced_accuracy (argmax)"] == pytest.approx(expected)
     with pytest.raises(UserError, match="three"):
         figures.compare(made, "three")
     with pytest.raises(UserError, match="evaluate that run first"):
