@@ -264,8 +264,10 @@ class Config:
         return self.cache / "pending" / f"{self.run_name}-{digest}"
 
     def show(self, path) -> str:
-        """`path` as a short name that reads the same on every machine: work/..., cache/..."""
-        for name, folder in (("work", self.work), ("cache", self.cache), ("repository", ROOT)):
+        """`path` as a short name that reads the same on every machine: work/DATA/... or
+        cache/DATA/..., where it lies unless work_dir or cache_dir say something else."""
+        own = {f"work/{self.source}": self.work, f"cache/{self.source}": self.cache}
+        for name, folder in (own | {"repository": ROOT}).items():
             if Path(path).is_relative_to(folder):
                 return (Path(name) / Path(path).relative_to(folder)).as_posix()
         return str(path)

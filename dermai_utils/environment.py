@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 
 from dermai_utils.config import ROOT, UserError
 
@@ -86,6 +87,13 @@ def version_line() -> str:
     libraries = " ".join(f"{name} {_version(name) or '-'}" for name in REPORTED)
     python = f"Python {platform.python_version()}"
     return f"DermAI-ISIC2018 {__version__}, {python}, {libraries}, {platform.system()} {machine()}"
+
+
+def provenance() -> dict:
+    """Of a run that begins now: the version of this package, the date, the machine."""
+    from dermai_utils import __version__
+
+    return {"version": __version__, "date": time.strftime("%F"), "machine": machine()}
 
 
 def machine() -> str:

@@ -109,15 +109,7 @@ STAGES = {
         lambda c: [c.table_file, c.split_file, c.leakage_effect_file, *_members(c), *_own(c)],
         lambda c: [c.report_dir / f for f in ("metrics.json", "predictions.csv", "model_card.md")],
         after=("train",),
-        version=1,
-    ),
-    "gradcam": Stage(
-        "report.gradcam",
-        ("run_name", "seed"),
-        lambda c: [_members(c)[0], c.report_dir / "predictions.csv"],
-        lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"],
-        after=("evaluate",),
-        version=1,
+        version=2,
     ),
     "predictor": Stage(
         "predict.state",
@@ -126,8 +118,19 @@ STAGES = {
             *(c.table_file, c.split_file, *_members(c), *_own(c)),
             *(c.report_dir / name for name in ("predictions.csv", "metrics.json")),
         ],
-        lambda c: [c.report_dir / "predictor.npz", c.report_dir / "predictor.json"],
+        lambda c: [c.report_dir / f for f in ("predictor.npz", "predictor.json", "similar.json")],
         after=("evaluate",),
+        version=3,
+    ),
+    "gradcam": Stage(  # and the report anew, with all that the stages before it found
+        "report.gradcam",
+        ("run_name", "seed"),
+        lambda c: [
+            *(_members(c)[0], c.report_dir / "predictions.csv"),
+            c.report_dir / "similar.json",
+        ],
+        lambda c: [c.report_dir / "gradcam.png", c.report_dir / "report.html"],
+        after=("predictor",),
         version=2,
     ),
 }
@@ -294,7 +297,8 @@ def _made_from(cfg, stage):
 
 def _key(cfg, path):
     """What a file is called in a marker. An ensemble reads several best.pt."""
-    return cfg.show(path) if path.suffix == ".pt" and len(cfg.member_dirs) > 1 else path.name
+    several = path.suffix == ".pt" and len(cfg.member_dirs) > 1
+    return (Path("work") / path.relative_to(cfg.work)).as_posix() if several else path.name
 
 
 def _modern_marker(made_from):

@@ -195,15 +195,15 @@ def _mounted():
 
 
 def zip_folder(folder) -> Path:
-    """Make `folder`.zip anew, beside `folder`: its files, not what is hidden."""
+    """Make `folder`.zip anew, beside `folder`: its files and folders, not what is hidden."""
     folder = Path(folder)
     archive = folder.with_name(f"{folder.name}.zip")
     with (
         files.atomic(archive, "wb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle,
     ):
-        for path in sorted(folder.glob("[!.]*")):
-            bundle.write(path, f"{folder.name}/{path.name}")
+        for path in sorted(folder.rglob("[!.]*")):
+            bundle.write(path, path.relative_to(folder.parent))
     return archive
 
 

@@ -253,5 +253,5 @@ def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch):
 
 def test_paths_read_the_same_on_every_machine(tmp_path):
     cfg = load(env={}, work_dir=str(tmp_path / "w"), cache_dir=str(tmp_path / "c"))
-    assert cfg.show(cfg.split_file) == "work/split.csv"
-    assert cfg.show(cfg.sources_file) == "cache/sources.json"
+    assert cfg.show(cfg.split_file) == "work/sample/split.csv"
+    assert cfg.show(cfg.sources_file) == "cache/sample/sources.json"

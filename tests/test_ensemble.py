@@ -49,10 +49,10 @@ def test_members_that_were_not_held_out_from_the_same_images_are_refused(two):
     kept = json.loads(settings.read_text())
     files.write_json(settings, kept | {"split file": "another"})
     with pytest.raises(
-        UserError, match="work/runs/other and work/runs/baseline differ in split file"
+        UserError, match="work/sample/runs/other and work/sample/runs/baseline differ in split file"
     ):
         predictions(two, ensemble="baseline,other", run_name="both")
-    with pytest.raises(UserError, match="work/runs/nowhere holds no trained run"):
+    with pytest.raises(UserError, match="work/sample/runs/nowhere holds no trained run"):
         predictions(two, ensemble="baseline,nowhere", run_name="both")
     assert not (two.run_dir.with_name("both") / "config.json").exists()
 

@@ -170,7 +170,7 @@ def test_a_finished_run_is_set_aside_not_lost(way, capsys):
     before = files.checksum(cfg.run_dir / "best.pt")
     way("train", seed=1)
     assert files.checksum(cfg.run_dir.with_name("baseline.previous") / "best.pt") == before
-    assert "kept as work/runs/baseline.previous" in capsys.readouterr().out
+    assert "kept as work/sample/runs/baseline.previous" in capsys.readouterr().out
 
 
 def test_leftovers_are_swept_at_the_next_start(way):

@@ -11,6 +11,7 @@ than a run without kills. Not on Windows.
 import importlib
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -29,6 +30,7 @@ from dermai_utils import config, pipeline  # noqa: E402
 from dermai_utils.__main__ import command, read_words  # noqa: E402
 
 STAGES = tuple(pipeline.order("gradcam"))
+TIMES = rb"<time>.*?</time>|\| trained [^\n]*"  # in the report and the model card
 SETTINGS = {
     "data": "sample",
     "image_size": 32,
@@ -115,7 +117,8 @@ def made(folder):
 
     cfg = config.load(env={}, **SETTINGS, cache_dir=folder / "cache", work_dir=folder / "work")
     paths = [cfg.table_file, cfg.rejected_file, cfg.split_file, cfg.audit_file, cfg.pixels_file]
-    contents = {path: path.read_bytes() for path in (*paths, *cfg.report_dir.glob("[!.]*"))}
+    paths += (path for path in cfg.report_dir.rglob("[!.]*") if path.is_file())
+    contents = {path: re.sub(TIMES, b"", path.read_bytes()) for path in paths}
     history = pd.read_csv(cfg.run_dir / "history.csv")
     history = history.drop(columns=["seconds", "images_per_second"])
     contents[cfg.run_dir / "history.csv"] = history.to_csv().encode()

@@ -25,8 +25,8 @@ def metrics(truth, probabilities, weights=None, scores=None) -> dict:
     """Every plain metric of N predictions, ready for JSON; rows whose `weights` (N,) is 0 don't
     count.
 
-    `scores` (N, 7): what is submitted, by default the probabilities. The AUCs are always those of
-    the probabilities, which no decision rule changes.
+    `scores` (N, 7): what is submitted, by default the probabilities. What ranks images (AUC, AP) is
+    always that of the probabilities, which no decision rule changes.
 
     `balanced_accuracy` is the challenge's own metric, the mean recall of the classes that occur;
     `confusion` has the true class in rows. Of two largest probabilities the first class counts; the
@@ -40,7 +40,9 @@ def metrics(truth, probabilities, weights=None, scores=None) -> dict:
     counts = confusion(truth, scores.argmax(1))
     precision, recall, f1 = precision_recall_f1(counts)
     per_class = dict(n=counts.sum(1), precision=precision, recall=recall, f1=f1)
-    per_class |= {"auc": class_aucs(truth, probabilities)[0]} | secondary(truth, scores)
+    per_class |= {"auc": class_aucs(truth, probabilities)[0]} | secondary(
+        truth, probabilities, scores
+    )
     scalars = scalar_metrics(truth, probabilities, scores=scores)[0]
     values = dict(zip(SCALAR_METRICS, scalars, strict=True))
     return jsonable(
@@ -125,14 +127,15 @@ def scalar_metrics(truth, probabilities, weights=None, scores=None) -> np.ndarra
     return np.column_stack([from_confusion(counts), macro, auc(*malignant, weights)])
 
 
-def secondary(truth, probabilities) -> dict:
-    """The challenge's other metrics of each class, name -> (7,) float, at a probability over 0.5.
+def secondary(truth, probabilities, scores) -> dict:
+    """The challenge's other metrics of each class, name -> (7,) float, where `scores` are over 0.5;
+    ap and auc_sens_80 are those of the probabilities.
 
     As isic_challenge_scoring counts them, except that 0/0 is NaN here and 1.0 there, and that a
     class without a sample has NaN in all that is about its samples (there: sensitivity 1.0, ppv and
     dice 0.0 or 1.0, ap 0.0).
     """
-    positive, predicted = truth[:, None] == np.arange(len(CLASSES)), probabilities > 0.5
+    positive, predicted = truth[:, None] == np.arange(len(CLASSES)), scores > 0.5
     n, occurs = positive.sum(0), positive.any(0)
     tp, fp = (positive & predicted).sum(0), (~positive & predicted).sum(0)
     tn = (~positive & ~predicted).sum(0)

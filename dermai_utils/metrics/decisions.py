@@ -167,23 +167,23 @@ def operating_points(val, scored, n_resamples: int) -> list[dict]:
     points = []
     for target, classes in TARGETS.items():
         for rate, level in LEVELS:
-            threshold = threshold_at(*_binary(val, classes), **{rate: level})
+            threshold = threshold_at(*binary(val, classes), **{rate: level})
             points.append(
                 {
                     "target": target,
                     "rate": rate,
                     "level": level,
                     "threshold": threshold,
-                    "val": operating_point(*_binary(val, classes), threshold),
-                    "scored": operating_point(*_binary(scored, classes), threshold),
+                    "val": operating_point(*binary(val, classes), threshold),
+                    "scored": operating_point(*binary(scored, classes), threshold),
                 }
             )
     _add_intervals(points, scored, n_resamples)
     return points
 
 
-def _binary(rows, classes):
-    """((N,) bool: one of `classes`, (N,) float: the sum of their probabilities)."""
+def binary(rows, classes):
+    """((N,) bool: one of `classes`, (N,) float: the sum of their probabilities) of N rows."""
     return rows["truth"].isin(classes).to_numpy(), rows[list(classes)].sum(axis=1).to_numpy()
 
 
@@ -191,7 +191,7 @@ def _add_intervals(points, scored, n_resamples):
     """Add {rate}_low and {rate}_high, by lesion; all rates with the same drawn lesions."""
     counted, right = [], []  # a rate is the share of the counted images that is right
     for point in points:
-        positive, score = _binary(scored, TARGETS[point["target"]])
+        positive, score = binary(scored, TARGETS[point["target"]])
         predicted = score >= point["threshold"]
         counted += [positive, ~positive]
         right += [positive & predicted, ~positive & ~predicted]

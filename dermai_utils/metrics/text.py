@@ -1,6 +1,14 @@
 """Numbers and their names as text, the same in what is printed, in figures and in the report."""
 
 from dermai_utils.metrics.classification import UNDEFINED
+from dermai_utils.metrics.predictions import SUBSET_NAMES
+
+CONFIRMED_BY = {  # HAM10000's codes for how a diagnosis was confirmed
+    "histo": "histopathology",
+    "follow_up": "follow-up",
+    "consensus": "expert consensus",
+    "confocal": "confocal microscopy",
+}
 
 
 def format_number(number) -> str:
@@ -40,6 +48,20 @@ def rule_name(decisions: dict) -> str:
     return f"prior-corrected, tau = {decisions['tau']:g}"
 
 
+def headline(metrics: dict) -> str:
+    """The number to quote, with its interval, the decision rule, and the number by argmax."""
+    subset, decision = metrics["primary_subset"], metrics["decisions"]
+    by_rule, by_argmax = (
+        with_interval(source["intervals"][subset]["balanced_accuracy"])
+        for source in (metrics, metrics["argmax"])
+    )
+    n, rule = metrics["subsets"][subset]["n"], rule_name(decision)
+    lines = [f"{SUBSET_NAMES[subset]}, n={n:,}:", f"balanced accuracy {by_rule} ({rule})"]
+    return "\n".join(lines + ([f"by argmax {by_argmax}"] if rule != "argmax" else []))
+
+
 def pretty_name(name: str) -> str:
-    """ "macro_f1" -> "macro F1"."""
+    """ "macro_f1" -> "macro F1", "histo" -> "histopathology"."""
+    if name in CONFIRMED_BY:
+        return CONFIRMED_BY[name]
     return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")

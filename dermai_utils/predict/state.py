@@ -11,12 +11,13 @@ import numpy as np
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES
-from dermai_utils.data import split
+from dermai_utils.data import pixels, split
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.metrics.classification import jsonable
 from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, scored_rows
 from dermai_utils.metrics.text import percent
 from dermai_utils.predict import ood
+from dermai_utils.report import browse
 from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
@@ -82,8 +83,8 @@ def load(cfg) -> PredictorState | None:
 
 
 def run(cfg) -> None:
-    """Write predictor.npz, and predictor.json: how often the sets and the OOD warning are right on
-    the primary subset."""
+    """Write predictor.npz, predictor.json: how often the sets and the OOD warning are right on the
+    primary subset, and for the report the training images most like each mistake."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
     table = split.read(split.of_first_model(cfg))
     table_rows = files.read_table(cfg.report_dir / "predictions.csv")
@@ -95,8 +96,8 @@ def run(cfg) -> None:
     centre, precision = ood.fit(texture)
     # of folds, those of val that the first network did not learn
     unseen = {n: r[r["fold"] <= 0] if "fold" in r else r for n, r in rows.items()}
-    textures = {n: ood.describe(loaded, r["row"].to_numpy())[2] for n, r in unseen.items()}
-    far = {name: ood.distance(each, centre, precision) for name, each in textures.items()}
+    described = {n: ood.describe(loaded, r["row"].to_numpy()) for n, r in unseen.items()}
+    far = {name: ood.distance(each[2], centre, precision) for name, each in described.items()}
     temperature = metrics["calibration"]["temperature"] or 1.0
     state = PredictorState(
         row=training["row"].to_numpy(),
@@ -113,6 +114,8 @@ def run(cfg) -> None:
     with files.atomic(cfg.report_dir / "predictor.npz", "wb") as file:
         np.savez(file, **vars(state))
     _write_scores(cfg, state, primary, rows, far)
+    similarity = state.similarity(described[primary][1])
+    browse.save_similar(cfg, unseen[primary], similarity, training, pixels.load(cfg.pixels_file))
 
 
 def _thresholds(rows, temperature):

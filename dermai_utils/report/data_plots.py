@@ -5,9 +5,10 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from dermai_utils.report.plots import (
-    COLOURS,
+    BLUE,
     GREEN,
     INK,
+    ORANGE,
     RED,
     SUBSET_COLOURS,
     Figure,
@@ -18,30 +19,36 @@ from dermai_utils.report.plots import (
 
 
 def class_counts(counts: pd.DataFrame) -> Figure:
-    """Bars of images and lesions a class (clean.class_counts), on a log scale: the classes differ
-    sixtyfold."""
+    """Dots: images and lesions a class (clean.class_counts), on a log scale, since the classes
+    differ sixtyfold (a bar's length would mean nothing there)."""
     figure, grid = axes(8, 3.2)
-    ax, place, colours = grid[0, 0], np.arange(len(counts)), [COLOURS[c] for c in counts.index]
-    for shift, name, alpha in ((-0.2, "images", 1.0), (0.2, "lesions", 0.45)):
-        bars = ax.bar(place + shift, counts[name], 0.38, color=colours, alpha=alpha, label=name)
-        ax.bar_label(bars, fontsize=8, color=INK)
-    ax.set_xticks(place, counts.index)
-    ax.set(yscale="log", ylabel="count (log scale)")
-    _few_ticks(ax.yaxis, "{x:,.0f}")
-    ax.set_title("Images (solid) and lesions (pale) of each class", fontsize=11)
+    ax, place = grid[0, 0], np.arange(len(counts))
+    for name, marker, colour, side in (("images", "o", BLUE, 8), ("lesions", "D", ORANGE, -14)):
+        ax.plot(counts[name], place, marker, ms=7, color=colour, label=name)
+        for y, n in zip(place, counts[name], strict=True):
+            options = dict(textcoords="offset points", ha="center", fontsize=8, color=INK)
+            ax.annotate(f"{n:,}", (n, y), (0, side), **options)
+    rows_from_top(ax, counts.index)
+    ax.set(xscale="log", xlabel="count (log scale)")
+    ax.margins(x=0.06)
+    _few_ticks(ax.xaxis, "{x:,.0f}")
+    figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
     return figure
 
 
 def split_counts(counts: pd.DataFrame) -> Figure:
-    """Share of each class in each subset (split.counts): the bars of a class should be equal."""
-    figure, grid = axes(8, 3)
+    """Dots: share of each class in each subset (split.counts); those of a class should lie upon
+    each other. On a log scale."""
+    figure, grid = axes(8, 3.2)
     ax, shares = grid[0, 0], counts / counts.sum()
-    colours = [SUBSET_COLOURS[subset] for subset in counts]
-    shares.plot.bar(ax=ax, color=colours, width=0.75, rot=0)
-    ax.set(xlabel="", ylabel="share of the subset (log scale)", yscale="log")
-    _few_ticks(ax.yaxis, PercentFormatter(1, decimals=0))
-    labels = [f"{subset} (n={counts[subset].sum():,})" for subset in counts]
-    ax.legend(labels, frameon=False, fontsize=9)
+    for subset, marker in zip(counts, "oDsv^", strict=False):
+        label = f"{subset} (n={counts[subset].sum():,})"
+        options = dict(ms=7, color=SUBSET_COLOURS[subset], label=label)
+        ax.plot(shares[subset].where(shares[subset] > 0), shares.index, marker, **options)
+    rows_from_top(ax, shares.index)
+    ax.set(xscale="log", xlabel="share of the subset (log scale)")
+    _few_ticks(ax.xaxis, PercentFormatter(1, symbol=" %"))
+    figure.legend(frameon=False, fontsize=9, ncols=len(shares.columns), loc="outside upper left")
     return figure
 
 

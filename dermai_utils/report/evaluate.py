@@ -5,10 +5,10 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, DISCLAIMER
-from dermai_utils.data import split
+from dermai_utils.data import pixels, split
 from dermai_utils.metrics import decisions, predictions, text
 from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES
-from dermai_utils.report import figures, render, summary
+from dermai_utils.report import browse, figures, render, summary
 from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
@@ -61,6 +61,7 @@ def write(cfg, table) -> None:
         submission = predictions.submission(rows["image"], scores)
         files.write_table(submission, cfg.report_dir / "submission.csv")
     figures.save_all(cfg, metrics, table)
+    browse.save_pictures(cfg, table, pixels.load(cfg.pixels_file))
     render.model_card(cfg, metrics)
     render.report(cfg, metrics)
     _print(metrics)

@@ -10,19 +10,21 @@ from dermai_utils.config import CLASS_NAMES, CLASSES, UserError
 from dermai_utils.data import clean, pixels, split
 from dermai_utils.metrics import bootstrap, classification, decisions, predictions
 from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES, arrays
-from dermai_utils.metrics.text import rule_name, with_interval
+from dermai_utils.metrics.text import headline, rule_name  # noqa: F401 for the notebooks
 from dermai_utils.report import (
     data_plots,
     gradcam,
     near_duplicate_pairs,
     photographs,
     plots,
+    render,
     summary,
 )
+from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
 MISTAKES = {"mistakes": "most_confident"}  # of metrics.json; the other kinds have their own name
-OF_EVERY_SUBSET = ("confusion", "confusion_argmax", "roc")
+OF_EVERY_SUBSET = ("confusion", "confusion_argmax", "roc", "precision_recall")
 PRIMARY = (
     "metrics calibration operating_points risk_coverage subgroups leakage_effect".split()
 )  # figures of the primary subset alone
@@ -77,7 +79,10 @@ def draw(cfg, name: str, source: Source | None = None) -> plots.Figure:
         kind, subset = name, None
     if kind not in FIGURES:
         raise UserError(f"no figure {name!r}: the figures are {', '.join(FIGURES)}")
-    return FIGURES[kind](source or Source(cfg), subset)
+    source = source or Source(cfg)
+    figure = FIGURES[kind](source, subset)
+    figure.alt = render.alternative(source.metrics, kind, subset)
+    return figure
 
 
 def save_all(cfg, metrics, table) -> None:
@@ -85,10 +90,9 @@ def save_all(cfg, metrics, table) -> None:
     source = Source(cfg, metrics, table)
     kinds = [kind for kind in OF_EVERY_SUBSET if kind != "confusion_argmax" or source.two_rules]
     names = [f"{kind}_{subset}" for subset in metrics["subsets"] for kind in kinds]
-    names += [f"mistakes_{subset}" for subset in metrics["subsets"]]
-    names += [f"{kind}_{source.primary}" for kind in ("costly", "likely_mislabelled")]
+    names += [f"{kind}_{source.primary}" for kind in ("mistakes", "costly", "likely_mislabelled")]
     has = {"subgroups": metrics["subgroups"]["subset"], "leakage_effect": metrics["leakage_effect"]}
-    names += [name for name in PRIMARY if has.get(name, True)]
+    names += [name for name in PRIMARY if has.get(name, True)] + ["learning_curve"]
     for name in names:
         draw(cfg, name, source).save(cfg.report_dir / f"{name}.png")
     save_near_duplicates(cfg, source.images)
@@ -134,7 +138,7 @@ def _leakage_effect(source, _):
 
 
 def _learning_curve(source, _):
-    return plots.learning_curve(history(source.cfg))
+    return plots.learning_curve(history(source.cfg), kept_epoch(source.cfg))
 
 
 def _metrics(source, subset):
@@ -157,6 +161,11 @@ def _confusion_argmax(source, subset):
 
 def _roc(source, subset):
     return plots.roc(*arrays(source.rows(subset)), SUBSET_NAMES[subset or source.primary])
+
+
+def _precision_recall(source, subset):
+    title = SUBSET_NAMES[subset or source.primary]
+    return plots.precision_recall(*arrays(source.rows(subset)), title)
 
 
 def _calibration(source, _):
@@ -217,6 +226,7 @@ FIGURES = {
     "confusion": _confusion,
     "confusion_argmax": _confusion_argmax,
     "roc": _roc,
+    "precision_recall": _precision_recall,
     "calibration": _calibration,
     "operating_points": _operating_points,
     "risk_coverage": _risk_coverage,
@@ -246,6 +256,11 @@ def history(cfg) -> pd.DataFrame:
     return files.read_table(cfg.member_dirs[0] / "history.csv")
 
 
+def kept_epoch(cfg) -> int:
+    """The epoch that best.pt of the run holds, or of an ensemble's first member."""
+    return checkpoint.kept_epoch(cfg.member_dirs[0])
+
+
 def gradcam_examples(cfg) -> pd.DataFrame:
     """The rows of predictions whose maps "gradcam" and "explanations" show, with their `kind`."""
     return gradcam.choose(Source(cfg).rows())
@@ -255,18 +270,6 @@ def class_table(metrics: dict) -> pd.DataFrame:
     """The classification report of the primary subset, as text."""
     subset = metrics["subsets"][metrics["primary_subset"]]
     return classification.readable(classification.class_table(subset))
-
-
-def headline(metrics: dict) -> str:
-    """The number to quote, with its interval, the decision rule, and the number by argmax."""
-    subset, decision = metrics["primary_subset"], metrics["decisions"]
-    by_rule, by_argmax = (
-        with_interval(source["intervals"][subset]["balanced_accuracy"])
-        for source in (metrics, metrics["argmax"])
-    )
-    n, rule = metrics["subsets"][subset]["n"], rule_name(decision)
-    lines = [f"{SUBSET_NAMES[subset]}, n={n:,}:", f"balanced accuracy {by_rule} ({rule})"]
-    return "\n".join(lines + ([f"by argmax {by_argmax}"] if rule != "argmax" else []))
 
 
 def rule_table(metrics: dict) -> pd.DataFrame:

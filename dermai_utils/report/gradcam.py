@@ -219,8 +219,8 @@ def note(cfg) -> str:
 
 def run(cfg) -> None:
     """Write gradcam.png (correct, wrong and uncertain images of each class of the primary subset),
-    gradcam.json (the maps, checked), gradcam_mistakes.png (the report's mistakes), and the report
-    anew with them."""
+    gradcam.json (the maps, checked), gradcam_mistakes.png (the report's mistakes), the report anew
+    with them, and index.html."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
     rows = primary_rows(files.read_table(cfg.report_dir / "predictions.csv"))
     chosen, checks = choose(rows), {"images": [], "mean": {}}
@@ -239,6 +239,10 @@ def run(cfg) -> None:
     figure.save(cfg.report_dir / "gradcam.png")
     render.report(cfg, metrics)
     print(f"gradcam: {len(chosen)} images, {cfg.show(cfg.report_dir / 'gradcam.png')}")
+    print(
+        f"report: {cfg.show(cfg.report_dir / 'report.html')}; all there is: "
+        f"{cfg.show(render.index(cfg))}"
+    )
 
 
 def _listed(metrics, rows):

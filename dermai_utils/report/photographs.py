@@ -56,8 +56,8 @@ def mistakes(rows: pd.DataFrame, images, title: str = "", columns: int = 4) -> F
 
 
 def verdict(row) -> str:
-    """What became of a row of predictions: "MEL predicted as NV (93%)"."""
-    return f"{row['truth']} predicted as {row['prediction']} ({row['confidence']:.0%})"
+    """What became of a row of predictions: "MEL predicted as NV (93.1 %)"."""
+    return f"{row['truth']} predicted as {row['prediction']} ({percent(row['confidence'])})"
 
 
 def explanations(items: list[dict], note: str = "") -> Figure:

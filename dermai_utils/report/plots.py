@@ -7,7 +7,13 @@ import pandas as pd
 import seaborn as sns
 from matplotlib import figure as mpl
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from sklearn.metrics import roc_auc_score, roc_curve
+from PIL import Image
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES
@@ -18,8 +24,11 @@ BLACK, ORANGE, SKY, GREEN, PINK, BLUE, RED = (
     "#000000 #E69F00 #56B4E9 #009E73 #CC79A7 #0072B2 #D55E00".split()
 )
 COLOURS = dict(zip(CLASSES, (BLACK, ORANGE, SKY, GREEN, PINK, BLUE, RED), strict=True))
+LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (7, 3)), (0, (2, 1)))
+DASHES = dict(zip(CLASSES, LINES, strict=True))  # colour alone doesn't tell seven curves apart
 SUBSET_COLOURS = {"train": SKY, "val": ORANGE, "test": GREEN, "official": PINK, "own": BLUE}
 INK = "#333333"
+DPI = 120
 DOTS = dict(marker="o", ms=3)
 
 
@@ -27,23 +36,30 @@ class Figure(mpl.Figure):
     """A figure without pyplot: nothing to close, no window, shown as a PNG by every notebook."""
 
     photographs = False  # then a notebook gets it as JPEG, a tenth of the size
+    alt = ""  # what it shows, in words
 
-    def encoded(self, kind: str = "png", dpi: int = 80) -> bytes:
-        """The figure as the bytes of a PNG or JPEG."""
+    def encoded(self, kind: str = "png") -> bytes:
+        """The figure as the bytes of a PNG or JPEG; 120 dots an inch, so that small print is
+        legible."""
         buffer = io.BytesIO()
-        self.savefig(buffer, format=kind, dpi=dpi, bbox_inches="tight")
-        return buffer.getvalue()
+        self.savefig(buffer, format=kind, dpi=DPI, bbox_inches="tight")
+        if self.photographs or kind == "jpeg":
+            return buffer.getvalue()
+        chart = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
+        small = io.BytesIO()
+        chart.save(small, "PNG", optimize=True)  # a third of the bytes
+        return small.getvalue()
 
     def save(self, path) -> None:
-        """Write it as PNG or JPEG, atomically; 120 dots an inch, so that small print is legible."""
+        """Write it as PNG or JPEG, atomically."""
         with files.atomic(path, "wb") as file:
-            file.write(self.encoded("jpeg" if path.suffix == ".jpg" else "png", 120))
+            file.write(self.encoded("jpeg" if path.suffix == ".jpg" else "png"))
 
     def _repr_png_(self):
-        return None if self.photographs else self.encoded("png")
+        return None if self.photographs else (self.encoded("png"), {"alt": self.alt})
 
     def _repr_jpeg_(self):
-        return self.encoded("jpeg") if self.photographs else None
+        return (self.encoded("jpeg"), {"alt": self.alt}) if self.photographs else None
 
 
 def axes(width, height, rows=1, columns=1, **options):
@@ -72,19 +88,21 @@ def message(text: str) -> Figure:
 # Training.
 
 
-def learning_curve(history: pd.DataFrame) -> Figure:
-    """Loss, and validation balanced accuracy and macro F1, by epoch; the best epoch is marked."""
+def learning_curve(history: pd.DataFrame, kept: int) -> Figure:
+    """Loss, and validation balanced accuracy and macro F1, by epoch; `kept` is the epoch whose
+    weights are in best.pt."""
     figure, grid = axes(9, 3.2, 1, 2)
     (left, right), epoch = grid[0], history["epoch"]
     left.plot(epoch, history["loss"], **DOTS, color=BLUE, label="training (weighted, augmented)")
-    left.plot(epoch, history["val_loss"], **DOTS, color=ORANGE, label="validation (unweighted)")
+    options = dict(marker="s", ms=3, ls="--")
+    left.plot(epoch, history["val_loss"], **options, color=ORANGE, label="validation (unweighted)")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     score = history["balanced_accuracy"]
     right.plot(epoch, score, **DOTS, color=GREEN, label="balanced accuracy")
-    right.plot(epoch, history["macro_f1"], **DOTS, color=PINK, label="macro F1")
-    best = (epoch[score.idxmax()], score.max())
-    right.axvline(best[0], color=INK, lw=0.8, ls=":")
-    right.annotate(f" best {best[1]:.3f}", best, fontsize=9, color=INK)
+    right.plot(epoch, history["macro_f1"], **options, color=PINK, label="macro F1")
+    best = (kept, score[epoch == kept].iloc[0])
+    right.axvline(kept, color=INK, lw=0.8, ls=":")
+    right.annotate(f" kept {best[1]:.3f}", best, fontsize=9, color=INK)
     right.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
     for ax in (left, right):
         ax.legend(frameon=False, fontsize=8)
@@ -156,6 +174,10 @@ def confusion(counts: np.ndarray, title: str = "") -> Figure:
     left, right = grid[0]
     sns.heatmap(share, ax=left, annot=counts, fmt="d", yticklabels=rows, **heat)
     sns.heatmap(share, ax=right, annot=True, fmt=".2f", yticklabels=CLASSES, **heat)
+    for ax in grid[0]:
+        for cell in ax.texts:
+            x, y = (int(place) for place in cell.get_position())
+            cell.set_color(ink_on(ax.collections[0].cmap(share[y, x])))
     left.set(xlabel="predicted", ylabel="true", title="images")
     right.set(xlabel="predicted", ylabel="", title="share of the true class")
     for ax in grid[0]:
@@ -164,21 +186,56 @@ def confusion(counts: np.ndarray, title: str = "") -> Figure:
     return figure
 
 
+def ink_on(colour) -> str:
+    """Black or white, whichever has the greater contrast with `colour` (red, green, blue, 0 to 1):
+    at least 4.58 to 1 (WCAG 2.2, relative luminance)."""
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
+    luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
+    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"
+
+
 def roc(truth, probabilities, title: str = "") -> Figure:
     """One-vs-rest ROC curve of each class that has positives and negatives, with its area."""
     figure, grid = axes(5.6, 5)
     ax = grid[0, 0]
-    for k, label in enumerate(CLASSES):
-        positive, score = np.asarray(truth) == k, probabilities[:, k]
-        if positive.any() and not positive.all():
-            x, y, _ = roc_curve(positive, score)
-            text = f"{label} {roc_auc_score(positive, score):.3f} (n={positive.sum()})"
-            ax.plot(x, y, color=COLOURS[label], lw=1.6, label=text)
-    ax.plot([0, 1], [0, 1], color=INK, lw=0.7, ls=":")
+    for label, positive, score in _one_against_the_rest(truth, probabilities):
+        x, y, _ = roc_curve(positive, score)
+        text = f"{label} {roc_auc_score(positive, score):.3f} (n={positive.sum()})"
+        _curve(ax, x, y, label, text)
+    ax.plot([0, 1], [0, 1], color=INK, lw=0.7)
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     ax.set_title(title, fontsize=10)
-    ax.legend(title="AUC", frameon=False, fontsize=8, loc="lower right")
+    ax.legend(title="AUC", frameon=False, fontsize=8, loc="lower right", handlelength=4)
     return figure
+
+
+def precision_recall(truth, probabilities, title: str = "") -> Figure:
+    """One-vs-rest precision against recall of each class that has positives and negatives, with its
+    average precision beside what chance gives, the class's share."""
+    figure, grid = axes(7.4, 5)
+    ax = grid[0, 0]
+    for label, positive, score in _one_against_the_rest(truth, probabilities):
+        precision, recall, _ = precision_recall_curve(positive, score)
+        area = average_precision_score(positive, score)
+        _curve(ax, recall, precision, label, f"{label} {area:.3f} (chance {positive.mean():.3f})")
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", aspect="equal")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
+    ax.set_title(title, fontsize=10)
+    place = dict(loc="upper left", bbox_to_anchor=(1, 1), handlelength=4)
+    ax.legend(title="average precision", frameon=False, fontsize=8, **place)
+    return figure
+
+
+def _one_against_the_rest(truth, probabilities):
+    """(class, (N,) bool, (N,) score) of each class that has positives and negatives."""
+    for k, label in enumerate(CLASSES):
+        positive = np.asarray(truth) == k
+        if positive.any() and not positive.all():
+            yield label, positive, probabilities[:, k]
+
+
+def _curve(ax, x, y, label, text):
+    ax.plot(x, y, color=COLOURS[label], ls=DASHES[label], lw=1.6, label=text)
 
 
 def reliability(before: pd.DataFrame, after: pd.DataFrame, title: str = "") -> Figure:
@@ -223,7 +280,7 @@ def risk_coverage(curve: pd.DataFrame, points=(), title: str = "") -> Figure:
     ax.set(ylabel="share of the answers that is wrong")
     ax.set(xlim=(0, 1.02), ylim=(0, max(1.25 * everyone, 0.05)))
     for axis in (ax.xaxis, ax.yaxis):
-        axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.legend(frameon=False, fontsize=8, loc="upper left")
     ax.set_title(title, fontsize=10)
     return figure
@@ -238,7 +295,7 @@ def subgroups(groups: dict, title: str = "") -> Figure:
     lines = []
     for column, rows in groups.items():
         lines.append((column.replace("_", " "), None))
-        lines += [(f"{row['group']} (n={row['n']:,})", row) for row in rows]
+        lines += [(f"{pretty_name(row['group'])} (n={row['n']:,})", row) for row in rows]
     figure, grid = axes(9, 0.9 + 0.25 * len(lines), 1, 2, sharey=True)
     scores = {"balanced_accuracy": BLUE, "accuracy": GREEN}
     for ax, (score, colour) in zip(grid[0], scores.items(), strict=True):

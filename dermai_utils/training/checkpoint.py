@@ -125,6 +125,11 @@ def load_network(cfg, folder, device="cpu") -> torch.nn.Module:
     return network.to(device, memory_format=torch.channels_last).eval()
 
 
+def kept_epoch(folder) -> int:
+    """The epoch, from 1, whose weights are in `folder`'s best.pt."""
+    return load(folder / "best.pt")["about"]["metrics"]["epoch"]
+
+
 def checksums(cfg) -> str:
     """The checksum of the run's best.pt, or those of an ensemble's members."""
     paths = [folder / "best.pt" for folder in cfg.member_dirs]

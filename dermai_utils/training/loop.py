@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from tqdm.auto import tqdm
 
-from dermai_utils import files, progress
+from dermai_utils import environment, files, progress
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import classification
@@ -37,7 +37,8 @@ def run(cfg) -> None:
     run = Run(cfg, split.read(cfg), inference.start(cfg, **tracking.options(cfg)))
     run.restore()
     if run.accelerator.is_main_process:
-        files.write_json(cfg.pending_dir / "config.json", run.settings)
+        about = run.settings | environment.provenance()
+        files.write_json(cfg.pending_dir / "config.json", about)
     run.deliver(must=True)  # a folder that takes nothing is told now, not after a night
     with tracking.tracked(run), checkpoint.stop_after_step() as stop:
         while run.epoch < cfg.epochs:

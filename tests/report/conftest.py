@@ -6,9 +6,9 @@ import pytest
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES
-from dermai_utils.data import split
+from dermai_utils.data import pixels, split
 from dermai_utils.metrics import decisions, predictions
-from dermai_utils.report import evaluate, summary
+from dermai_utils.report import browse, evaluate, render, summary
 
 
 @pytest.fixture(scope="session")
@@ -28,4 +28,9 @@ def corrected(made, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(summary, "RESAMPLES", 100)
         evaluate.write(cfg, predictions.build(table["image"], truth, p, **columns))
+    table, training = files.read_table(cfg.report_dir / "predictions.csv"), split.read(cfg)
+    rows, training = predictions.primary_rows(table), training[training["subset"] == "train"]
+    similarity = np.random.default_rng(1).random((len(rows), len(training)))
+    browse.save_similar(cfg, rows, similarity, training, pixels.load(cfg.pixels_file))
+    render.report(cfg, files.read_json(cfg.report_dir / "metrics.json"))
     return cfg
