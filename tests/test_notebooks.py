@@ -1,3 +1,4 @@
+import base64
 import json
 import os
 import re
@@ -201,7 +202,6 @@ def test_run_says_what_it_does_how_long_it_takes_and_where_the_report_is(
     for name in ("CACHE_DIR", "WORK_DIR"):
         monkeypatch.setenv(f"DERMAI_{name}", "")  # so that what `run` sets goes again
     index = tmp_path / "work" / "index.html"
-    index.touch()
     given = ["--cache-dir", made.cache_dir, "--work-dir", str(tmp_path / "work")]
     status, out, _ = tool("run", *given)
     before, after = out.split("01_download ran\n")
@@ -211,6 +211,38 @@ def test_run_says_what_it_does_how_long_it_takes_and_where_the_report_is(
     report = tmp_path / "work" / "report" / "baseline" / "report.html"
     assert after.splitlines()[-2:] == [f"report: {report}", f"start here: {index}"]
     assert "made-up pictures: the numbers mean nothing" in after
+
+
+def test_an_export_is_offline_titled_and_has_words_for_every_figure():
+    """As `make run` leaves it in work/DATA/html."""
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+    from dermai_utils.report import plots
+
+    figure = plots.message("nothing")
+    figure.alt = 'A figure with "nothing" in it.'
+    png, about = figure._repr_png_()
+    picture = {"image/png": base64.b64encode(png).decode()}
+    shown = new_output("display_data", picture, metadata={"image/png": about})
+    setup = new_code_cell("the_setup = 1", metadata={"jupyter": {"source_hidden": True}})
+    cells = [new_markdown_cell("# 09 · Title"), setup, new_code_cell("1", outputs=[shown])]
+    text = notebooks.as_html(new_notebook(cells=cells))
+    assert "<title>DermAI-ISIC2018: 09 · Title</title>" in text
+    assert not re.search("<(script|link|img|iframe)[^>]*https?:|import\\(|@import", text)
+    assert 'alt="A figure with &#34;nothing&#34; in it."' in text
+    (folded,) = re.findall("<details>(.*?)</details>", text, re.S)
+    assert "the_setup" in folded and "the_setup" not in text.replace(folded, "")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_sections_are_headings_and_every_figure_has_its_words(path):
+    cells = json.loads(path.read_text())["cells"]
+    text = "".join("".join(c["source"]) + "\n" for c in cells if c["cell_type"] == "markdown")
+    assert len(re.findall("^# ", text, re.M)) == 1 and len(re.findall("^## ", text, re.M)) >= 2
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    for output in outputs:
+        for kind in set(output.get("data", {})) & {"image/png", "image/jpeg"}:
+            assert len(output["metadata"][kind]["alt"]) > 20
 
 
 def test_the_percent_files_compile():

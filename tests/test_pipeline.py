@@ -12,7 +12,7 @@ from dermai_utils.config import ROOT, UserError
 from dermai_utils.training import loop
 
 # the other stages are made when they are asked for
-WAY = ["download", "clean", "split", "train", "evaluate", "gradcam"]
+WAY = ["download", "clean", "split", "train", "evaluate", "predictor", "gradcam"]
 
 
 @pytest.fixture
@@ -44,17 +44,24 @@ def test_any_stage_can_come_first_and_a_second_time_skips_everything(way, capsys
     assert made == WAY and not current
     way("gradcam")
     made, current = stages_made(capsys)
-    assert made == ["download"] and current == ["clean", "split", "train", "evaluate", "gradcam"]
+    assert made == ["download"] and current == [
+        "clean",
+        "split",
+        "train",
+        "evaluate",
+        "predictor",
+        "gradcam",
+    ]
 
 
 @pytest.mark.parametrize(
     "change, remade",
     [
-        (dict(seed=1), ["train", "evaluate", "gradcam"]),
-        (dict(learning_rate=0.01), ["train", "evaluate", "gradcam"]),
-        (dict(split_seed=1), ["split", "train", "evaluate", "gradcam"]),
+        (dict(seed=1), ["train", "evaluate", "predictor", "gradcam"]),
+        (dict(learning_rate=0.01), ["train", "evaluate", "predictor", "gradcam"]),
+        (dict(split_seed=1), ["split", "train", "evaluate", "predictor", "gradcam"]),
         # not the split: the table is the same
-        (dict(image_size=80), ["clean", "train", "evaluate", "gradcam"]),
+        (dict(image_size=80), ["clean", "train", "evaluate", "predictor", "gradcam"]),
         (dict(workers=1), []),
     ],
     ids=lambda value: next(iter(value), "") if isinstance(value, dict) else "",

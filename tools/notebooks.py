@@ -30,7 +30,9 @@ from dermai_utils import config, files  # noqa: E402
 from dermai_utils.__main__ import read_words  # noqa: E402
 from dermai_utils.metrics import text  # noqa: E402
 from dermai_utils.metrics.predictions import SUBSET_NAMES  # noqa: E402
+from dermai_utils.report import render  # noqa: E402
 
+TEMPLATE = Path(__file__).with_name("notebook.html.j2")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 # Colab's runtime with Python 3.12 and torch 2.11; the list of those that can be pinned:
 # github.com/googlecolab/backend-info
@@ -200,10 +202,10 @@ def run(arguments):
         notebook = jupytext.read(py)
         execute(notebook, py.stem)
         with files.atomic(folder / f"{py.stem}.html") as file:
-            file.write(HTMLExporter().from_notebook_node(notebook)[0])
+            file.write(as_html(notebook))
     print("", headline(files.read_json(cfg.report_dir / "metrics.json")), sep="\n")
     named = {"notebooks": folder, "numbers": cfg.report_dir / "metrics.json"}
-    named |= {"report": cfg.report_dir / "report.html", "start here": cfg.work / "index.html"}
+    named |= {"report": cfg.report_dir / "report.html", "start here": render.index(cfg)}
     for name, path in named.items():
         if path.exists():
             print(f"{name}: {path}")
@@ -232,6 +234,19 @@ def headline(metrics):
     for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
         lines.append(f"  {text.pretty_name(name):18} {text.with_interval(scores[name])}")
     return "\n".join(lines)
+
+
+def as_html(notebook) -> str:
+    """An executed notebook as one page without a CDN, titled by its first heading."""
+    exporter = HTMLExporter(raw_template=TEMPLATE.read_text(encoding="utf-8"))
+    title = next(
+        line[2:]
+        for cell in notebook.cells
+        for line in cell.source.splitlines()
+        if cell.cell_type == "markdown" and line.startswith("# ")
+    )
+    notebook.metadata["title"] = f"DermAI-ISIC2018: {title}"
+    return exporter.from_notebook_node(notebook)[0]
 
 
 def main():

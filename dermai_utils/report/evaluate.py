@@ -46,6 +46,7 @@ def run(cfg) -> None:
     for name in ("gradcam.png", "gradcam_mistakes.png", "gradcam.json"):
         (cfg.report_dir / name).unlink(missing_ok=True)
     write(cfg, table)
+    render.index(cfg)
 
 
 def write(cfg, table) -> None:

@@ -93,6 +93,9 @@ def save_all(cfg, metrics, table) -> None:
     names += [f"{kind}_{source.primary}" for kind in ("mistakes", "costly", "likely_mislabelled")]
     has = {"subgroups": metrics["subgroups"]["subset"], "leakage_effect": metrics["leakage_effect"]}
     names += [name for name in PRIMARY if has.get(name, True)] + ["learning_curve"]
+    for path in cfg.report_dir.glob("*.png"):  # of an earlier decision rule or subset
+        if not path.name.startswith("gradcam"):
+            path.unlink()
     for name in names:
         draw(cfg, name, source).save(cfg.report_dir / f"{name}.png")
     save_near_duplicates(cfg, source.images)

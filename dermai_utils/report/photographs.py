@@ -60,22 +60,24 @@ def verdict(row) -> str:
     return f"{row['truth']} predicted as {row['prediction']} ({percent(row['confidence'])})"
 
 
-def explanations(items: list[dict], note: str = "") -> Figure:
-    """A row an image: the original, Grad-CAM and saliency over it, and what was predicted.
+def explanations(items: list[dict], note: str = "", columns: int = 2) -> Figure:
+    """Of each image, `columns` of them a row: the original, Grad-CAM and saliency over it, and
+    above them what was predicted.
 
     items: dicts of image (S, S, 3) uint8, gradcam and saliency (S, S) in 0..1, and a title. `note`
     stands above the maps.
     """
-    lines = max(1, len(items))
-    figure, grid = _grid(7.4, 2.35 * lines, lines, 3)
-    for row, item in zip(grid, items, strict=False):
-        for ax in row:
+    lines = max(1, -(-len(items) // columns))
+    figure, grid = _grid(3 * 1.6 * columns, 2.1 * lines, lines, 3 * columns)
+    for (original, gradcam, saliency), item in zip(grid.reshape(-1, 3), items, strict=False):
+        for ax in (original, gradcam, saliency):
             ax.imshow(item["image"])
-        row[1].imshow(item["gradcam"], alpha=0.5, **OVERLAY)
-        row[2].imshow(item["saliency"], alpha=0.6, **OVERLAY)
-        row[0].set_title(item["title"], fontsize=8, color=INK)
-    for ax, name in zip(grid[0], ("", "Grad-CAM", "saliency"), strict=True):
-        ax.set_title(f"{ax.get_title()}{name}", fontsize=8, color=INK)
+        gradcam.imshow(item["gradcam"], alpha=0.5, **OVERLAY)
+        saliency.imshow(item["saliency"], alpha=0.6, **OVERLAY)
+        original.set_title(item["title"].strip(), fontsize=8, color=INK, loc="left")
+        gradcam.set_xlabel("Grad-CAM", fontsize=7, color=INK, labelpad=1)
+        saliency.set_xlabel("saliency", fontsize=7, color=INK, labelpad=1)
+    figure.get_layout_engine().set(h_pad=0.08)  # a title is nearer to its own row than to the last
     _explain(figure, grid, note)
     return figure
 
