@@ -24,7 +24,6 @@ from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
 MISTAKES = {"mistakes": "most_confident"}  # of metrics.json; the other kinds have their own name
-OF_EVERY_SUBSET = ("confusion", "confusion_argmax", "roc", "precision_recall")
 PRIMARY = (
     "metrics calibration operating_points risk_coverage subgroups leakage_effect".split()
 )  # figures of the primary subset alone
@@ -88,9 +87,10 @@ def draw(cfg, name: str, source: Source | None = None) -> plots.Figure:
 def save_all(cfg, metrics, table) -> None:
     """Every figure of the report to cfg.report_dir, as PNG, near-duplicates as JPEG."""
     source = Source(cfg, metrics, table)
-    kinds = [kind for kind in OF_EVERY_SUBSET if kind != "confusion_argmax" or source.two_rules]
-    names = [f"{kind}_{subset}" for subset in metrics["subsets"] for kind in kinds]
-    names += [f"{kind}_{source.primary}" for kind in ("mistakes", "costly", "likely_mislabelled")]
+    kinds = ["roc", "precision_recall", "mistakes", "costly", "likely_mislabelled"]
+    kinds += ["confusion_argmax"] * source.two_rules
+    names = [f"confusion_{subset}" for subset in metrics["subsets"]]
+    names += [f"{kind}_{source.primary}" for kind in kinds]
     has = {"subgroups": metrics["subgroups"]["subset"], "leakage_effect": metrics["leakage_effect"]}
     names += [name for name in PRIMARY if has.get(name, True)] + ["learning_curve"]
     for path in cfg.report_dir.glob("*.png"):  # of an earlier decision rule or subset
