@@ -93,15 +93,13 @@ made = pipeline.ensure(cfg, "gradcam")
 # %% [markdown]
 # ## The number to quote
 #
-# Balanced accuracy, with its interval. Where two intervals overlap widely, nobody knows which result is better.
+# Balanced accuracy by the decision rule that validation chose, the one of `submission.csv`, with its interval; argmax beside it.
+# Where two intervals overlap widely, nobody knows which result is better.
 
 # %% tags=["nbval-ignore-output"]
 metrics = files.read_json(cfg.report_dir / "metrics.json")
-subset = metrics["primary_subset"]
-score = metrics["intervals"][subset]["balanced_accuracy"]
 print("Made-up pictures: this number means nothing." if cfg.data == "sample" else "On images of real lesions:")
-print(f"{figures.SUBSET_NAMES[subset]}, n={metrics['subsets'][subset]['n']:,}:")
-print(f"balanced accuracy {score['value']:.3f}, 95 % interval {score['low']:.3f} to {score['high']:.3f}")
+print(figures.headline(metrics))
 figures.draw(cfg, "metrics")
 
 # %% [markdown]

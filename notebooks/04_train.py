@@ -105,8 +105,8 @@ figures.draw(cfg, "learning_curve")
 history.round(3)
 
 # %% tags=["nbval-ignore-output"]
-best = history.loc[history["balanced_accuracy"].idxmax()]
-print(f"Best of {len(history)} epochs: {best['epoch']:.0f}, balanced accuracy {best['balanced_accuracy']:.3f} on validation.")
+best = history.set_index("epoch").loc[epoch := figures.kept_epoch(cfg)]
+print(f"Kept of {len(history)} epochs: {epoch}, balanced accuracy {best['balanced_accuracy']:.3f} on validation.")
 print(f"{history['images_per_second'].median():.0f} images/s in training.")
 
 # %%

@@ -21,7 +21,7 @@
 #
 # The best checkpoint on every held-out subset. The number to quote is **balanced accuracy**, the challenge's own metric: the mean
 # recall of the seven classes. Quote it from the official test set where you have it, else from the
-# untouched test subset, never from validation.
+# untouched test subset, never from validation; and say by which decision rule.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
@@ -53,7 +53,8 @@ made = pipeline.ensure(cfg, "evaluate")
 # %% [markdown]
 # ## Held-out subsets
 #
-# Every number below stands in `metrics.json`; the cells only look them up and draw them.
+# Every number below stands in `metrics.json`; the cells only look them up and draw them. The decision rule, chosen on validation, says which
+# class is called, given the seven probabilities: it is the one of `submission.csv`, and all figures follow it that don't say argmax.
 
 # %%
 metrics = files.read_json(cfg.report_dir / "metrics.json")
@@ -70,7 +71,8 @@ for name, row in metrics["subsets"].items():
 
 # %% tags=["nbval-ignore-output"]
 small = metrics["smallest_class"]
-print(f"One of {small['n']} {small['class']} images is {small['points']:.1f} percentage points of balanced accuracy.")
+print(figures.headline(metrics))
+print(f"One of {small['n']} {small['class']} images changes balanced accuracy by {small['one_image']:.3f}.")
 figures.draw(cfg, "metrics")
 
 # %% [markdown]
@@ -86,13 +88,23 @@ figures.class_table(metrics)
 figures.draw(cfg, "confusion")
 
 # %% [markdown]
+# The same images by argmax, the most probable class:
+
+# %% tags=["nbval-ignore-output"]
+figures.draw(cfg, "confusion_argmax")
+
+# %% [markdown]
 # ## Ranking
 #
-# A ROC curve doesn't depend on the threshold: an area of 0.5 is chance, 1 is perfect. A high area with a poor argmax tells that the
-# decision rule, not the features, is the weak part.
+# A ROC curve doesn't depend on the threshold: an area of 0.5 is chance, 1 is perfect. A high area with a poor recall tells that the
+# decision rule, not the features, is the weak part. In the precision-recall curves the rare classes show what they cost: how many of
+# those called one are one.
 
 # %% tags=["nbval-ignore-output"]
 figures.draw(cfg, "roc")
+
+# %% tags=["nbval-ignore-output"]
+figures.draw(cfg, "precision_recall")
 
 # %% [markdown]
 # ## Calibration
@@ -173,7 +185,8 @@ figures.draw(cfg, "leakage_effect")
 # ## Comparison with another run
 #
 # Give that run's name: the difference is taken image by image, on the same bootstrap samples of lesions. An interval
-# that contains zero means: not known which is better.
+# that contains zero means: not known which is better. Each run by its own decision rule, and by argmax: only there a network gains by
+# having its prior divided out.
 
 # %% tags=["nbval-ignore-output"]
 other = ""  # @param {type: "string"}
@@ -197,7 +210,7 @@ print(f"images in the confusion matrix: {confusion.sum():,}, scored rows of this
 # The numbers to quote, all of one subset; say which one.
 
 # %% tags=["nbval-ignore-output"]
-print(f"On the {figures.SUBSET_NAMES[subset]}:")
+print(f"On the {figures.SUBSET_NAMES[subset]}, decision rule {figures.rule_name(metrics['decisions'])}:")
 for name in ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy", "macro_auc"):
     print(f"{name} {scores[name]:.3f}")
 print("All of it on one page:", cfg.show(cfg.report_dir / "report.html"))
