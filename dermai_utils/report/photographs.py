@@ -147,6 +147,8 @@ def answer(item, images=None) -> Figure:
     ruled out), and where the pixel array `images` is given the most similar training images."""
     figure = Figure(figsize=(10, 3 if images is None else 5.6), layout="constrained")
     figure.photographs = True
+    shares = zip(CLASSES, item.probabilities, strict=True)
+    figure.alt = f"{item.text}. Probabilities: {', '.join(f'{c} {percent(p)}' for c, p in shares)}."
     heights = (1.15,) if images is None else (1.15, 1)
     upper, *lower = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     square, gradcam, bars = upper.subplots(1, 3, width_ratios=(1, 1, 1.35))
