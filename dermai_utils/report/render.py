@@ -30,6 +30,7 @@ from dermai_utils.metrics.text import (
     with_interval,
 )
 from dermai_utils.report import browse
+from dermai_utils.training import checkpoint
 
 OF_THE_MACHINE = "cache_dir work_dir base_url workers device checkpoint_minutes preset".split()
 LARGE_PNG = 300_000  # bytes; a photograph is a tenth of that as JPEG
@@ -142,12 +143,10 @@ def training(cfg) -> dict:
     """How the run was trained: its settings, the command that trains it again, and what is known of
     version, date, machine and time (None where it isn't, as in runs of earlier versions)."""
     about = files.read_json(cfg.run_dir / "config.json") or {}
-    seconds = [
-        float(value)
-        for folder in cfg.member_dirs
-        if (folder / "history.csv").exists()
-        for value in files.read_table(folder / "history.csv")["seconds"]
-    ]
+    paths = [folder / "history.csv" for folder in cfg.member_dirs]
+    histories = [files.read_table(path) for path in paths if path.exists()]
+    seconds = [value for history in histories for value in history["seconds"]]
+    kept = [checkpoint.kept_epoch(folder) for folder in cfg.member_dirs] if histories else []
     settings = {name: about.get(name, getattr(cfg, name)) for name in config.FIELDS}
     return {
         "settings": {
@@ -156,6 +155,7 @@ def training(cfg) -> dict:
             if name not in OF_THE_MACHINE and value != ""
         },
         "command": command_line(cfg),
+        "last_epoch_kept": kept == [history["epoch"].max() for history in histories],
         "minutes": round(sum(seconds) / 60, 1) if seconds else None,
         **{name: about.get(name) for name in ("version", "date", "machine")},
     }

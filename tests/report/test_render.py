@@ -12,10 +12,12 @@ import pytest
 
 import dermai_utils
 from dermai_utils import config, files
+from dermai_utils.__main__ import read_words
 from dermai_utils.config import DISCLAIMER
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import predictions
 from dermai_utils.report import evaluate, figures, render
+from dermai_utils.training import checkpoint
 
 TITLES = [
     "How good is it?",
@@ -164,6 +166,19 @@ def test_the_sections_stand_in_order(text):
     assert not re.search(r"\{\{|\{%|\{#|\$", words)
 
 
+def test_the_page_says_how_the_run_was_trained(made, text, monkeypatch):
+    """The command makes the same settings again, and which epoch was kept is what best.pt says."""
+    about = render.training(made)
+    given, _ = read_words(about["command"].split("gradcam", 1)[1].split())
+    again = config.load(env={}, **given)
+    folders = ("cache_dir", "work_dir", "device", "workers")
+    for name in set(config.FIELDS) - set(folders):
+        assert getattr(again, name) == getattr(made, name)
+    assert about["command"] in html.unescape(text) and about["last_epoch_kept"]
+    monkeypatch.setattr(checkpoint, "kept_epoch", lambda folder: 1)
+    assert not render.training(made)["last_epoch_kept"]
+
+
 def test_a_name_that_metrics_json_lacks_is_an_error_not_a_blank(made, metrics, folder):
     with pytest.raises(jinja2.UndefinedError, match="operating_points"):
         render.report(made, {k: v for k, v in metrics.items() if k != "operating_points"})
@@ -171,7 +186,7 @@ def test_a_name_that_metrics_json_lacks_is_an_error_not_a_blank(made, metrics, f
 
 
 @pytest.mark.parametrize(
-    "subset, n, shown", [("official", 1511, True), ("official", 27, False), ("test", 1511, False)]
+    "subset, n, shown", [("official", 1511, True), ("official", 27, False), ("val", 1511, False)]
 )
 def test_published_results_stand_beside_the_official_test_set_only(
     made, metrics, subset, n, shown, folder

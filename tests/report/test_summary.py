@@ -45,6 +45,7 @@ def table_of(frame, seed=0):
             "image": frame["image"],
             "label": frame["truth"],
             "subset": "train",
+            "source": "train",
             "age": rng.choice([25.0, 30, 59, 60, np.nan], n),
             "sex": rng.choice(["male", "female", ""], n),
             "localization": rng.choice(["back", "unknown"], n),
@@ -295,7 +296,7 @@ def test_subgroups_come_from_a_part_with_metadata(found, made):
     assert (
         known.empty
         and found["primary_subset"] == "official"
-        and found["subgroups"]["subset"] == "test"
+        and found["subgroups"]["subset"] == "val"
     )
 
 
