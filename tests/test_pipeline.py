@@ -287,10 +287,7 @@ def test_work_dir_holds_small_files_and_no_image_of_the_data(made):
 
 def test_metrics_hold_every_held_out_part(made):
     found = files.read_json(made.report_dir / "metrics.json")
-    assert (
-        set(found["subsets"]) == {"val", "test", "official"}
-        and found["primary_subset"] == "official"
-    )
+    assert set(found["subsets"]) == {"val", "official"} and found["primary_subset"] == "official"
     predictions = files.read_table(made.report_dir / "predictions.csv")
     assert predictions["image"].is_unique
     # ISIC_0035068 weighs zero

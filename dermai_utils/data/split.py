@@ -245,11 +245,16 @@ def read(cfg) -> pd.DataFrame:
     return table
 
 
+def origin(lesion_ids: pd.Series) -> list[str]:
+    """(N,) the source that each lesion id begins with (BCN, MSK ... as in ISIC 2019), "" for none."""
+    prefix = lesion_ids.astype(str).str.extract(r"^([A-Za-z]{3,})\d*_", expand=False)
+    return prefix.where(prefix != "ISIC").fillna("").tolist()
+
+
 def origins(table: pd.DataFrame) -> list[str]:
-    """(N,) the source of each `extra` image: BCN, MSK ... as ISIC 2019's lesion ids begin, or
-    "extra"; "" for all others."""
-    prefix = table["lesion_id"].str.extract(r"^([A-Za-z]{3,})\d*_", expand=False)
-    named = prefix.where(prefix != "ISIC").fillna("extra")
+    """(N,) the source of each `extra` image, "extra" where its lesion id names none; "" for all
+    others."""
+    named = pd.Series(origin(table["lesion_id"]), table.index).replace("", "extra")
     return named.where(table["source"] == "extra", "").tolist()
 
 

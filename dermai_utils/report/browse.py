@@ -17,17 +17,19 @@ from dermai_utils.metrics.predictions import primary_rows
 FOLDER, SIMILAR_FILE = "mistakes", "similar.json"  # in the folder of the report
 WIDTH = 200  # px of a picture
 SIMILAR = 3  # training images shown beside a mistake
+WITH_PICTURE = 500  # the most confident mistakes: two small files each, which Drive writes slowly
 
 
 def save_pictures(cfg, table: pd.DataFrame, images) -> None:
-    """FOLDER/<row>.jpg for every mistake of the primary subset; `images[row]` for each row.
+    """FOLDER/<row>.jpg for the WITH_PICTURE most confident mistakes of the primary subset;
+    `images[row]` for each row.
 
     What there is of an earlier model goes first.
     """
     folder = cfg.report_dir / FOLDER
     shutil.rmtree(folder, ignore_errors=True)
     (cfg.report_dir / SIMILAR_FILE).unlink(missing_ok=True)
-    for row in predictions.mistakes(primary_rows(table))["row"]:
+    for row in predictions.mistakes(primary_rows(table))["row"].head(WITH_PICTURE):
         _save(folder / f"{row}.jpg", [images[row]])
 
 
@@ -38,7 +40,8 @@ def save_similar(cfg, rows: pd.DataFrame, similarity, training: pd.DataFrame, im
     lesion_id, row); none of the mistake's own lesion.
     """
     lesions, found = training["lesion_id"].to_numpy(), {}
-    wrong = (rows["truth"] != rows["prediction"]).to_numpy()
+    shown = set(predictions.mistakes(rows)["row"].head(WITH_PICTURE))
+    wrong = rows["row"].isin(shown).to_numpy()
     for row, nearness in zip(rows[wrong].to_dict("records"), similarity[wrong], strict=True):
         nearness = np.where(lesions == row["lesion_id"], -np.inf, nearness)
         best = np.argsort(-nearness, kind="stable")[:SIMILAR]

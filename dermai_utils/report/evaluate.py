@@ -43,7 +43,7 @@ def run(cfg) -> None:
     """Predict, and write all that `write` does. Maps of an earlier model go first: they would be
     shown as this one's."""
     table = predict(cfg)
-    for name in ("gradcam.png", "gradcam_mistakes.png", "gradcam.json"):
+    for name in ("gradcam.png", "gradcam_mistakes.png", "gradcam.json", "predictor.json"):
         (cfg.report_dir / name).unlink(missing_ok=True)
     write(cfg, table)
     render.index(cfg)

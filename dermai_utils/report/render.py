@@ -88,6 +88,7 @@ def report(cfg, metrics: dict) -> None:
         gradcam=gradcam_checks(files.read_json(folder / "gradcam.json")),
         audit=audit_table(files.read_json(cfg.audit_file)),
         training=training(cfg),
+        looks=(files.read_json(folder / "predictor.json") or {}).get("looks", {}),
         mistakes=browse.mistakes(cfg, table) if predicted else [],
         thresholds=browse.thresholds(table) if predicted else {},
         present={path.name for path in folder.glob("[!.]*")},

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils.config import CLASSES
+from dermai_utils.data import split
 from dermai_utils.metrics import bootstrap, calibration, classification, decisions, predictions
 from dermai_utils.metrics.predictions import arrays
 
@@ -67,12 +68,24 @@ def elsewhere(val, own, prior) -> dict | None:
     """What was chosen on `val`, scored on the user's own test set; None where there is none."""
     if own is None:
         return None
+    rules = decisions.compare_rules(val, own, prior, RESAMPLES)
     return {
         "classes": own["truth"].nunique(),
         "calibration": calibrated(val, own),
-        "decisions": decisions.compare_rules(val, own, prior, RESAMPLES),
+        "decisions": rules,
         "operating_points": decisions.operating_points(val, own, RESAMPLES),
+        "by_source": by_source(own, rules),
     }
+
+
+def by_source(own, rules) -> dict:
+    """Metrics of each source whose name the lesion ids of `own` begin with (BCN, MSK ... as in
+    ISIC 2019), by the chosen rule; {} where they name fewer than two."""
+    origin = np.array(split.origin(own["lesion_id"]))
+    names = sorted(set(origin) - {""})
+    rows = {name: decisions.called(own[origin == name], rules) for name in names}
+    found = by_rule(rows, rules)["intervals"] if len(names) > 1 else {}
+    return {n: {"n": len(rows[n]), "classes": rows[n]["truth"].nunique()} | found[n] for n in found}
 
 
 def smallest_class(rows) -> dict:

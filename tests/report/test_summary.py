@@ -443,3 +443,24 @@ def test_the_report_of_two_thousand_predictions_takes_seconds():
     started = time.process_time()
     summary.summarise({"val": val, "test": scored}, "test", table)
     assert time.process_time() - started < 40
+
+
+def test_an_own_test_set_of_several_sources_is_scored_by_source():
+    """Against scikit-learn, by argmax of what the chosen rule makes of the probabilities."""
+    val, own = rows(seed=1), rows(seed=2, signal=1.0)
+    names = np.where(np.arange(len(own)) % 3 == 0, "MSK4_", "BCN_")
+    own = own.assign(lesion_id=names + own["lesion_id"].str[4:].to_numpy())
+    table = table_of(val).assign(subset="train")
+    prior = decisions.training_prior(table)
+    found = summary.elsewhere(val, own, prior)
+    assert sorted(found["by_source"]) == ["BCN", "MSK"]
+    for name, prefix in (("BCN", "BCN_"), ("MSK", "MSK4_")):
+        some = own[own["lesion_id"].str.startswith(prefix)]
+        scores = decisions.by_chosen_rule(predictions.arrays(some)[1], found["decisions"])
+        called = np.array(CLASSES)[scores.argmax(1)]
+        got = found["by_source"][name]
+        assert got["n"] == len(some) and got["classes"] == some["truth"].nunique()
+        expected = sk.balanced_accuracy_score(some["truth"], called)
+        assert got["balanced_accuracy"]["value"] == pytest.approx(expected)
+    one = own.assign(lesion_id="HAM_" + own["lesion_id"])
+    assert summary.elsewhere(val, one, prior)["by_source"] == {}

@@ -53,7 +53,7 @@ def test_the_curves_are_those_of_the_history(tracked):
     cfg = tracked(epochs=3)
     loop.run(cfg)
     history = pd.read_csv(cfg.run_dir / "history.csv")
-    steps = [4, 8, 12]  # 4 an epoch
+    steps = [5, 10, 15]  # 5 an epoch
     tags = {"val/loss": "val_loss", "train/loss": "loss"}
     tags |= {f"val/{name}": name for name in ("balanced_accuracy", "macro_f1", "macro_auc")}
     for tag, column in tags.items():
@@ -91,11 +91,11 @@ def test_after_a_stop_no_step_is_there_twice_and_a_new_run_hides_the_old_one(tra
     cfg = tracked(run_name="stopped")
     stop(cfg, 5)
     loop.run(cfg)
-    assert list(curve(cfg, "val/loss")) == [4, 8]
+    assert list(curve(cfg, "val/loss")) == [5, 10]
     for path in cfg.run_dir.glob("*.pt"):
         path.unlink()
     loop.run(dataclasses.replace(cfg, epochs=1))
-    assert [event.step for event in read(cfg).Scalars("val/loss")] == [4]
+    assert [event.step for event in read(cfg).Scalars("val/loss")] == [5]
 
 
 def test_every_figure_of_the_report_is_there(made, tmp_path):
