@@ -246,7 +246,7 @@ def read(cfg) -> pd.DataFrame:
 
 
 def origin(lesion_ids: pd.Series) -> list[str]:
-    """(N,) the source that each lesion id begins with (BCN, MSK ... as in ISIC 2019), "" for none."""
+    """(N,) the source that a lesion id begins with (BCN, MSK ... as in ISIC 2019), or ""."""
     prefix = lesion_ids.astype(str).str.extract(r"^([A-Za-z]{3,})\d*_", expand=False)
     return prefix.where(prefix != "ISIC").fillna("").tolist()
 
