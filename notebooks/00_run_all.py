@@ -77,7 +77,7 @@ made = pipeline.ensure(cfg, "train")
 # %% [markdown]
 # ## Learning curves
 #
-# Look for a validation score that falls while the training loss still does: that is overfitting. The best epoch is kept.
+# Look for a validation score that falls while the training loss still does: that is overfitting. The averaged weights of the last epoch are kept.
 
 # %% tags=["nbval-ignore-output"]
 figures.draw(cfg, "learning_curve")

@@ -20,9 +20,9 @@
 # # 04 · Train
 #
 # Transfer learning: a backbone that was trained on ImageNet gets a new last layer of seven outputs, and all of it is trained on.
-# The images lie decoded in one array, so the processor never waits for JPEGs. After each epoch the validation subset is scored; the
-# checkpoint with the best balanced accuracy is kept. Stop it, or lose the machine, and running the cell again goes on from the last
-# checkpoint.
+# The images lie decoded in one array, so the processor never waits for JPEGs. After each epoch the validation subset is scored,
+# to be looked at: the averaged weights of the last epoch are kept, nothing is chosen. Stop it, or lose the machine, and running the cell
+# again goes on from the last checkpoint.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
@@ -115,5 +115,5 @@ print(f"{len(history)} epochs of {cfg.epochs} done; the checkpoint is {cfg.show(
 # %% [markdown]
 # ## Next
 #
-# The best epoch was chosen on the validation subset, so its score there is a little too good. The honest number comes from
-# images that played no role in any choice: 05_evaluate.
+# The decision rule and the thresholds will be chosen on the validation subset. The honest number comes from images that played no role
+# in any choice: 05_evaluate.

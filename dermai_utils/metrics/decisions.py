@@ -182,6 +182,25 @@ def operating_points(val, scored, n_resamples: int) -> list[dict]:
     return points
 
 
+def rechosen(val, own, n: int = 50, sensitivity: float = 0.9, seed: int = 0) -> pd.DataFrame:
+    """Melanoma on images from elsewhere: by the threshold of `val`, and by one chosen anew there.
+
+    `own`: rows of labelled predictions, of which whole lesions are drawn until they are `n` images;
+    the new threshold is chosen on these, and both are counted on the rest. A row each: threshold,
+    sensitivity, specificity, n (images counted); NaN where one is not defined.
+    """
+    lesions = own["lesion_id"].to_numpy(str)
+    drawn = np.random.default_rng(seed).permutation(np.unique(lesions))
+    images = pd.Series(lesions).value_counts()[drawn].cumsum().to_numpy()
+    few = np.isin(lesions, drawn[: np.searchsorted(images, n) + 1])
+    chosen_on = {"chosen at home": val, f"chosen anew on {few.sum()} images": own[few]}
+    melanoma, points = TARGETS["melanoma"], {}
+    for name, rows in chosen_on.items():
+        threshold = threshold_at(*binary(rows, melanoma), sensitivity=sensitivity)
+        points[name] = operating_point(*binary(own[~few], melanoma), threshold)
+    return pd.DataFrame(points).T[["threshold", *RATES, "n"]].astype(float)
+
+
 def binary(rows, classes):
     """((N,) bool: one of `classes`, (N,) float: the sum of their probabilities) of N rows."""
     return rows["truth"].isin(classes).to_numpy(), rows[list(classes)].sum(axis=1).to_numpy()

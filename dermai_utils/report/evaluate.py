@@ -86,6 +86,7 @@ def report_metrics(cfg, subsets: dict) -> dict:
         "run": cfg.run_name,
         "data": cfg.source,
         "split": cfg.split,
+        "folds": cfg.folds if cfg.fold < 0 else 0,
         "primary_subset": primary,
         "note": DISCLAIMER,
         **summary.summarise(subsets, primary, table),

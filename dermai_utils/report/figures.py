@@ -282,6 +282,14 @@ def rule_table(metrics: dict) -> pd.DataFrame:
     return pd.DataFrame(values).T.round(3)
 
 
+def rechosen(cfg, images: int = 50) -> pd.DataFrame | str:
+    """decisions.rechosen of the user's own test set (`test=PATH`), or a sentence without one."""
+    source = Source(cfg)
+    if "own" not in source.metrics["subsets"]:
+        return "No own test set: give test=PATH, a labelled set in any layout of docs/data.md."
+    return decisions.rechosen(source.rows("val"), source.rows("own"), images).round(3)
+
+
 def compare(cfg, other: str) -> pd.DataFrame:
     """This run minus run `other` on the primary subset: value, low and high of each metric.
 
