@@ -460,7 +460,7 @@ def test_an_unknown_setting_in_the_environment_is_answered_with_the_nearest(one_
 
 
 @pytest.mark.parametrize(
-    "words", [["split", "--epochs"], ["splitt"], []], ids=["no value", "no such stage", "no stage"]
+    "words", [["split", "--epochs"], ["splitt"]], ids=["no value", "no such stage"]
 )
 def test_a_command_that_is_not_whole_is_one_line(words, capsys):
     assert main(words) == 2

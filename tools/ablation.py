@@ -139,8 +139,7 @@ def write(folder, settings, rows):
         file.write(table(rows))
     if rows[1:]:
         figure = plots.differences([row | {"change": change(row)} for row in rows[1:]])
-        with files.atomic(folder / "ablation.png", "wb") as file:
-            file.write(figure.encoded(dpi=100))
+        figure.save(folder / "ablation.png")
 
 
 @command

@@ -111,6 +111,7 @@ def durations(moments):
 def made(folder):
     """{name: content} of what a run leaves, without the times and markers in which equal runs
     differ. A temporary file is a name too."""
+    import numpy as np
     import pandas as pd
 
     from dermai_utils.training import checkpoint
@@ -126,6 +127,11 @@ def made(folder):
     contents[cfg.run_dir / "best.pt"] = b"".join(
         key.encode() + tensor.numpy().tobytes() for key, tensor in tensors
     )
+    # all but the checksum of best.pt, in which the seconds of an epoch stand
+    with np.load(cfg.report_dir / "predictor.npz") as arrays:
+        contents[cfg.report_dir / "predictor.npz"] = b"".join(
+            name.encode() + arrays[name].tobytes() for name in arrays if name != "checkpoints"
+        )
     for path in cfg.run_dir.glob("last*"):  # which one is there, and that it is the short one
         contents[path] = str(sorted(checkpoint.load(path))).encode()
     names = {str(path.relative_to(folder)): content for path, content in contents.items()}

@@ -157,6 +157,13 @@ def run(cfg) -> None:
     files.write_table(new, cfg.split_file)
     _announce(training["label"], subsets[cfg.split])
     _print_audit(cfg, audits[cfg.split])
+    further = sorted(set(table["source"]) & {"extra", "own"})
+    if further and cfg.near_duplicates == "listed":  # the list is of the official images alone
+        print(
+            f"split: whether {' and '.join(further)} images show a training lesion again under "
+            "another id is not known: python -m dermai_utils near_duplicates looks, and with "
+            "near_duplicates=found what it finds is left out"
+        )
 
 
 def _has_test(cfg) -> bool:

@@ -86,10 +86,10 @@ def report_metrics(cfg, subsets: dict) -> dict:
         "run": cfg.run_name,
         "data": cfg.source,
         "split": cfg.split,
-        "folds": cfg.folds if cfg.fold < 0 else 0,
         "primary_subset": primary,
         "note": DISCLAIMER,
         **summary.summarise(subsets, primary, table),
+        "folds": cfg.folds if cfg.fold < 0 else 0,
         "near_duplicates": near_duplicates(cfg, table),
         "leakage_effect": files.read_json(cfg.leakage_effect_file),
     }

@@ -114,6 +114,7 @@ def test_extra_images_are_trained_on_and_nothing_else_and_known_ones_are_left_ou
     write(tmp_path / "extra", extra)
     cfg, said, status = home("split", extra=tmp_path / "extra")
     assert status == 0 and "2 extra images are in the data already" in said
+    assert "whether extra images show a training lesion again under another id is not known" in said
     table = split.read(cfg)
     assert table.loc[table["source"] == "extra", "subset"].unique().tolist() == ["train"]
     assert sorted(table.loc[table["source"] == "extra", "image"]) == sorted(

@@ -66,7 +66,9 @@ def test_a_pack_answers_as_the_run_did_with_no_data_set_there(cfg, packed, tmp_p
     (there,), (here,) = (p.answers(PHOTO) for p in (loaded, Predictor(cfg)))
     assert there.row == here.row and there.similar == here.similar
     np.testing.assert_array_equal(there.gradcam, here.gradcam)
-    assert not loaded.cfg.cache.exists() and len(loaded.figure(there).axes) == 3
+    assert (
+        not loaded.cfg.cache.exists() and len(loaded.figure(there).axes) == 4
+    )  # no similar images
     assert (loaded.cfg.image_size, loaded.cfg.device) == (cfg.image_size, "cpu")
 
 

@@ -40,7 +40,10 @@ def test_a_second_time_they_are_read_from_the_cache(own, monkeypatch, capsys):
     first = features.features(own)
     monkeypatch.setattr(inference, "predict", no_network)
     np.testing.assert_array_equal(features.features(own), first)
-    assert "features: up to date, cache/features_timm_test_resnet_32.npz" in capsys.readouterr().out
+    assert (
+        "features: up to date, cache/sample/features_timm_test_resnet_32.npz"
+        in capsys.readouterr().out
+    )
 
 
 @pytest.mark.parametrize("change", ["images", "broken file", "half a file", "weights"])
