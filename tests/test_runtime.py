@@ -48,12 +48,12 @@ def test_the_disk_is_compared_with_what_the_official_data_takes(check, monkeypat
     )
     assert "9 GB free, about 9.9 GB needed: TOO LITTLE" in check()
     monkeypatch.setattr(
-        runtime.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10.1e9)
+        runtime.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=10.2e9)
     )
     assert "TOO LITTLE" not in check()
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "sources.json").write_text("{}")
-    assert "about 2.3 GB needed" in check()
+    assert "about 4.1 GB needed" in check()
     assert "needed" not in check(data="sample")
 
 
