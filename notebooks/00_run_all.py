@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# *No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, once the repository is on GitHub.*
+# <!-- make publish puts the Colab button of 00_run_all here -->
 
 # %% [markdown]
 # # 00 · Run all
@@ -45,12 +45,13 @@ environment.setup()
 # | preset | network | on 2 CPU cores | on a T4 |
 # |---|---|---|---|
 # | `sample` | a tiny network at 64 px, 20 epochs | about a minute in all | about a minute in all |
-# | `quick` | ResNet18 at 224 px, 10 epochs | 1.6 hours of training | about 15 minutes in all |
-# | `quick_cpu` | EfficientNet-Lite0 at 112 to 160 px, early layers frozen, 10 epochs | 17 minutes of training on one core | no need for it |
-# | `strong` | ResNet18 at 224 px, an ensemble of three runs, 20 epochs each | 9.6 hours of training | about 25 minutes in all |
+# | `quick` | EfficientNet-Lite2 at 260 px, 10 epochs | hours | not measured |
+# | `quick_cpu` | EfficientNet-Lite0 at 144 to 224 px, early layers frozen, 10 epochs | about an hour on **one** core | no need for it |
+# | `strong`, `strong_cpu` | five folds of `quick` or `quick_cpu`, as one run | five times as long | not measured |
+# | `baseline` | ResNet18 at 224 px, 10 epochs | 1.6 hours of training | about 15 minutes in all |
 #
-# All but `sample` use 8-fold test-time augmentation. The times on a processor follow from 14 images/s (ResNet18), measured on two AMD EPYC
-# cores with AVX2, and from a whole run (`quick_cpu`) on one with AVX-512. Those on a T4 are an estimate: none was at hand. The cell below
+# All but `sample` and `baseline` use 4-fold test-time augmentation. On an H100 an epoch of `quick_cpu` takes 4 to 7 s and one of `quick` 7 s.
+# The time of `baseline` follows from 14 images/s, measured on two AMD EPYC cores with AVX2; that on a T4 is an estimate: none was at hand. The cell below
 # measures what your machine needs. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
 # minutes. Images never go there.
 

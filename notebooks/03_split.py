@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# *No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, once the repository is on GitHub.*
+# <!-- make publish puts the Colab button of 03_split here -->
 
 # %% [markdown]
 # # 03 · Split

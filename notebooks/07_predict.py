@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# *No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, once the repository is on GitHub.*
+# <!-- make publish puts the Colab button of 07_predict here -->
 
 # %% [markdown]
 # # 07 · Your own photo

@@ -90,10 +90,11 @@ def check():
         for py in NOTEBOOKS
         if cells(jupytext.read(py)) != cells(publish.stamp(jupytext.read(py), py.stem, setup))
     ]
-    if publish.badge(NOTEBOOKS[0].stem) not in (ROOT / "README.md").read_text(encoding="utf-8"):
+    page = (ROOT / "README.md").read_text(encoding="utf-8")
+    if missing := [path.stem for path in NOTEBOOKS if publish.badge(path.stem) not in page]:
         wrong.append(
-            "README.md: its Colab button isn't the one that pyproject.toml says: "
-            "run `make publish REPO=... TAG=...`"
+            f"README.md: the Colab button of {', '.join(missing)} isn't the one that "
+            "pyproject.toml says: run `make publish REPO=... TAG=...`"
         )
     print("".join(f"{line}\n" for line in wrong), end="")
     return 1 if wrong else 0

@@ -11,10 +11,7 @@ from dermai_utils import config, files
 
 ROOT = Path(__file__).resolve().parents[1]
 ADDRESS = re.compile(r'git\+[^"]*')  # in the setup cell
-UNSET = (
-    "*No Colab button here yet: `make publish REPO=owner/name TAG=v1` makes it, "
-    "once the repository is on GitHub.*"
-)
+UNSET = "<!-- make publish puts the Colab button of {} here -->"  # nothing is shown until then
 COLAB = "https://colab.research.google.com"
 
 
@@ -26,10 +23,10 @@ def published() -> tuple[str, str]:
 
 
 def badge(name: str) -> str:
-    """Markdown: the button that opens notebook `name` in Colab (GitHub only), or how to get it."""
+    """Markdown: the button that opens notebook `name` in Colab (GitHub only), or its place."""
     repository, tag = published()
     if not repository.startswith("https://github.com/"):
-        return UNSET
+        return UNSET.format(name)
     address = f"{COLAB}/github/{repository[19:]}/blob/{tag}/notebooks/{name}.ipynb"
     return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({address})"
 
@@ -63,13 +60,15 @@ def record(repository: str, tag: str) -> None:
             "publish: expected REPO=owner/name (or a URL) and TAG=v1, a tag without blanks "
             "or slashes"
         )
-    old = badge("00_run_all")
+    names = [path.stem for path in sorted((ROOT / "notebooks").glob("[0-9]*.py"))]
+    old = {name: badge(name) for name in names}
     values = {"repository": repository, "tag": tag}
     setting = re.compile(r"^(repository|tag) = .*$", re.M)
     _rewrite(
         "pyproject.toml", lambda text: setting.sub(lambda m: f'{m[1]} = "{values[m[1]]}"', text)
     )
-    _rewrite("README.md", lambda text: text.replace(old, badge("00_run_all")))
+    for name in names:
+        _rewrite("README.md", lambda text, name=name: text.replace(old[name], badge(name)))
 
 
 def _rewrite(name, change):
