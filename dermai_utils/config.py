@@ -367,9 +367,19 @@ def of_run(env=os.environ, **given) -> Config:
             ) from None
         trained = {name: trained[name] for name in trained if name in FIELDS}
         if path.parent != asked.run_dir:  # a member's own
-            trained |= {"fold": -1, "seed": asked.seed}
+            trained |= {"fold": _common_fold(asked), "seed": asked.seed}
         values = trained | {"run_name": asked.run_name} | values
     return Config(**_with_preset(values))
+
+
+def _common_fold(asked) -> int:
+    """The fold that all runs of `ensemble` hold out; -1 where they differ, or are all folds."""
+    if not asked.ensemble:
+        return -1
+    paths = [folder / "config.json" for folder in asked.member_dirs]
+    texts = [path.read_text(encoding="utf-8") for path in paths if os.path.exists(path)]
+    folds = {json.loads(text).get("fold", 0) for text in texts}
+    return folds.pop() if len(folds) == 1 else -1
 
 
 def _from_sources(env, given):

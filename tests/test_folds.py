@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -60,6 +61,18 @@ def test_an_ensemble_of_runs_that_differ_in_fold_needs_every_fold(folded):
     pipeline.ensure(dataclasses.replace(names, ensemble="f-0,f-1,f-2"), "train")
     joined = json.loads((names.run_dir / "config.json").read_text())
     assert (joined["folds"], joined["fold"]) == (3, -1)
+
+
+def test_an_ensemble_of_one_fold_is_judged_on_that_fold_alone(folded):
+    """Not on the other folds' images, which all of its models learned."""
+    runs = folded.run_dir.parent
+    shutil.copytree(runs / "f-1", runs / "again")
+    given = dict(env={}, cache_dir=folded.cache_dir, work_dir=folded.work_dir, run_name="same")
+    cfg = config.of_run(**given, ensemble="f-1,again")
+    assert (cfg.folds, cfg.fold) == (3, 1)
+    assert config.of_run(**given, ensemble="f-0,f-1,f-2").fold == -1
+    val = split.read(cfg).query("subset == 'val'")
+    assert set(val["fold"]) == {1}
 
 
 def test_without_another_test_set_error_rates_come_from_the_thresholds_of_the_other_folds(

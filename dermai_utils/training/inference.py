@@ -203,7 +203,7 @@ class LoadedRun:
     def probabilities(self, rows, tta: int = 1, networks=None) -> np.ndarray:
         """(N, 7) float64: the mean of the probabilities of the networks, or some of them, for rows
         of the pixel array."""
-        networks = networks or self.networks
+        networks = self.networks if networks is None else networks
         return np.mean([softmax(self.logits(rows, net, tta=tta)) for net in networks], axis=0)
 
     def inputs(self, rows) -> torch.Tensor:
