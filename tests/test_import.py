@@ -1,5 +1,6 @@
 import ast
 import graphlib
+import os
 import re
 import subprocess
 import sys
@@ -70,3 +71,20 @@ def test_inside_a_room_no_imports_go_round_in_a_circle():
         {name: used & set(uses) for name, used in uses.items()}
     ).static_order():
         assert order in uses  # CycleError names the circle
+
+
+OPENMP = "import os, dermai_utils, torch; print(os.environ.get('KMP_BLOCKTIME'))"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux only")
+@pytest.mark.parametrize("policy, turns", [({}, "5000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(policy, turns):
+    """By what OpenMP itself says of its settings when torch loads it."""
+    mine = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    env = {key: value for key, value in os.environ.items() if key not in mine}
+    env |= {"OMP_DISPLAY_ENV": "VERBOSE"} | policy
+    command = [sys.executable, "-c", OPENMP]
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", done.stderr)
+    assert found and (found[1] == turns if turns else int(found[1]) > 5000)
+    assert done.stdout.strip() == ("1" if turns else "None")

@@ -68,7 +68,8 @@ def start(cfg, say=print, **options) -> Accelerator:
     n = accelerator.num_processes
     if accelerator.is_main_process:
         together = f", {n} processes" if n > 1 else ""
-        say(f"train: {_device_name(kind)}{together}, {precision} ({reason})")
+        name = torch.cuda.get_device_name() if kind == "cuda" else kind
+        say(f"train: {name}{together}, {precision} ({reason})")
     return accelerator
 
 
@@ -81,12 +82,6 @@ def _keep_memory():
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
-
-
-def _device_name(kind):
-    if kind == "cuda":
-        return torch.cuda.get_device_name()
-    return f"{kind}, {torch.get_num_threads()} threads"
 
 
 def place(array, device, say=print):

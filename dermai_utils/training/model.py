@@ -20,13 +20,17 @@ from dermai_utils.config import CLASSES, UserError
 UNREADABLE = (OSError, RuntimeError, EOFError)  # from the hubs, or from a damaged file of theirs
 UNREADABLE += (pickle.UnpicklingError, safetensors.SafetensorError)
 HUB_TIMEOUT = 5.0  # seconds to find out that Hugging Face cannot be reached
+THREADS = torch.get_num_threads()  # all that this process may use
+# parameters; the layers of a smaller network are so short that two threads only wait for each other
+SMALL = 600_000
 
 
 def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int = 0) -> nn.Module:
     """A classifier with 7 logits; `model.mean` and `model.std` are what it expects of RGB in 0..1.
 
     backbone: a torchvision classifier, or timm:NAME. weights: imagenet, none, or a .safetensors or
-    .pth file. UserError where one of them can't be had or doesn't fit.
+    .pth file. UserError where one of them can't be had or doesn't fit. From here on torch computes
+    with one thread for a small network (under 600,000 parameters), else with all it may use.
     """
     torch.manual_seed(seed)
     make = _timm if backbone.startswith("timm:") else _torchvision
@@ -41,6 +45,8 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
     if weights not in ("imagenet", "none"):
         load_backbone(model, weights)
     check_size(model, backbone, image_size)
+    small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
+    torch.set_num_threads(1 if small else THREADS)
     return model
 
 

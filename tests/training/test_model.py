@@ -307,3 +307,15 @@ def test_early_layers_are_those_at_a_quarter_of_the_side_or_more():
     )
     assert model.early_layers(model.build("timm:test_vit", "none", 64), 64) == []
     assert model.early_layers(net.to("meta"), 64) == expected  # on whatever device the network is
+
+
+def test_a_small_network_computes_with_one_thread_a_large_one_with_all(monkeypatch):
+    monkeypatch.setattr(model, "THREADS", 3)
+    before = torch.get_num_threads()
+    try:
+        model.build("timm:test_efficientnet", image_size=64)
+        assert torch.get_num_threads() == 1
+        model.build("resnet18", image_size=64)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
