@@ -29,7 +29,6 @@ import publish  # noqa: E402
 from dermai_utils import config, files  # noqa: E402
 from dermai_utils.__main__ import read_words  # noqa: E402
 from dermai_utils.metrics import text  # noqa: E402
-from dermai_utils.metrics.predictions import SUBSET_NAMES  # noqa: E402
 from dermai_utils.report import render  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
@@ -231,7 +230,7 @@ def headline(metrics):
     subset = metrics["primary_subset"]
     scores, n = metrics["intervals"][subset], metrics["subsets"][subset]["n"]
     made_up = " (made-up pictures: the numbers mean nothing)" if metrics["data"] == "sample" else ""
-    lines = [f"{SUBSET_NAMES[subset]}, n={n:,}{made_up}, 95 % intervals:"]
+    lines = [f"{text.subset_name(metrics, subset)}, n={n:,}{made_up}, 95 % intervals:"]
     for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
         lines.append(f"  {text.pretty_name(name):18} {text.with_interval(scores[name])}")
     return "\n".join(lines)

@@ -2,8 +2,10 @@
 
 `truth` (N,) int, `probabilities` (N, K) float and confidence (the largest of a row) as in
 calibration; `val` and `scored` are rows of predictions. Whatever is chosen is chosen on `val`, and
-what it gives is counted on `scored`.
+what it gives is counted on `scored`; rows of a fold by what was chosen on the other folds.
 """
+
+import functools
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ import pandas as pd
 from dermai_utils.config import CLASSES, MALIGNANT, UserError
 from dermai_utils.metrics import bootstrap
 from dermai_utils.metrics.classification import confusion, from_confusion, scalar_metrics
-from dermai_utils.metrics.predictions import arrays
+from dermai_utils.metrics.predictions import arrays, choices, of_rows
 
 RULES = ("argmax", "prior_adjusted", "prior_restored", "prior_tuned")
 RULE_SCORES = {"balanced_accuracy": 0, "macro_f1": 1, "accuracy": 3}  # places in SCALAR_METRICS
@@ -28,10 +30,10 @@ COVERAGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5)
 def prior_adjusted(probabilities, prior) -> np.ndarray:
     """(N, K) float: probabilities divided by the classes' `prior` (K,), renormalised.
 
-    `prior`: the classes' shares in training. If the probabilities are calibrated, the argmax of
-    these has the best expected balanced accuracy, as the argmax of `probabilities` has the best
-    accuracy (Menon et al. 2013, proceedings.mlr.press/v28/menon13a.html). A class of prior 0 gets
-    probability 0. UserError for a prior that can't be one.
+    `prior`: the classes' shares in training, or (N, K). If the probabilities are calibrated, the
+    argmax of these has the best expected balanced accuracy, as the argmax of `probabilities` has
+    the best accuracy (Menon et al. 2013, proceedings.mlr.press/v28/menon13a.html). A class of prior
+    0 gets probability 0. UserError for a prior that can't be one.
     """
     prior = np.asarray(prior, float)
     if (prior < 0).any() or not prior.any():
@@ -42,14 +44,15 @@ def prior_adjusted(probabilities, prior) -> np.ndarray:
     return scaled / np.maximum(scaled.sum(1, keepdims=True), np.finfo(float).tiny)
 
 
-def prior_corrected(probabilities, prior, tau: float) -> np.ndarray:
-    """`prior_adjusted` by the training shares to the power `tau`; 0 for a class not trained on."""
+def prior_corrected(probabilities, prior, tau) -> np.ndarray:
+    """`prior_adjusted` by the training shares to the power `tau` (or (N, 1) of them); 0 for a class
+    not trained on."""
     prior = np.asarray(prior, float)
-    power = np.power(prior, tau, out=np.zeros_like(prior), where=prior > 0)
+    power = np.where(prior > 0, np.power(np.where(prior > 0, prior, 1.0), tau), 0.0)
     return prior_adjusted(probabilities, power)
 
 
-def decision_rules(probabilities, prior, tau: float) -> dict:
+def decision_rules(probabilities, prior, tau) -> dict:
     """{rule: (N, 7) probabilities to take the largest of}.
 
     `prior_adjusted` divides by the training shares, best for balanced accuracy after plain training
@@ -91,29 +94,39 @@ def tuned_tau(val, prior) -> float:
 
 def compare_rules(val, scored, prior, n_resamples: int) -> dict:
     """Balanced accuracy, macro F1 and accuracy of each rule, and which one was chosen on `val`."""
-    tau = tuned_tau(val, prior)
+    taus = choices(val, lambda rows: tuned_tau(rows, prior))
     rules = {rule: {} for rule in RULES}
-    for rule, p in decision_rules(arrays(val)[1], prior, tau).items():
+    for rule, p in decision_rules(arrays(val)[1], prior, taus[-1]).items():
         values = scalar_metrics(arrays(val)[0], p)[0]
         rules[rule]["val"] = {name: values[place] for name, place in RULE_SCORES.items()}
-    for rule, p in decision_rules(arrays(scored)[1], prior, tau).items():
+    for rule, p in decision_rules(arrays(scored)[1], prior, of_rows(taus, scored)[:, None]).items():
         truth, lesions = arrays(scored)[0], scored["lesion_id"]
         metrics = bootstrap.intervals(truth, p, lesions, n_resamples=n_resamples)
         rules[rule]["scored"] = {name: metrics[name] for name in RULE_SCORES}
-    chosen = "prior_tuned" if tau else "argmax"  # the other two are exponents as well, 1 and -1
-    return {"training_prior": prior.to_dict(), "tau": tau, "rules": rules, "chosen": chosen}
+    tau = taus.pop(-1)
+    return {
+        "training_prior": prior.to_dict(),
+        "tau": tau,
+        "tau_of_fold": {str(fold): tau for fold, tau in taus.items()},
+        "rules": rules,
+        # the other two are exponents as well, 1 and -1
+        "chosen": "prior_tuned" if tau or any(taus.values()) else "argmax",
+    }
 
 
-def by_chosen_rule(probabilities, decisions: dict) -> np.ndarray:
-    """(N, 7) probabilities whose largest is the class that `compare_rules` decided to call."""
+def by_chosen_rule(rows, decisions: dict) -> np.ndarray:
+    """(N, 7) probabilities whose largest is the class that `compare_rules` decided to call, of N
+    rows of predictions."""
     prior = pd.Series(decisions["training_prior"])[list(CLASSES)]
-    return decision_rules(probabilities, prior, decisions["tau"])[decisions["chosen"]]
+    of_fold = {int(fold): tau for fold, tau in decisions.get("tau_of_fold", {}).items()}
+    tau = of_rows({-1: decisions["tau"]} | of_fold, rows)[:, None]
+    return decision_rules(arrays(rows)[1], prior, tau)[decisions["chosen"]]
 
 
 def called(rows: pd.DataFrame, decisions: dict) -> pd.DataFrame:
     """`rows` of predictions, with the class that the chosen rule calls and its probability."""
     probabilities = arrays(rows)[1]
-    place = by_chosen_rule(probabilities, decisions).argmax(1)
+    place = by_chosen_rule(rows, decisions).argmax(1)
     return rows.assign(
         prediction=np.array(CLASSES)[place], confidence=probabilities[np.arange(len(rows)), place]
     )
@@ -147,7 +160,11 @@ def operating_point(positive, score, threshold: float) -> dict:
 
     Ready for JSON: a threshold of inf (nothing is positive) or NaN (not known) is None too.
     """
-    positive, predicted = np.asarray(positive, bool), np.asarray(score) >= threshold
+    return _rates(positive, np.asarray(score) >= threshold, threshold)
+
+
+def _rates(positive, predicted, threshold):
+    positive = np.asarray(positive, bool)
     rates = {
         "sensitivity": predicted[positive],
         "specificity": ~predicted[~positive],
@@ -164,22 +181,29 @@ def operating_point(positive, score, threshold: float) -> dict:
 
 def operating_points(val, scored, n_resamples: int) -> list[dict]:
     """For each target and each asked rate: the threshold chosen on `val`, and the rates on both."""
-    points = []
+    points, called = [], []
     for target, classes in TARGETS.items():
+        positive, score = binary(scored, classes)
         for rate, level in LEVELS:
-            threshold = threshold_at(*binary(val, classes), **{rate: level})
+            choose = functools.partial(_threshold, classes=classes, **{rate: level})
+            thresholds = choices(val, choose)
+            called.append(score >= of_rows(thresholds, scored))
             points.append(
                 {
                     "target": target,
                     "rate": rate,
                     "level": level,
-                    "threshold": threshold,
-                    "val": operating_point(*binary(val, classes), threshold),
-                    "scored": operating_point(*binary(scored, classes), threshold),
+                    "threshold": thresholds[-1],
+                    "val": operating_point(*binary(val, classes), thresholds[-1]),
+                    "scored": _rates(positive, called[-1], thresholds[-1]),
                 }
             )
-    _add_intervals(points, scored, n_resamples)
+    _add_intervals(points, called, scored, n_resamples)
     return points
+
+
+def _threshold(rows, classes, **rate):
+    return threshold_at(*binary(rows, classes), **rate)
 
 
 def rechosen(val, own, n: int = 50, sensitivity: float = 0.9, seed: int = 0) -> pd.DataFrame:
@@ -206,12 +230,11 @@ def binary(rows, classes):
     return rows["truth"].isin(classes).to_numpy(), rows[list(classes)].sum(axis=1).to_numpy()
 
 
-def _add_intervals(points, scored, n_resamples):
+def _add_intervals(points, called, scored, n_resamples):
     """Add {rate}_low and {rate}_high, by lesion; all rates with the same drawn lesions."""
     counted, right = [], []  # a rate is the share of the counted images that is right
-    for point in points:
-        positive, score = binary(scored, TARGETS[point["target"]])
-        predicted = score >= point["threshold"]
+    for point, predicted in zip(points, called, strict=True):
+        positive, _ = binary(scored, TARGETS[point["target"]])
         counted += [positive, ~positive]
         right += [positive & predicted, ~positive & ~predicted]
     counted, right = np.array(counted, float).T, np.array(right, float).T
@@ -264,13 +287,17 @@ def abstaining(val, scored) -> dict:
     An answer is the most probable class (argmax): it is what the confidence is the probability of.
     """
     truth, probabilities = arrays(scored)
-    val_confidence = arrays(val)[1].max(1)
     confidence, wrong = probabilities.max(1), probabilities.argmax(1) != truth
     points = []
     for asked in COVERAGES:
-        threshold = np.quantile(val_confidence, 1 - asked, method="lower") if asked < 1 else 0.0
-        answered = confidence >= threshold
+        thresholds = choices(val, functools.partial(_confidence_of, asked=asked))
+        answered = confidence >= of_rows(thresholds, scored)
         risk = wrong[answered].mean() if answered.any() else None
-        point = {"asked": asked, "threshold": threshold, "coverage": answered.mean()}
+        point = {"asked": asked, "threshold": thresholds[-1], "coverage": answered.mean()}
         points.append(point | {"risk": risk, "n": answered.sum()})
     return {"aurc": aurc(truth, probabilities), "points": points}
+
+
+def _confidence_of(rows, asked):
+    """What the most confident `asked` of the rows are at least."""
+    return np.quantile(arrays(rows)[1].max(1), 1 - asked, method="lower") if asked < 1 else 0.0

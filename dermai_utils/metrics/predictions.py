@@ -63,6 +63,25 @@ def primary_rows(table: pd.DataFrame) -> pd.DataFrame:
     return scored_rows(table, primary_subset(set(table["subset"])))
 
 
+def choices(val: pd.DataFrame, choose) -> dict:
+    """{-1: what `choose` takes from the rows of `val`, fold: what it takes from the other folds'}.
+
+    So a row of a fold (column `fold`, of all folds as one run) can be scored by what it had no part
+    in choosing.
+    """
+    folds = sorted(set(val["fold"]) - {-1}) if "fold" in val else ()
+    return {-1: choose(val)} | {int(k): choose(val[val["fold"] != k]) for k in folds}
+
+
+def of_rows(choices: dict, rows: pd.DataFrame) -> np.ndarray:
+    """(N, ...) float: of `choices`, the one that each of N rows is to be scored by."""
+    folds = rows["fold"] if "fold" in rows else np.full(len(rows), -1)
+    chosen = np.repeat(np.asarray(choices[-1], float)[None], len(rows), axis=0)
+    for fold in choices.keys() - {-1}:
+        chosen[folds == fold] = choices[fold]
+    return chosen
+
+
 def lesions_known(rows: pd.DataFrame) -> bool:
     """Whether any lesion id was given; without one, each image counts as a lesion of its own."""
     return bool((rows["lesion_id"] != rows["image"]).any())

@@ -48,6 +48,13 @@ def rule_name(decisions: dict) -> str:
     return f"prior-corrected, tau = {decisions['tau']:g}"
 
 
+def subset_name(metrics: dict, subset: str) -> str:
+    """What `subset` is called where a number of it is quoted."""
+    if subset == "val" and metrics.get("folds"):
+        return "out of fold (each image by the model that did not learn it)"
+    return SUBSET_NAMES[subset]
+
+
 def headline(metrics: dict) -> str:
     """The number to quote, with its interval, the decision rule, and the number by argmax."""
     subset, decision = metrics["primary_subset"], metrics["decisions"]
@@ -56,7 +63,7 @@ def headline(metrics: dict) -> str:
         for source in (metrics, metrics["argmax"])
     )
     n, rule = metrics["subsets"][subset]["n"], rule_name(decision)
-    lines = [f"{SUBSET_NAMES[subset]}, n={n:,}:", f"balanced accuracy {by_rule} ({rule})"]
+    lines = [f"{subset_name(metrics, subset)}, n={n:,}:", f"balanced accuracy {by_rule} ({rule})"]
     return "\n".join(lines + ([f"by argmax {by_argmax}"] if rule != "argmax" else []))
 
 

@@ -14,7 +14,7 @@ from dermai_utils.config import CLASSES
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.metrics.classification import jsonable
-from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, scored_rows
+from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, choices, of_rows, scored_rows
 from dermai_utils.metrics.text import percent
 from dermai_utils.predict import ood
 from dermai_utils.report import browse
@@ -154,14 +154,12 @@ def _looks(state, distances):
 def _scores(state, subset, rows):
     """conformal.scores on images that chose no threshold; of val, only where folds allow it: each
     by thresholds of the other folds."""
-    thresholds = state.thresholds
-    if subset == "val" and "fold" in rows:
-        thresholds = np.empty((len(rows), len(CLASSES)))
-        for fold in set(rows["fold"]):
-            here = (rows["fold"] == fold).to_numpy()
-            thresholds[here] = _thresholds(rows[~here], state.temperature)
-    elif subset == "val":  # which chose the thresholds: its error rates would be too good
-        rows = rows[:0]
+    if subset == "val" and "fold" not in rows:
+        rows = rows[:0]  # they chose the thresholds: their error rates would be too good
+    thresholds = {-1: state.thresholds}
+    if subset == "val" and len(rows):
+        thresholds = choices(rows, lambda others: _thresholds(others, state.temperature))
+    thresholds = of_rows(thresholds, rows)
     return conformal.scores(*_calibrated(rows, state.temperature), thresholds)
 
 

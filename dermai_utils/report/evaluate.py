@@ -7,7 +7,7 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES, DISCLAIMER
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import decisions, predictions, text
-from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES
+from dermai_utils.metrics.predictions import HELD_OUT
 from dermai_utils.report import browse, figures, render, summary
 from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
@@ -58,7 +58,7 @@ def write(cfg, table) -> None:
     files.write_json(cfg.report_dir / "metrics.json", metrics)
     if "official" in metrics["subsets"]:
         rows = table[table["subset"] == "official"]
-        scores = decisions.by_chosen_rule(rows[list(CLASSES)].to_numpy(), metrics["decisions"])
+        scores = decisions.by_chosen_rule(rows, metrics["decisions"])
         submission = predictions.submission(rows["image"], scores)
         files.write_table(submission, cfg.report_dir / "submission.csv")
     figures.save_all(cfg, metrics, table)
@@ -76,7 +76,8 @@ def _print(metrics):
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in names)
         argmax = text.format_number(metrics["argmax"]["subsets"][subset]["balanced_accuracy"])
         beside = "" if rule == "argmax" else f" (balanced accuracy by argmax {argmax})"
-        print(f"evaluate: {SUBSET_NAMES[subset]}, n={scores['n']:,}: {values}{beside}")
+        name = text.subset_name(metrics, subset)
+        print(f"evaluate: {name}, n={scores['n']:,}: {values}{beside}")
 
 
 def report_metrics(cfg, subsets: dict) -> dict:

@@ -310,8 +310,9 @@ def compare(cfg, other: str) -> pd.DataFrame:
             f"runs {cfg.run_name} and {other} have no {subset} subset in common: "
             "evaluate both on one split"
         )
-    (truth, p), (_, q) = arrays(a), arrays(b.loc[a.index])
-    scores = [decisions.by_chosen_rule(x, rule) for x, rule in zip((p, q), decided, strict=True)]
+    b = b.loc[a.index]
+    (truth, p), (_, q) = arrays(a), arrays(b)
+    scores = [decisions.by_chosen_rule(x, rule) for x, rule in zip((a, b), decided, strict=True)]
     rows = {}
     for pair, note in ((scores, ""), (None, " (argmax)")):
         options = dict(scores=pair, n_resamples=summary.RESAMPLES)

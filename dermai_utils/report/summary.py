@@ -1,7 +1,8 @@
 """metrics.json: every number of the report, from predictions and the table. No files, no figures.
 
 `rows` are rows of predictions that count (no zero weight). What is fitted or chosen (temperature,
-decision rule, threshold) takes the rows of `val`, and is scored on those of the primary subset.
+decision rule, threshold) takes the rows of `val`, and is scored on those of the primary subset;
+where val is that, in folds, each fold by what the others chose.
 Whatever names a class follows the chosen decision rule, the one of submission.csv; "argmax" holds
 the same metrics of the most probable class. AUC, calibration and thresholds need no rule.
 """
@@ -12,7 +13,7 @@ import pandas as pd
 from dermai_utils.config import CLASSES
 from dermai_utils.data import split
 from dermai_utils.metrics import bootstrap, calibration, classification, decisions, predictions
-from dermai_utils.metrics.predictions import arrays
+from dermai_utils.metrics.predictions import arrays, choices, of_rows
 
 RESAMPLES = 2000
 SMALL = 50  # images: under it a subgroup is marked
@@ -37,7 +38,7 @@ def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
             **by_rule(subsets, rules),
             "argmax": by_rule(subsets, None),
             "chosen_on": "val",
-            "chosen_and_scored_on_the_same_images": primary == "val",
+            "chosen_and_scored_on_the_same_images": primary == "val" and "fold" not in val,
             "resamples": RESAMPLES,
             "lesions_known": {n: predictions.lesions_known(rows) for n, rows in subsets.items()},
             "smallest_class": smallest_class(scored),
@@ -57,7 +58,7 @@ def by_rule(subsets, rules) -> dict:
     metrics, intervals = {}, {}
     for name, rows in subsets.items():
         truth, probabilities = arrays(rows)
-        scores = decisions.by_chosen_rule(probabilities, rules) if rules else None
+        scores = decisions.by_chosen_rule(rows, rules) if rules else None
         metrics[name] = classification.metrics(truth, probabilities, scores=scores)
         lesions, options = rows["lesion_id"], dict(scores=scores, n_resamples=RESAMPLES)
         intervals[name] = bootstrap.intervals(truth, probabilities, lesions, **options)
@@ -97,11 +98,11 @@ def smallest_class(rows) -> dict:
 def calibrated(val, scored) -> dict:
     """Calibration errors and reliability diagram of `scored`, before and after the temperature that
     was fitted on `val`."""
-    temperature = calibration.fit_temperature(*arrays(val))
+    temperatures = choices(val, lambda rows: calibration.fit_temperature(*arrays(rows)))
     truth, before = arrays(scored)
-    after = calibration.apply_temperature(before, temperature)
+    after = calibration.apply_temperature(before, of_rows(temperatures, scored)[:, None])
     return {
-        "temperature": temperature,
+        "temperature": temperatures[-1],
         "before": _calibration(truth, before),
         "after": _calibration(truth, after),
     }

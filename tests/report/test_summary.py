@@ -139,7 +139,7 @@ def test_rules_divide_and_multiply_by_the_training_shares():
         np.bincount(truth)[np.bincount(truth) > 0]
     )
     assert len(set(of_val.values())) >= 3
-    called = decisions.by_chosen_rule(predictions.arrays(scored)[1], found).argmax(1)
+    called = decisions.by_chosen_rule(scored, found).argmax(1)
     assert sk.balanced_accuracy_score(predictions.arrays(scored)[0], called) == pytest.approx(
         found["rules"][found["chosen"]]["scored"]["balanced_accuracy"]["value"]
     )
@@ -174,6 +174,51 @@ def test_the_rule_is_fixed_on_validation():
     }
     assert found["chosen"] == "prior_tuned" and found["tau"] > 0
     assert max(scored, key=scored.get) == "argmax"
+
+
+def test_out_of_fold_each_fold_is_scored_by_what_the_others_chose():
+    """Folds that want another exponent, temperature and threshold; by hand, fold by fold."""
+    prior = pd.Series([0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], CLASSES)
+    parts = []
+    for k, power in enumerate((0.0, 1.0, 1.0)):
+        part = rows(300, seed=k, signal=1.0 + k).assign(fold=k, subset="val")
+        p = part[list(CLASSES)].to_numpy() * prior.to_numpy() ** power
+        part[list(CLASSES)] = p / p.sum(1, keepdims=True)
+        parts.append(part.assign(image=[f"{k}_{name}" for name in part["image"]]))
+    val = pd.concat(parts, ignore_index=True)
+    rules = decisions.compare_rules(val, val, prior, 50)
+    called = decisions.called(val, rules)
+    calibrated, points = summary.calibrated(val, val), decisions.operating_points(val, val, 50)
+    truth, after, melanoma = val["truth"].to_numpy(), [], []
+    for k, part in enumerate(parts):
+        others = pd.concat([other for j, other in enumerate(parts) if j != k])
+        tau = decisions.tuned_tau(others, prior)
+        assert rules["tau_of_fold"][str(k)] == tau
+        p = part[list(CLASSES)].to_numpy()
+        expected = np.array(CLASSES)[(p / prior.to_numpy() ** tau).argmax(1)]
+        assert list(called.loc[called["fold"] == k, "prediction"]) == list(expected)
+        temperature = summary.calibrated(others, others)["temperature"]
+        scaled = p ** (1 / temperature)
+        after.append(scaled / scaled.sum(1, keepdims=True))
+        mel = others.loc[others["truth"] == "MEL", "MEL"]
+        threshold = np.sort(mel)[int(np.floor(0.1 * len(mel)))]
+        melanoma.append(p[:, 0] >= threshold)
+    assert len(set(rules["tau_of_fold"].values())) > 1
+    score = sk.balanced_accuracy_score(truth, called["prediction"])
+    scored = rules["rules"]["prior_tuned"]["scored"]["balanced_accuracy"]
+    assert scored["value"] == pytest.approx(score)
+    numbers = [CLASSES.index(name) for name in truth]
+    expected = sk.log_loss(numbers, np.concatenate(after), labels=range(7))
+    assert calibrated["after"]["nll"] == pytest.approx(expected)
+    found = {(p["target"], p["rate"], p["level"]): p for p in points}
+    point = found["melanoma", "sensitivity", 0.9]["scored"]
+    positive, melanoma = truth == "MEL", np.concatenate(melanoma)
+    assert point["sensitivity"] == pytest.approx(melanoma[positive].mean())
+    assert point["specificity"] == pytest.approx(1 - melanoma[~positive].mean())
+    assert point["sensitivity_low"] <= point["sensitivity"] <= point["sensitivity_high"]
+    away = rows(200, seed=9).assign(fold=-1, subset="own")
+    whole = decisions.by_chosen_rule(away, rules | {"tau_of_fold": {}})
+    assert (decisions.by_chosen_rule(away, rules) == whole).all()
 
 
 def test_the_prior_is_that_of_the_training_part(made, found):
@@ -456,7 +501,7 @@ def test_an_own_test_set_of_several_sources_is_scored_by_source():
     assert sorted(found["by_source"]) == ["BCN", "MSK"]
     for name, prefix in (("BCN", "BCN_"), ("MSK", "MSK4_")):
         some = own[own["lesion_id"].str.startswith(prefix)]
-        scores = decisions.by_chosen_rule(predictions.arrays(some)[1], found["decisions"])
+        scores = decisions.by_chosen_rule(some, found["decisions"])
         called = np.array(CLASSES)[scores.argmax(1)]
         got = found["by_source"][name]
         assert got["n"] == len(some) and got["classes"] == some["truth"].nunique()
