@@ -9,15 +9,16 @@ import functools
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
+from scipy.special import logsumexp, softmax
 
 from dermai_utils.config import CLASSES, MALIGNANT, UserError
 from dermai_utils.metrics import bootstrap
-from dermai_utils.metrics.classification import confusion, from_confusion, scalar_metrics
+from dermai_utils.metrics.classification import scalar_metrics
 from dermai_utils.metrics.predictions import arrays, choices, of_rows
 
 RULES = ("argmax", "prior_adjusted", "prior_restored", "prior_tuned")
 RULE_SCORES = {"balanced_accuracy": 0, "macro_f1": 1, "accuracy": 3}  # places in SCALAR_METRICS
-TAUS = np.arange(-10, 11) / 10  # exponents: -1 is prior_restored, 0 argmax, 1 prior_adjusted
 TARGETS = {"melanoma": ("MEL",), "malignant": MALIGNANT}
 RATES = ("sensitivity", "specificity")
 LEVELS = [(rate, level) for rate in ("specificity", "sensitivity") for level in (0.90, 0.95)]
@@ -78,18 +79,36 @@ def training_prior(table: pd.DataFrame) -> pd.Series:
 
 
 def tuned_tau(val, prior) -> float:
-    """The one of TAUS for the highest balanced accuracy on `val`.
+    """The exponent of the training shares that `val` asks for, to two decimals.
 
-    Of those within one image of its smallest class, a difference that is chance, the one that
-    changes least.
+    Fitted, together with a temperature, by the log loss in which each class weighs the same: a
+    convex problem of two numbers, of which balanced accuracy wants the ratio. The exponent with the
+    highest balanced accuracy on `val` is what a few images of the rarest class decide: with 1,200
+    images for validation it gave 0.758 on others, this one 0.767 (LOG.md).
     """
     truth, probabilities = arrays(val)
-    n = np.bincount(truth)
-    predicted = [prior_corrected(probabilities, prior, tau).argmax(1) for tau in TAUS]
-    scores = np.array([from_confusion(confusion(truth, classes))[0] for classes in predicted])
-    one_image = 1 / (n > 0).sum() / n[n > 0].min()
-    good = TAUS[scores >= scores.max() - one_image - 1e-9]
-    return float(good[np.argmin(np.abs(good))])
+    learned = prior.to_numpy(float) > 0
+    rows = learned[truth]
+    if not rows.any():
+        return 0.0
+    truth = np.cumsum(learned)[truth[rows]] - 1
+    log_p = np.log(np.clip(probabilities[rows][:, learned], np.finfo(float).tiny, 1))
+    log_prior = np.log(prior.to_numpy(float)[learned])
+    weight = 1 / np.bincount(truth)[truth]
+    weight, here = weight / weight.sum(), np.arange(len(truth))
+
+    def loss(factors):
+        logits = factors[0] * log_p - factors[1] * log_prior
+        nll = weight @ (logsumexp(logits, axis=1) - logits[here, truth])
+        expected = softmax(logits, axis=1)
+        slope = weight @ ((expected * log_p).sum(1) - log_p[here, truth])
+        prior_slope = weight @ (log_prior[truth] - expected @ log_prior)
+        away = (factors - (1, 0)) / len(truth)  # finite, where any factor parts the few there are
+        return nll + away @ (factors - (1, 0)) / 2, np.array([slope, prior_slope]) + away
+
+    options = dict(jac=True, method="L-BFGS-B", bounds=[(0.05, None), (None, None)])
+    temperature_factor, prior_factor = minimize(loss, np.array([1.0, 0.0]), **options).x
+    return round(float(prior_factor / temperature_factor), 2) + 0.0  # never -0.0
 
 
 def compare_rules(val, scored, prior, n_resamples: int) -> dict:
