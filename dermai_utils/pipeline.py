@@ -162,8 +162,8 @@ def ensure(cfg, stage: str) -> list[Path]:
     """Make everything up to and with `stage` that is missing or out of date; returns the files the
     stage made.
 
-    Both folders are locked meanwhile. Whatever the disk refuses is a UserError, as any wrong input
-    is.
+    Both folders are locked meanwhile. Whatever the disk refuses, and too little memory, is a
+    UserError, as any wrong input is.
     """
     stage = stage_name(stage)
     with _own_folders(cfg):
@@ -171,6 +171,15 @@ def ensure(cfg, stage: str) -> list[Path]:
             try:
                 with _main_first(cfg, name):
                     _make(cfg, name)
+            except (RuntimeError, MemoryError) as reason:  # torch's errors of memory are the first
+                if not _memory_is_short(reason):
+                    raise
+                said = str(reason).partition(". ")[0] or "this machine's"
+                raise UserError(
+                    f"{name}: out of memory ({said}): "
+                    f"give a batch_size under {cfg.batch_size}, or a smaller image_size; "
+                    "what is finished is kept"
+                ) from None
             except OSError as reason:
                 raise UserError(
                     f"{name}: {_in_words(reason)}; put that right and run it again: "
@@ -204,6 +213,11 @@ def _main_first(cfg, name):
     from accelerate import PartialState
 
     return PartialState(cpu=cfg.device == "cpu").main_process_first()
+
+
+def _memory_is_short(reason):
+    said = ("out of memory", "can't allocate memory", "not enough memory")  # CUDA and MPS, the CPU
+    return isinstance(reason, MemoryError) or any(words in str(reason) for words in said)
 
 
 def _in_words(reason):

@@ -219,6 +219,21 @@ def command(*arguments):
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.parametrize(
+    "said", ["CUDA out of memory. Tried to allocate 2.00 GiB", "MPS backend out of memory", ""]
+)
+def test_too_little_memory_is_one_line_and_another_error_a_traceback(way, said, monkeypatch):
+    def step(*_, **__):
+        raise RuntimeError(said) if said else MemoryError
+
+    monkeypatch.setattr(loop.Run, "train_step", step)
+    with pytest.raises(UserError, match="train: out of memory.*give a batch_size under 16"):
+        way("train")
+    monkeypatch.setattr(loop.Run, "train_step", lambda *_, **__: [][0])
+    with pytest.raises(IndexError):
+        way("train")
+
+
 def test_the_command_ends_with_the_path_of_what_it_made(tmp_path):
     status, out, _ = command(
         "split", "--cache-dir", str(tmp_path / "c"), "--work-dir", str(tmp_path / "w")

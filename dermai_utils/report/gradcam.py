@@ -223,13 +223,17 @@ def run(cfg) -> None:
     with them, and index.html."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
     rows = primary_rows(files.read_table(cfg.report_dir / "predictions.csv"))
-    chosen, checks = choose(rows), {"images": [], "mean": {}}
+    # of folds, images that the first network, whose maps they are, did not learn
+    unseen = rows[rows["fold"] <= 0] if "fold" in rows else rows
+    chosen, checks = choose(unseen), {"images": [], "mean": {}}
     try:
         loaded = LoadedRun(cfg)
         checks = checks_for(loaded, chosen[chosen["kind"] != "uncertain"])
         files.write_json(cfg.report_dir / "gradcam.json", checks)
         figure = photographs.explanations(maps_for(loaded, chosen), note(cfg))
-        if len(wrong := _listed(metrics, rows)):
+        wrong = _listed(metrics, rows)
+        wrong = wrong[wrong["image"].isin(unseen["image"])]
+        if len(wrong):
             pairs = photographs.pairs(maps_for(loaded, wrong), note(cfg))
             pairs.save(cfg.report_dir / "gradcam_mistakes.png")
     except UserError as reason:
