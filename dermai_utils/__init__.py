@@ -20,7 +20,7 @@ Each of them imports from those above it, never from one below (a test reads thi
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Threads that wait for another one sleep after some microseconds. By default they spin, and where
 # other programs use the cores, they spin for a thread that isn't running: a training takes 2.8
