@@ -23,6 +23,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
+import dermai_utils  # noqa: E402, F401, I001  before torch: it says how torch's threads wait
+
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
@@ -47,6 +49,11 @@ CPU_RUNS = {
     },
     "ResNet18, 224 px, batches of 64": {},
 }
+BESIDE = {  # n: images, of which 6 in 7 are trained on
+    "quick_cpu": {"n": 224} | CPU_RUNS["quick_cpu"],
+    "the sample's network": {"n": 448, "backbone": "timm:test_resnet", "image_size": 64},
+}
+BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 class Images(Dataset):
@@ -140,7 +147,8 @@ def input_path(paths, array, device):
 
 
 def building(paths, folder, n=2000):
-    """Images/s of building an array of `n`, and of plainly decoding the same files on all cores."""
+    """Images/s of building an array of `n`, of plainly decoding the same files on all cores, and of
+    that and a plain write of as many bytes."""
     paths = (paths * -(-n // len(paths)))[:n]
 
     def decoding():
@@ -154,7 +162,16 @@ def building(paths, folder, n=2000):
     def ours():
         pixels.build(paths, SIZE, folder / "bench.npy", progress=False)
 
-    return len(paths) / np.array(seconds(ours, decoding, repeats=9))
+    pixels.build(paths[:1], SIZE, folder / "bench.npy", progress=False)
+    one = pixels.load(folder / "bench.npy")[0].tobytes()
+
+    def decoding_and_writing():
+        with open(folder / "plain", "wb") as file:
+            decoding()
+            for _ in paths:
+                file.write(one)
+
+    return len(paths) / np.array(seconds(ours, decoding, decoding_and_writing, repeats=9))
 
 
 def run_on(paths, folder, n=None, **given):
@@ -281,28 +298,73 @@ def fastai_epoch(paths, labels, run):
     return seconds(epoch, repeats=2)[0]
 
 
+def in_a_process(folder, body, env=None, **settings):
+    """The numbers that a training `run` on the CPU in a process of its own prints last, by `body`;
+    `imports` is its peak of resident memory before it."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(ROOT / "tools")!r}); sys.path.insert(0, {str(ROOT)!r})
+import bench, pathlib, time
+def peak():
+    status = open("/proc/self/status")
+    return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+imports, folder = peak() if sys.platform == "linux" else 0, pathlib.Path({str(folder)!r})
+paths = sorted((folder / "jpeg").iterdir())
+run = bench.run_on(paths, folder, device="cpu", epochs=1, **{settings!r})
+{body}
+"""
+    command, env = [sys.executable, "-c", code], os.environ | (env or {})
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return [float(n) for n in done.stdout.splitlines()[-1].split()]
+
+
 def memory(folder, **settings):
-    """(peak of resident memory over the array's size, what the imports alone take of it) of a
-    training run of its own, GB.
+    """(peak of resident memory over the array's size, what the imports alone take of it, what the
+    bare network needs for a step on one batch) of training runs of their own, GB.
 
     Linux only. Not getrusage's ru_maxrss: a child inherits its parent's, and this one has trained
     four networks.
     """
-    code = f"""
-import sys
-sys.path.insert(0, {str(ROOT / "tools")!r}); sys.path.insert(0, {str(ROOT)!r})
-import bench, pathlib
-def peak():
-    status = open("/proc/self/status")
-    return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
-imports, folder = peak(), pathlib.Path({str(folder)!r})
-paths = sorted((folder / "jpeg").iterdir())
-run = bench.run_on(paths, folder, device="cpu", epochs=1, **{settings!r})
+    run = """
 run.train_epoch(bench.Never); run.validate()
 print(peak() - run.batches.images.nbytes, imports)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return [int(n) / 1e9 for n in done.stdout.splitlines()[-1].split()]
+    bare = """
+import torch
+images, _ = run.batches(run.rows[:run.batch], (0, 0, 0)), run.training_mode()
+before = peak()
+loss = torch.nn.functional.cross_entropy(run.net(images), torch.zeros(run.batch).long())
+loss.backward()
+print(peak() - before)
+"""
+    numbers = in_a_process(folder, run, **settings) + in_a_process(folder, bare, **settings)
+    return [n / 1e9 for n in numbers]
+
+
+def beside(folder, n, turns=3, **settings):
+    """{circumstance: seconds of the same steps}: alone, alone as OpenMP waits by default, and with
+    one and two programs beside it that use a core each without a pause."""
+    body = """
+run.schedule.step = lambda: None
+run.train_epoch(bench.Never)
+run.step, begin = 0, time.perf_counter()
+run.train_epoch(bench.Never)
+print(time.perf_counter() - begin)
+"""
+    spinning = {"GOMP_SPINCOUNT": "300000"}  # GNU's own default
+    cases = {"alone": (0, {}), "spinning": (0, spinning), "one": (1, {}), "two": (2, {})}
+    taken = {case: [] for case in cases}
+    for case, (programs, env) in [*cases.items()] * turns:
+        busy = [
+            subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)
+        ]
+        try:
+            taken[case] += in_a_process(folder, body, env, n=n, **settings)
+        finally:
+            for program in busy:
+                program.kill()
+                program.wait()
+    return {case: statistics.median(seconds) for case, seconds in taken.items()}
 
 
 def growth(paths, folder, sizes, turns=3):
@@ -360,13 +422,20 @@ def _has(name):
 
 def measure(paths, many, folder):
     device = "cuda" if ON_GPU else "cpu"
-    ours, decoding = building(paths, folder)
+    ours, decoding, written = building(paths, folder)
     yield (
         "building the array / plain decoding, images/s",
         ours / decoding,
         "≥ 0.9",
         ours / decoding >= 0.9,
         f"{ours:.0f} / {decoding:.0f}",
+    )
+    yield (
+        "building the array / plain decoding and a plain write of its bytes, images/s",
+        ours / written,
+        "≥ 0.9",
+        ours / written >= 0.9,
+        f"{ours:.0f} / {written:.0f}",
     )
     ours, usual = input_path(paths, folder / "bench.npy", device)
     bar = 50 if ON_GPU else 4
@@ -424,9 +493,27 @@ def measure(paths, many, folder):
             f"{epoch:.1f} / {theirs:.1f}",
         )
     for text, settings in CPU_RUNS.items():
-        extra, imports = memory(folder, **settings)
-        detail = f"{text}; {imports:.2f} GB of it are the imports"
+        extra, imports, bare = memory(folder, **settings)
+        detail = f"{text}; imports {imports:.2f} GB, a step of the bare network {bare:.2f} GB"
         yield "peak memory of a CPU run over the array, GB", extra, "≤ 2", extra <= 2, detail
+    for text, settings in BESIDE.items():
+        took = beside(folder, **settings)
+        for case, words, bar in (
+            ("one", "beside one busy program / alone", 2),
+            ("two", "beside two busy programs / alone", 3),
+        ):
+            ratio = took[case] / took["alone"]
+            detail = f"{text}: {took[case]:.1f} / {took['alone']:.1f}"
+            yield f"training {words}, s", ratio, f"≤ {bar}", ratio <= bar, detail
+        ratio = took["alone"] / took["spinning"]
+        detail = f"{text}: {took['alone']:.1f} / {took['spinning']:.1f}"
+        yield (
+            "training alone / with OpenMP's default waiting, s",
+            ratio,
+            "≤ 1.03",
+            ratio <= 1.03,
+            detail,
+        )
     each = growth(many, folder, [n for n in (1000, 2500, 5000, 10_000) if n <= len(many)])
     spread = max(each.values()) / min(each.values())
     yield (
