@@ -168,10 +168,11 @@ def test_the_exponent_has_the_least_log_loss_with_equal_classes(seed, power):
         return sk.log_loss(numbers, q, labels=range(7), sample_weight=equal)
 
     grid = {(t, tau): loss(t, tau) for t in np.arange(0.3, 3, 0.1) for tau in np.arange(-2, 3, 0.1)}
-    assert found == pytest.approx(min(grid, key=grid.get)[1], abs=0.15)
+    best = min(grid, key=grid.get)[1]
+    assert found == pytest.approx(np.clip(best, -1, 1), abs=0.15)
 
 
-@pytest.mark.parametrize("power", [-1.0, 0.5, 2.0])
+@pytest.mark.parametrize("power", [-0.75, 0.25, 0.75])
 def test_what_training_did_to_the_prior_is_taken_back(power):
     plain, leant = rows(800, seed=4), leaning(rows(800, seed=4), power)
     expected = decisions.tuned_tau(plain, SHARES) + power
@@ -182,7 +183,7 @@ def test_a_few_images_hardly_move_the_exponent():
     """Two images of two classes, which any exponent parts; and none of a class that was learned."""
     val = rows(400, seed=1)
     few = val[val["truth"].isin(["MEL", "NV"])].drop_duplicates("truth")
-    assert abs(decisions.tuned_tau(few, SHARES)) < 2
+    assert abs(decisions.tuned_tau(few, SHARES)) < 1
     unlearned = SHARES.where(SHARES.index != "MEL", 0)
     assert decisions.tuned_tau(val[val["truth"] == "MEL"], unlearned) == 0
 
