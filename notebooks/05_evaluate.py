@@ -61,7 +61,7 @@ metrics = files.read_json(cfg.report_dir / "metrics.json")
 subset = metrics["primary_subset"]
 scores = metrics["subsets"][subset]
 for name, row in metrics["subsets"].items():
-    print(f"{figures.SUBSET_NAMES[name]}: n={row['n']:,}")
+    print(f"{figures.subset_name(metrics, name)}: n={row['n']:,}")
 
 # %% [markdown]
 # ## Metrics and their uncertainty
@@ -219,7 +219,7 @@ print(f"images in the confusion matrix: {confusion.sum():,}, scored rows of this
 # The numbers to quote, all of one subset; say which one.
 
 # %% tags=["nbval-ignore-output"]
-print(f"On the {figures.SUBSET_NAMES[subset]}, decision rule {figures.rule_name(metrics['decisions'])}:")
+print(f"On the {figures.subset_name(metrics, subset)}, decision rule {figures.rule_name(metrics['decisions'])}:")
 for name in ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy", "macro_auc"):
     print(f"{name} {scores[name]:.3f}")
 print("All of it on one page:", cfg.show(cfg.report_dir / "report.html"))

@@ -55,7 +55,7 @@ made = pipeline.ensure(cfg, "gradcam")
 # lowest confidence. The maps are for the predicted class. Look whether the evidence lies on the lesion.
 
 # %% tags=["nbval-ignore-output"]
-subset = files.read_json(cfg.report_dir / "metrics.json")["primary_subset"]
+metrics = files.read_json(cfg.report_dir / "metrics.json")
 chosen = figures.gradcam_examples(cfg)
 chosen[["image", "kind", "truth", "prediction", "confidence"]].round(2)
 
@@ -63,5 +63,5 @@ chosen[["image", "kind", "truth", "prediction", "confidence"]].round(2)
 figures.draw(cfg, "explanations")
 
 # %%
-print(f"from the {figures.SUBSET_NAMES[subset]}")
+print(f"from the {figures.subset_name(metrics, metrics['primary_subset'])}")
 print(f"each image once: {chosen['image'].is_unique}; classes with an example: {chosen['truth'].nunique()} of 7")

@@ -98,7 +98,7 @@ def test_without_another_test_set_error_rates_come_from_the_thresholds_of_the_ot
     evaluate.run(cfg)
     predictor.run(cfg)
     got = files.read_json(cfg.report_dir / "predictor.json")
-    assert got["subset"] == "val" and got["out_of_distribution"] is None
+    assert got["subset"] == "folds" and got["out_of_distribution"] is None
     rows = files.read_table(cfg.report_dir / "predictions.csv")
     truth = rows["truth"].map(CLASSES.index).to_numpy()
     logits = np.log(np.maximum(rows[list(CLASSES)].to_numpy(), 1e-300)) / got["temperature"]

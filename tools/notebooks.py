@@ -193,7 +193,9 @@ def run(arguments):
     for name, value in given.items():
         # the kernels work in notebooks/: paths become absolute
         path = Path(value).expanduser()
-        if value and (name.endswith("_dir") or name in ("data", "weights") and path.exists()):
+        if value and (
+            name.endswith("_dir") or name in ("data", "test", "extra", "weights") and path.exists()
+        ):
             value = path.resolve()
         os.environ[f"DERMAI_{name.upper()}"] = str(value)
     announce(cfg)

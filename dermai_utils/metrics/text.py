@@ -48,11 +48,15 @@ def rule_name(decisions: dict) -> str:
     return f"prior-corrected, tau = {decisions['tau']:g}"
 
 
-def subset_name(metrics: dict, subset: str) -> str:
+def shown_subset(metrics: dict | None, subset: str) -> str:
+    """The key under which names of subsets have `subset`: val of all folds as one run is
+    "folds"."""
+    return "folds" if subset == "val" and (metrics or {}).get("folds") else subset
+
+
+def subset_name(metrics: dict | None, subset: str) -> str:
     """What `subset` is called where a number of it is quoted."""
-    if subset == "val" and metrics.get("folds"):
-        return "out of fold (each image by the model that did not learn it)"
-    return SUBSET_NAMES[subset]
+    return SUBSET_NAMES[shown_subset(metrics, subset)]
 
 
 def headline(metrics: dict) -> str:

@@ -20,7 +20,7 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics.predictions import SUBSET_NAMES
-from dermai_utils.metrics.text import with_interval
+from dermai_utils.metrics.text import shown_subset, with_interval
 from dermai_utils.predict import pictures
 from dermai_utils.predict.predictor import frame, sample_warning
 from dermai_utils.report import photographs, render
@@ -97,7 +97,7 @@ def intro(cfg) -> str:
         date=date.fromtimestamp(best.stat().st_mtime).isoformat() if best.exists() else "",
         score=with_interval(metrics["intervals"][subset]["balanced_accuracy"]) if subset else "",
         n=metrics["subsets"][subset]["n"] if subset else 0,
-        subset=SUBSET_NAMES.get(subset),
+        subset=SUBSET_NAMES.get(shown_subset(metrics, subset)),
     )
 
 

@@ -15,7 +15,7 @@ from dermai_utils.data import pixels, split
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.metrics.classification import jsonable
 from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, choices, of_rows, scored_rows
-from dermai_utils.metrics.text import percent
+from dermai_utils.metrics.text import percent, shown_subset
 from dermai_utils.predict import ood
 from dermai_utils.report import browse
 from dermai_utils.training import checkpoint
@@ -113,7 +113,7 @@ def run(cfg) -> None:
     )
     with files.atomic(cfg.report_dir / "predictor.npz", "wb") as file:
         np.savez(file, **vars(state))
-    _write_scores(cfg, state, primary, rows, far)
+    _write_scores(cfg, state, primary, rows, far, shown_subset(metrics, primary))
     similarity = state.similarity(described[primary][1])
     browse.save_similar(cfg, unseen[primary], similarity, training, pixels.load(cfg.pixels_file))
 
@@ -123,13 +123,13 @@ def _thresholds(rows, temperature):
     return conformal.class_thresholds(truth, probabilities, rows["lesion_id"].to_numpy(str))
 
 
-def _write_scores(cfg, state, subset, rows, far):
+def _write_scores(cfg, state, subset, rows, far, shown):
     distances = {name: far[name] for name in rows if name != "val"}
     looks = {name: _looks(state, each) for name, each in distances.items()}
     nothing = {"out_of_distribution": None, "foreign": None}
     settings = {
         "run": cfg.run_name,
-        "subset": subset,
+        "subset": shown,
         "levels": dict(zip(CLASSES, conformal.LEVELS, strict=True)),
         "temperature": state.temperature,
         "thresholds": dict(zip(CLASSES, state.thresholds, strict=True)),
@@ -139,7 +139,7 @@ def _write_scores(cfg, state, subset, rows, far):
     }
     scores = _scores(state, subset, rows[subset]) | looks.get(subset, nothing)
     files.write_json(cfg.report_dir / "predictor.json", jsonable(settings | scores))
-    print(f"predictor: {len(state.image):,} training images; {_summary(subset, scores)}")
+    print(f"predictor: {len(state.image):,} training images; {_summary(shown, scores)}")
 
 
 def _looks(state, distances):

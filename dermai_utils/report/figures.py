@@ -9,8 +9,12 @@ from dermai_utils import files
 from dermai_utils.config import CLASS_NAMES, CLASSES, UserError
 from dermai_utils.data import clean, pixels, split
 from dermai_utils.metrics import bootstrap, classification, decisions, predictions
-from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES, arrays
-from dermai_utils.metrics.text import headline, rule_name  # noqa: F401 for the notebooks
+from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES, arrays  # noqa: F401
+from dermai_utils.metrics.text import (  # the notebooks use these too
+    headline,  # noqa: F401
+    rule_name,
+    subset_name,
+)
 from dermai_utils.report import (
     data_plots,
     gradcam,
@@ -62,9 +66,13 @@ class Source:
         """Whether the chosen decision rule is another one than argmax."""
         return self.metrics["decisions"]["chosen"] != "argmax"
 
+    def name(self, subset=None) -> str:
+        """The title of a figure of `subset`, by default the primary one."""
+        return subset_name(self.metrics, subset or self.primary)
+
     def by_rule(self, subset) -> str:
         """The title of a figure of `subset` whose predictions follow the chosen rule."""
-        return f"{SUBSET_NAMES[subset]}\ndecision rule: {rule_name(self.metrics['decisions'])}"
+        return f"{self.name(subset)}\ndecision rule: {rule_name(self.metrics['decisions'])}"
 
     def rows(self, subset=None):
         return predictions.scored_rows(self.predictions, subset or self.primary)
@@ -159,34 +167,34 @@ def _confusion(source, subset):
 def _confusion_argmax(source, subset):
     subset = subset or source.primary
     counts = np.array(source.metrics["argmax"]["subsets"][subset]["confusion"])
-    return plots.confusion(counts, f"{SUBSET_NAMES[subset]}\ndecision rule: argmax")
+    return plots.confusion(counts, f"{source.name(subset)}\ndecision rule: argmax")
 
 
 def _roc(source, subset):
-    return plots.roc(*arrays(source.rows(subset)), SUBSET_NAMES[subset or source.primary])
+    return plots.roc(*arrays(source.rows(subset)), source.name(subset))
 
 
 def _precision_recall(source, subset):
-    title = SUBSET_NAMES[subset or source.primary]
+    title = source.name(subset)
     return plots.precision_recall(*arrays(source.rows(subset)), title)
 
 
 def _calibration(source, _):
     results = [source.metrics["calibration"][when] for when in ("before", "after")]
     bins = [pd.DataFrame(result["reliability"]) for result in results]
-    title = f"{SUBSET_NAMES[source.primary]}: the most probable class (argmax)"
+    title = f"{source.name()}: the most probable class (argmax)"
     return plots.reliability(*bins, title)
 
 
 def _operating_points(source, _):
     points = source.metrics["operating_points"]
-    return plots.operating_points(points, SUBSET_NAMES[source.primary])
+    return plots.operating_points(points, source.name())
 
 
 def _risk_coverage(source, _):
     curve = decisions.risk_coverage(*arrays(source.rows()))
     points = source.metrics["risk_coverage"]["points"]
-    title = f"{SUBSET_NAMES[source.primary]}: the most probable class (argmax)"
+    title = f"{source.name()}: the most probable class (argmax)"
     return plots.risk_coverage(curve, points, title)
 
 

@@ -27,6 +27,7 @@ from dermai_utils.metrics.text import (
     percent,
     pretty_name,
     rule_name,
+    shown_subset,
     with_interval,
 )
 from dermai_utils.report import browse
@@ -64,6 +65,7 @@ TEMPLATES.filters |= {
     "percent": percent,
     "pretty": pretty_name,
     "subset_name": lambda name: SUBSET_NAMES[name].partition(" (")[0],
+    "shown": lambda name, metrics: shown_subset(metrics, name),
     "with_interval": with_interval,
 }
 
