@@ -15,8 +15,8 @@ from dermai_utils.training.feature_maps import FeatureMap, feature_maps
 from dermai_utils.training.inference import softmax
 
 IN_DISTRIBUTION = 0.99  # of the validation images, the share that is to pass
-# Times that distance: no dermoscopic image. With quick_cpu all of 54 foreign pictures (animals,
-# buildings, pages, microscopy, noise) lie beyond it, and 12 of 400 images of another clinic (MSK).
+# Times that distance: no dermoscopic image. Chosen on 54 foreign pictures; with quick_cpu all of 72
+# others lie beyond it, and 5 of 819 images of another clinic, MSK (docs/results.md).
 FOREIGN = 1.3
 # Of 2,500 images of HAM10000 and 200 of MSK the least are 12 and 128, of 0 to 255.
 COLOURLESS, DARK = 8, 60
