@@ -227,23 +227,36 @@ def _threshold(rows, classes, **rate):
     return threshold_at(*binary(rows, classes), **rate)
 
 
-def rechosen(val, own, n: int = 50, sensitivity: float = 0.9, seed: int = 0) -> pd.DataFrame:
+def rechosen(
+    val, own, n: int = 50, sensitivity: float = 0.9, draws: int = 200, seed: int = 0
+) -> pd.DataFrame:
     """Melanoma on images from elsewhere: by the threshold of `val`, and by one chosen anew there.
 
     `own`: rows of labelled predictions, of which whole lesions are drawn until they are `n` images;
     the new threshold is chosen on these, and both are counted on the rest. A row each: threshold,
-    sensitivity, specificity, n (images counted); NaN where one is not defined.
+    sensitivity and specificity, means over the draws with their standard deviations (_sd): what
+    another 50 images would have given. NaN where one is not defined.
     """
-    lesions = own["lesion_id"].to_numpy(str)
-    drawn = np.random.default_rng(seed).permutation(np.unique(lesions))
-    images = pd.Series(lesions).value_counts()[drawn].cumsum().to_numpy()
-    few = np.isin(lesions, drawn[: np.searchsorted(images, n) + 1])
-    chosen_on = {"chosen at home": val, f"chosen anew on {few.sum()} images": own[few]}
-    melanoma, points = TARGETS["melanoma"], {}
-    for name, rows in chosen_on.items():
-        threshold = threshold_at(*binary(rows, melanoma), sensitivity=sensitivity)
-        points[name] = operating_point(*binary(own[~few], melanoma), threshold)
-    return pd.DataFrame(points).T[["threshold", *RATES, "n"]].astype(float)
+    lesions, random = own["lesion_id"].to_numpy(str), np.random.default_rng(seed)
+    lesion, each = np.unique(lesions, return_inverse=True)
+    melanoma, found = TARGETS["melanoma"], {"chosen at home": [], f"chosen anew on {n} images": []}
+    positive, score = binary(own, melanoma)
+    at_home = threshold_at(*binary(val, melanoma), sensitivity=sensitivity)
+    for _ in range(draws):
+        order = random.permutation(len(lesion))
+        images = np.bincount(each)[order].cumsum()
+        few = np.isin(each, order[: np.searchsorted(images, n) + 1])
+        anew = threshold_at(positive[few], score[few], sensitivity=sensitivity)
+        for rows, threshold in zip(found.values(), (at_home, anew), strict=True):
+            rows.append(operating_point(positive[~few], score[~few], threshold))
+    return pd.DataFrame({name: _over_draws(rows) for name, rows in found.items()}).T
+
+
+def _over_draws(points):
+    table = pd.DataFrame(points)[["threshold", *RATES]].astype(float)
+    spread = table[list(RATES)].std().add_suffix("_sd")
+    columns = ["threshold", *(name + end for name in RATES for end in ("", "_sd"))]
+    return pd.concat([table.mean(), spread])[columns]
 
 
 def binary(rows, classes):

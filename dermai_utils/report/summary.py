@@ -48,7 +48,9 @@ def summarise(subsets: dict, primary: str, table: pd.DataFrame) -> dict:
             "risk_coverage": decisions.abstaining(val, scored),
             "subgroups": subgroups(with_metadata(subsets, table), primary),
             "mistakes": mistakes(scored, table),
-            "elsewhere": elsewhere(val, subsets.get("own"), prior),
+            "elsewhere": elsewhere(
+                val, subsets.get("own"), prior, val if primary == "own" else scored
+            ),
         }
     )
 
@@ -65,13 +67,22 @@ def by_rule(subsets, rules) -> dict:
     return {"subsets": metrics, "intervals": intervals}
 
 
-def elsewhere(val, own, prior) -> dict | None:
-    """What was chosen on `val`, scored on the user's own test set; None where there is none."""
+def elsewhere(val, own, prior, home) -> dict | None:
+    """What was chosen on `val`, scored on the user's own test set; None where there is none.
+
+    "same_classes": the images at `home` of the classes that are there, by rule and by argmax.
+    """
     if own is None:
         return None
     rules = decisions.compare_rules(val, own, prior, RESAMPLES)
+    same = {"home": home[home["truth"].isin(own["truth"])]}
     return {
         "classes": own["truth"].nunique(),
+        "same_classes": {
+            "n": len(same["home"]),
+            "by_rule": by_rule(same, rules)["intervals"]["home"] if len(same["home"]) else None,
+            "argmax": by_rule(same, None)["intervals"]["home"] if len(same["home"]) else None,
+        },
         "calibration": calibrated(val, own),
         "decisions": rules,
         "operating_points": decisions.operating_points(val, own, RESAMPLES),

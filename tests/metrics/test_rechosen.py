@@ -19,26 +19,25 @@ def rows(n, seed, shift=0.0):
 
 
 def test_both_thresholds_are_counted_on_lesions_that_chose_neither():
+    """By hand, draw by draw, with sets of lesions."""
     val, own = rows(600, 0), rows(400, 1, shift=-1.0)
-    table = decisions.rechosen(val, own, n=60)
-    assert list(table.index)[0] == "chosen at home"
-    drawn = int(table.index[1].split()[-2])
-    assert 60 <= drawn < 70 and (table["n"] == len(own) - drawn).all()
+    table = decisions.rechosen(val, own, n=60, draws=3)
+    assert list(table.index) == ["chosen at home", "chosen anew on 60 images"]
     home = val.loc[val["truth"] == "MEL", "MEL"].sort_values().to_numpy()
-    threshold = home[int(0.1 * len(home))]  # nine in ten of the melanomas are at it or above
-    assert table["threshold"].iloc[0] == pytest.approx(threshold)
-    # the rest, found by its size: every lesion is on one side
-    rng = np.random.default_rng(0).permutation(np.unique(own["lesion_id"].to_numpy(str)))
-    few, count = set(), 0
-    while count < 60:
-        few.add(rng[len(few)])
-        count = own["lesion_id"].isin(few).sum()
-    rest = own[~own["lesion_id"].isin(few)]
-    melanoma = rest["truth"] == "MEL"
-    for row in table.itertuples():
-        called = rest["MEL"] >= row.threshold - 1e-12
-        assert row.sensitivity == pytest.approx((called & melanoma).sum() / melanoma.sum())
-        assert row.specificity == pytest.approx((~called & ~melanoma).sum() / (~melanoma).sum())
+    assert table["threshold"].iloc[0] == pytest.approx(home[int(0.1 * len(home))])
+    random, counted = np.random.default_rng(0), [[], []]
+    for _ in range(3):
+        order, few = random.permutation(np.unique(own["lesion_id"].to_numpy(str))), set()
+        while own["lesion_id"].isin(few).sum() < 60:
+            few.add(order[len(few)])
+        drawn, rest = own[own["lesion_id"].isin(few)], own[~own["lesion_id"].isin(few)]
+        chosen = drawn.loc[drawn["truth"] == "MEL", "MEL"].sort_values().to_numpy()
+        for rates, scores in zip(counted, (home, chosen), strict=True):
+            called, melanoma = rest["MEL"] >= scores[int(0.1 * len(scores))], rest["truth"] == "MEL"
+            rates.append((called[melanoma].mean(), (~called[~melanoma]).mean()))
+    for row, rates in zip(table.itertuples(), counted, strict=True):
+        assert (row.sensitivity, row.specificity) == pytest.approx(np.mean(rates, 0))
+        assert (row.sensitivity_sd, row.specificity_sd) == pytest.approx(np.std(rates, 0, ddof=1))
     assert abs(table["sensitivity"].iloc[1] - 0.9) < abs(table["sensitivity"].iloc[0] - 0.9)
 
 

@@ -524,7 +524,13 @@ def test_an_own_test_set_of_several_sources_is_scored_by_source():
     own = own.assign(lesion_id=names + own["lesion_id"].str[4:].to_numpy())
     table = table_of(val).assign(subset="train")
     prior = decisions.training_prior(table)
-    found = summary.elsewhere(val, own, prior)
+    own = own[own["truth"] != "DF"]
+    found = summary.elsewhere(val, own, prior, val)
+    home = val[val["truth"] != "DF"]
+    assert found["same_classes"]["n"] == len(home) < len(val)
+    expected = sk.balanced_accuracy_score(home["truth"], home["prediction"])
+    same = found["same_classes"]["argmax"]["balanced_accuracy"]
+    assert same["value"] == pytest.approx(expected)
     assert sorted(found["by_source"]) == ["BCN", "MSK"]
     for name, prefix in (("BCN", "BCN_"), ("MSK", "MSK4_")):
         some = own[own["lesion_id"].str.startswith(prefix)]
@@ -535,4 +541,4 @@ def test_an_own_test_set_of_several_sources_is_scored_by_source():
         expected = sk.balanced_accuracy_score(some["truth"], called)
         assert got["balanced_accuracy"]["value"] == pytest.approx(expected)
     one = own.assign(lesion_id="HAM_" + own["lesion_id"])
-    assert summary.elsewhere(val, one, prior)["by_source"] == {}
+    assert summary.elsewhere(val, one, prior, val)["by_source"] == {}
