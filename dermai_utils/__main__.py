@@ -1,10 +1,11 @@
 """python -m dermai_utils STAGE [--setting value ...]: make a stage and all that it needs; the last
 line says where it lies.
 
-After the stages: predict --image PHOTO ... (your own: files, folders, URLs), app (a page on this
-machine where a photo can be dropped), pack (the run as one file to give away), export (the model as
-ONNX and .pt2), settings (the list below, as docs/settings.md has it). predict, app and export take
---run FILE_OR_URL, a pack, in place of a run of this machine.
+After the stages: compare --run-name A --other B (two evaluated runs, image by image), predict
+--image PHOTO ... (your own: files, folders, URLs), app (a page on this machine where a photo can be
+dropped), pack (the run as one file to give away), export (the model as ONNX and .pt2), settings
+(the list below, as docs/settings.md has it). predict, app and export take --run FILE_OR_URL, a
+pack, in place of a run of this machine.
 """
 
 import functools
@@ -18,9 +19,9 @@ from dermai_utils.config import UserError
 USAGE = """\
 evaluate   train and evaluate, or any other stage   python -m dermai_utils evaluate --data isic2018
 predict    an answer about photos of your own       python -m dermai_utils predict --image photo.jpg
+compare    two evaluated runs, image by image      python -m dermai_utils compare --other NAME
 app        a page where a photo can be dropped      python -m dermai_utils app --run-name baseline
 pack       a trained run as one file to give away   python -m dermai_utils pack --run-name baseline
-export     the model as ONNX and .pt2               python -m dermai_utils export
 --help lists every stage and setting; what is made already is not made again"""
 COMMANDS = ("predict", "export", "app", "pack")  # they use what the stages made
 WITH_PACK = ("predict", "export", "app")
@@ -115,7 +116,9 @@ def _make(words):
     """Make the stage, or do the command, that the first of `words` names."""
     if words[0].startswith("-"):
         raise UserError("expected a stage first; python -m dermai_utils --help lists what there is")
-    stage = pipeline.stage_name(words[0], COMMANDS)
+    stage = pipeline.stage_name(words[0], (*COMMANDS, "compare"))
+    if stage == "compare":
+        return _compare(*read_words(words[1:], other=""))
     given, options = read_words(words[1:], image=(), run="")
     if options["run"] and stage not in WITH_PACK:
         raise UserError(
@@ -134,6 +137,20 @@ def _make(words):
         paths = pipeline.ensure(cfg, stage)
     if paths:
         print(paths[0])
+
+
+def _compare(given, options):
+    from dermai_utils.report import figures
+
+    if not options["other"]:
+        raise UserError("compare needs --other NAME, another evaluated run on the same data")
+    cfg = config.of_run(**given)
+    print(figures.compare(cfg, options["other"]).round(3).to_string())
+    print(
+        f"over 0: {cfg.run_name} is better. Intervals of 95 %, by lesion: one that holds 0 means "
+        "that it is not known which is better. The luck of training is not in them: another seed "
+        "moves balanced accuracy by up to 0.05"
+    )
 
 
 def _from_pack(source, given):

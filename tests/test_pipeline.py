@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -254,6 +255,17 @@ def test_the_command_ends_with_the_path_of_what_it_made(tmp_path):
 def test_a_usage_error_is_status_2_and_no_traceback(arguments, said):
     status, _, err = command(*arguments)
     assert status == 2 and said in err and "Traceback" not in err
+
+
+def test_two_runs_are_compared_by_a_command(made, tmp_path, capsys):
+    for name in ("one", "two"):
+        shutil.copytree(made.report_dir, tmp_path / "report" / name)
+    words = ["compare", "--work-dir", str(tmp_path), "--run-name", "one"]
+    assert main([*words, "--other", "two"]) == 0
+    said = capsys.readouterr().out
+    assert "one minus two" in said and re.search(r"balanced_accuracy +0.0 +0.0 +0.0", said)
+    assert "over 0: one is better" in said
+    assert main(words) == 2 and "--other NAME" in capsys.readouterr().err
 
 
 def test_interrupted_is_status_130(monkeypatch, capsys):

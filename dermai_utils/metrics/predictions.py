@@ -18,6 +18,7 @@ SUBSET_NAMES = {
     "official": "official ISIC 2018 test set",
     "own": "your own test set (nothing was chosen on it)",
     "folds": "all folds (each image judged by the model that did not learn it)",  # val of these
+    "made_up": "made-up pictures in place of the official test set",  # the sample's
 }
 UNTIED = 1e-9  # of a submission's largest value; pandas reads what it wrote to about 1e-16
 OFFICIAL_ZERO_WEIGHT = "ISIC_0035068"  # the image of the official test set that its scorer ignores

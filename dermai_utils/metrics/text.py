@@ -50,8 +50,10 @@ def rule_name(decisions: dict) -> str:
 
 def shown_subset(metrics: dict | None, subset: str) -> str:
     """The key under which names of subsets have `subset`: val of all folds as one run is
-    "folds"."""
-    return "folds" if subset == "val" and (metrics or {}).get("folds") else subset
+    "folds", the sample's official test set "made_up"."""
+    if subset == "val" and (metrics or {}).get("folds"):
+        return "folds"
+    return "made_up" if subset == "official" and metrics["data"] == "sample" else subset
 
 
 def subset_name(metrics: dict | None, subset: str) -> str:

@@ -294,12 +294,13 @@ def rechosen(cfg, images: int = 50) -> pd.DataFrame | str:
     """decisions.rechosen of the user's own test set (`test=PATH`), or a sentence without one."""
     source = Source(cfg)
     if "own" not in source.metrics["subsets"]:
-        return "No own test set: give test=PATH, a labelled set in any layout of docs/data.md."
+        return "No own test set: give test, a folder of labelled images in any layout of docs/data.md."
     return decisions.rechosen(source.rows("val"), source.rows("own"), images).round(3)
 
 
 def compare(cfg, other: str) -> pd.DataFrame:
-    """This run minus run `other` on the primary subset: value, low and high of each metric.
+    """This run minus run `other` on the primary subset: value, low and high of each metric; over 0
+    this run is better.
 
     Each by its own chosen decision rule, and by argmax: rows metric, "metric (argmax)". Paired
     intervals by lesion (bootstrap.difference). UserError where the two were not evaluated on the
@@ -308,7 +309,11 @@ def compare(cfg, other: str) -> pd.DataFrame:
     folders = cfg.report_dir, cfg.report_dir.with_name(other)
     for folder in folders:
         if not all((folder / name).exists() for name in ("predictions.csv", "metrics.json")):
-            raise UserError(f"{cfg.show(folder)}: no predictions there; evaluate that run first")
+            done = sorted(path.parent.name for path in folder.parent.glob("*/predictions.csv"))
+            raise UserError(
+                f"{cfg.show(folder)}: no predictions there; evaluate that run first "
+                f"(runs with predictions: {', '.join(done) or 'none'})"
+            )
     decided = [files.read_json(folder / "metrics.json")["decisions"] for folder in folders]
     tables = [files.read_table(folder / "predictions.csv") for folder in folders]
     subset = predictions.primary_subset(set(tables[0]["subset"]))
@@ -327,4 +332,4 @@ def compare(cfg, other: str) -> pd.DataFrame:
         difference = bootstrap.difference(truth, p, q, a["lesion_id"], **options)
         names = classification.CONFUSION_METRICS if note else difference
         rows |= {f"{name}{note}": difference[name] for name in names}
-    return pd.DataFrame(rows).T
+    return pd.DataFrame(rows).T.rename_axis(f"{cfg.run_name} minus {other}")

@@ -84,6 +84,8 @@ def report(cfg, metrics: dict) -> None:
     text = fill(
         "report.html.j2",
         **_common(metrics),
+        given=cfg.data,
+        first=cfg.run_name,
         chance=chance_level(metrics),
         picture=functools.cache(lambda name: embedded(folder / name)),
         alternative=functools.partial(alternative, metrics),
@@ -119,7 +121,13 @@ def index(cfg) -> Path:
     notebooks = sorted(path.stem for path in (cfg.work / "html").glob("[!.]*.html"))
     tables = sorted(path.name for path in cfg.work.glob("[!.]*.[cj]s[vo]*"))
     text = fill(
-        "index.html.j2", data=cfg.source, reports=reports, notebooks=notebooks, tables=tables
+        "index.html.j2",
+        data=cfg.source,
+        given=cfg.data,
+        first=cfg.run_name,
+        reports=reports,
+        notebooks=notebooks,
+        tables=tables,
     )
     with files.atomic(cfg.work / "index.html") as file:
         file.write(text)

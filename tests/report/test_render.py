@@ -31,6 +31,7 @@ TITLES = [
     "Does anything leak?",
     "How it was trained",
     "What it can't do",
+    "What next?",
     "Files and papers",
 ]
 NOT_OF_METRICS_JSON = (

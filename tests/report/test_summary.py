@@ -503,7 +503,7 @@ def test_two_runs_are_compared_on_the_same_images(made, tmp_path, monkeypatch):
     assert difference["balanced_accuracy (argmax)"] == pytest.approx(expected)
     with pytest.raises(UserError, match="three"):
         figures.compare(made, "three")
-    with pytest.raises(UserError, match="evaluate that run first"):
+    with pytest.raises(UserError, match=r"evaluate that run first \(runs .*one, three, two\)"):
         figures.compare(made, "four")
 
 
