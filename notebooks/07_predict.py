@@ -46,7 +46,7 @@ environment.setup()
 
 # %% tags=["nbval-ignore-output"]
 from dermai_utils import config, files, pipeline, runtime
-from dermai_utils.predict import pack, predictor
+from dermai_utils.predict import description, pack, predictor
 from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
@@ -63,6 +63,7 @@ else:
     cfg = config.of_run(data=data, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
     model = pipeline.predictor(cfg)
 cfg = model.cfg
+print(description.text(cfg))
 
 # %% [markdown]
 # ## The answer

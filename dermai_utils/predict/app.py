@@ -10,18 +10,14 @@ import io
 import os
 import signal
 import tempfile
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
-from dermai_utils.metrics.predictions import SUBSET_NAMES
-from dermai_utils.metrics.text import shown_subset, with_interval
-from dermai_utils.predict import pictures
+from dermai_utils.predict import description, pictures
 from dermai_utils.predict.predictor import frame, sample_warning
 from dermai_utils.report import photographs, render
 
@@ -88,17 +84,8 @@ def gradio():
 
 def intro(cfg) -> str:
     """The head of the page: what it is for, and which run answers, how old and how good."""
-    metrics = files.read_json(cfg.report_dir / "metrics.json") or {}
-    subset, best = metrics.get("primary_subset"), cfg.member_dirs[0] / "best.pt"
-    return render.fill(
-        "app_intro.html.j2",
-        warning=sample_warning(cfg),
-        run=cfg.run_name,
-        date=date.fromtimestamp(best.stat().st_mtime).isoformat() if best.exists() else "",
-        score=with_interval(metrics["intervals"][subset]["balanced_accuracy"]) if subset else "",
-        n=metrics["subsets"][subset]["n"] if subset else 0,
-        subset=SUBSET_NAMES.get(shown_subset(metrics, subset)),
-    )
+    about = description.text(cfg)
+    return render.fill("app_intro.html.j2", warning=sample_warning(cfg), about=about)
 
 
 def replies(predictor, sources: dict):

@@ -250,4 +250,6 @@ def test_notebook_07_answers_from_a_pack(packed, tmp_path, monkeypatch, capsys):
     for name, value in fields.items():
         code = code.replace(f'\n{name} = ""', f"\n{name} = {str(value)!r}")
     exec(code, {})
-    assert "\nmine.png: " in capsys.readouterr().out and not (tmp_path / "CACHE_DIR").exists()
+    said = capsys.readouterr().out
+    assert "\nmine.png: " in said and "\nRun baseline, trained on 20" in said
+    assert "Balanced accuracy 0." in said and not (tmp_path / "CACHE_DIR").exists()
