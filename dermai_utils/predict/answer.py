@@ -41,6 +41,7 @@ class Answer:
     gradcam_note: str = ""  # what is to be said beside the map
     oddities: tuple = ()  # what is wrong with the picture, see ood.oddities
     scores: dict | None = None  # predictor.json, which counts how often answers are wrong
+    same_threshold: float = np.inf  # from this cosine on it is (nearly) a training image
 
     @property
     def foreign(self) -> bool:
@@ -60,6 +61,12 @@ class Answer:
     def warnings(self) -> list[str]:
         """What to know before reading the answer; each goes on from "this picture"."""
         warnings = list(self.oddities)
+        if self.similar and self.similar[0]["similarity"] >= self.same_threshold:
+            same = self.similar[0]
+            warnings.append(
+                f"is (nearly) the training image {same['image']}, labelled "
+                f"{CLASS_NAMES[same['label']]}: the answer is no test of the model"
+            )
         if np.isnan(self.distance):
             warnings.append(DISTANCE_UNKNOWN)
         elif not self.foreign and self.distance > self.ood_threshold:

@@ -40,7 +40,7 @@ class Predictor:
                 f"run {cfg.run_name}: what an answer is compared with isn't there yet; "
                 "python -m dermai_utils predictor makes it"
             )
-        self.run = LoadedRun(cfg)
+        self.run, self.same_threshold = LoadedRun(cfg), self.state.same_threshold()
         self.scores = files.read_json(cfg.report_dir / "predictor.json")
         self.gradcam_note = gradcam.note(cfg)
 
@@ -79,6 +79,7 @@ class Predictor:
             gradcam_note=self.gradcam_note,
             oddities=oddities,
             scores=self.scores,
+            same_threshold=self.same_threshold,
         )
 
     def _maps(self, run, rows, targets, maps):

@@ -73,6 +73,13 @@ def test_where_the_picture_is_foreign_no_diagnosis_is_named(made, predictor, mon
     assert "%" not in page.text and not any(CLASS_NAMES[c] in page.text for c in CLASSES)
 
 
+def test_a_training_image_is_not_shown_as_merely_similar(made, predictor):
+    path = pictures.clean.image_path(made, predictor.state.image[0])
+    page = pages(predictor, {"a.jpg": path})[-1][1]
+    notes = [note.text for note in page.select(".note")]
+    assert any(f"the training image {predictor.state.image[0]}" in note for note in notes)
+
+
 def test_a_text_file_is_one_line_without_the_folder_of_the_upload(predictor, tmp_path):
     (tmp_path / "notes.txt").write_text("hello")
     status, page = pages(predictor, {"notes.txt": tmp_path / "notes.txt"})[-1]

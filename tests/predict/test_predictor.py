@@ -11,7 +11,7 @@ from PIL import Image
 
 from dermai_utils import files
 from dermai_utils.__main__ import main
-from dermai_utils.config import CLASSES, DISCLAIMER, UserError
+from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics import calibration, conformal, predictions
 from dermai_utils.predict import pictures, state
@@ -69,6 +69,28 @@ def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(
     assert len(set(lesions)) == len(lesions) == photo.SIMILAR
     values = [one["similarity"] for one in found.similar]
     assert values == sorted(values, reverse=True)
+
+
+def test_what_is_nearly_a_training_image_is_said_to_be_one(cfg, predictor):
+    """The file itself, and saved again as JPEG; not another picture."""
+    kept = predictor.state
+    data = pictures.clean.image_path(cfg, kept.image[5]).read_bytes()
+    again = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(again, "JPEG", quality=95)
+    found = predictor.answers({"a": data, "b": again.getvalue(), "c": noise()}, maps=False)
+    said = f"is (nearly) the training image {kept.image[5]}, labelled {CLASS_NAMES[kept.label[5]]}"
+    assert [said in one.row["warnings"] for one in found] == [True, True, False]
+    assert not any("training image ISIC" in one.row["warnings"] for one in found[2:])
+
+
+def test_the_cosine_of_the_same_picture_lies_beyond_those_of_other_lesions(predictor):
+    """Whatever the network: an image's own lesion does not count, another's does."""
+    kept = predictor.state
+    assert 0.9 < kept.same_threshold() <= 1
+    alike = np.array([[1, 0], [1, 0], [0.6, 0.8]], np.float16)
+    few = dataclasses.replace(kept, features=alike, lesion_id=np.array(["a", "a", "b"]))
+    assert few.same_threshold() == pytest.approx(0.92, abs=1e-3)  # from 0.6, 4/5 of the way to 1
+    assert dataclasses.replace(few, lesion_id=np.array(["a"] * 3)).same_threshold() == 1
 
 
 def answer(possible, sure=True, distance=0.1, **other):
