@@ -101,7 +101,14 @@ def replies(predictor, sources: dict):
         if "image" in card:
             results += predictor([card["name"]], card["image"][None])
             card |= _answered(predictor, results[-1])
-    yield f"{len(results)} of {total} answered.", answers_html(cards, results)
+    yield counts(results, total), answers_html(cards, results)
+
+
+def counts(results, total: int) -> str:
+    """ "1 of 3 answered, 2 refused.": what could not be read is refused, too."""
+    came = [answer.outcome for answer in results] + ["refused"] * (total - len(results))
+    others = [f", {came.count(name)} {name}" for name in ("unsure", "refused") if name in came]
+    return f"{came.count('answered')} of {total} answered{''.join(others)}."
 
 
 def answers_html(cards, results=()) -> str:

@@ -4,6 +4,7 @@ training images, and a warning where the picture is out of distribution.
 A picture goes through the decoder and the preprocessing of training, nothing else.
 """
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -17,7 +18,7 @@ from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.predict import export, ood, state
-from dermai_utils.predict.answer import FOREIGN, Answer
+from dermai_utils.predict.answer import Answer
 from dermai_utils.predict.pictures import decoded, example, pictures
 from dermai_utils.report import gradcam, photographs
 from dermai_utils.training.inference import LoadedRun
@@ -79,6 +80,7 @@ class Predictor:
             gradcam_note=self.gradcam_note,
             oddities=oddities,
             scores=self.scores,
+            made_up=self.cfg.data == "sample",
             same_threshold=self.same_threshold,
         )
 
@@ -133,7 +135,13 @@ class Predictor:
         return [None if images is None else np.array(images[s["row"]]) for s in answer.similar]
 
     def figure(self, answer: Answer):
-        """The answer as a figure, with the similar images where the pixel array is here."""
+        """The answer as a figure, with the similar images where the pixel array is here; the
+        picture alone where there is no diagnosis."""
+        if answer.foreign:
+            figure = photographs.answer(dataclasses.replace(answer, gradcam=None))
+            figure.axes[2].set_visible(False)  # the bars
+            figure.alt = answer.text
+            return figure
         path = self.cfg.pixels_file
         return photographs.answer(answer, pixels.load(path) if path.exists() else None)
 
@@ -178,7 +186,8 @@ def sample_warning(cfg) -> str:
 
 
 def frame(answers) -> pd.DataFrame:
-    """A row an answer: picture, answer, the seven probabilities, and what they rest on."""
+    """A row an answer: picture, answer, the seven probabilities (NaN where there is no diagnosis),
+    and what they rest on."""
     return pd.DataFrame([answer.row for answer in answers])
 
 
@@ -186,10 +195,10 @@ def command(predictor: Predictor, source) -> list[Path]:
     """Predict each picture of `source`, print a table, write it as CSV; returns the CSV's path."""
     answers = predictor.answers(source, maps=False)
     rows, path = frame(answers), predictor.cfg.report_dir / "own_predictions.csv"
-    columns = rows[["picture", "answer", *CLASSES]]
-    print(columns.to_string(index=False, float_format="{:.2f}".format))
+    columns = rows[["picture", "answer", "possible", *CLASSES]]
+    print(columns.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
     for answer in answers:
-        for warning in [FOREIGN] * answer.foreign + answer.warnings:
+        for warning in filter(None, [answer.refusal, *answer.warnings]):
             print(f"predict: warning: {answer.name} {warning}")
     print(*filter(None, [sample_warning(predictor.cfg), DISCLAIMER]), sep="\n")
     files.write_table(rows, path)
