@@ -7,7 +7,7 @@ A picture goes through the decoder and the preprocessing of training, nothing el
 import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics import calibration, conformal
-from dermai_utils.predict import export, ood, state
+from dermai_utils.predict import description, export, ood, state
 from dermai_utils.predict.answer import Answer
 from dermai_utils.predict.pictures import decoded, example, pictures
 from dermai_utils.report import gradcam, photographs
@@ -194,7 +194,7 @@ def frame(answers) -> pd.DataFrame:
 def command(predictor: Predictor, source) -> list[Path]:
     """Predict each picture of `source`, print a table, write it as CSV; returns the CSV's path."""
     answers = predictor.answers(source, maps=False)
-    rows, path = frame(answers), predictor.cfg.report_dir / "own_predictions.csv"
+    rows, path = frame(answers), _csv(predictor.cfg)
     columns = rows[["picture", "answer", "possible", *CLASSES]]
     print(columns.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
     for answer in answers:
@@ -203,3 +203,13 @@ def command(predictor: Predictor, source) -> list[Path]:
     print(*filter(None, [sample_warning(predictor.cfg), DISCLAIMER]), sep="\n")
     files.write_table(rows, path)
     return [path]
+
+
+def _csv(cfg) -> Path:
+    """Where answers are written: to the run's report; those of a pack, whose folder nobody looks
+    into, under a new name to the folder where the user stands."""
+    if not description.is_pack(cfg):
+        return cfg.report_dir / "own_predictions.csv"
+    numbered = (f"own_predictions-{k}.csv" for k in count(2))
+    paths = (Path.cwd() / name for name in chain(["own_predictions.csv"], numbered))
+    return next(path for path in paths if not path.exists())
