@@ -23,7 +23,7 @@
 # lies, and the training images that it resembles.
 #
 # > **Research and education only. Not a medical device: never use it to decide about a person's skin.** The model knows seven diagnoses and
-# > nothing else: whatever you show it, it answers with one of them. It was trained on dermoscopic images of two clinics, with hardly any dark skin.
+# > nothing else: a picture that looks unlike a dermoscopic image is refused, but a lesion of any other kind gets one of the seven. It was trained on dermoscopic images of two clinics, with hardly any dark skin.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
@@ -46,7 +46,7 @@ environment.setup()
 
 # %% tags=["nbval-ignore-output"]
 from dermai_utils import config, files, pipeline, runtime
-from dermai_utils.predict import pack, predictor
+from dermai_utils.predict import description, pack, predictor
 from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
@@ -63,14 +63,15 @@ else:
     cfg = config.of_run(data=data, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
     model = pipeline.predictor(cfg)
 cfg = model.cfg
+print(description.text(cfg))
 
 # %% [markdown]
 # ## The answer
 #
-# Solid bars are the diagnoses that can't be ruled out. One or two of them are the answer; more are "unsure". Below stand two counted
-# error rates: how often an answer of this kind held the truth, and how many melanomas were answered without melanoma. A warning says that the
-# picture comes from another source than the training images (expect less), or has no colour or hardly any light; an orange title, that
-# it is no dermoscopic image at all. Look at the Grad-CAM: is the evidence on the lesion, and does the run's own check say that maps can be
+# Solid bars are the diagnoses that can't be ruled out. One or two of them are the answer; more are "unsure". Below stands what was counted
+# on other images: how many melanomas were answered without melanoma and, beside an answer, how often one of this kind held the truth. A warning
+# says that the picture comes from another source than the training images (expect less), is (nearly) one of them, or has no colour or hardly any
+# light; an orange title, that it is no dermoscopic image at all: then no probabilities are shown. Look at the Grad-CAM: is the evidence on the lesion, and does the run's own check say that maps can be
 # believed? Look at the similar images: would you agree that they are alike?
 
 # %% tags=["nbval-ignore-output"]

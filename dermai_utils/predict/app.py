@@ -10,18 +10,14 @@ import io
 import os
 import signal
 import tempfile
-from datetime import date
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
-from dermai_utils.metrics.predictions import SUBSET_NAMES
-from dermai_utils.metrics.text import shown_subset, with_interval
-from dermai_utils.predict import pictures
+from dermai_utils.predict import description, pictures
 from dermai_utils.predict.predictor import frame, sample_warning
 from dermai_utils.report import photographs, render
 
@@ -88,17 +84,8 @@ def gradio():
 
 def intro(cfg) -> str:
     """The head of the page: what it is for, and which run answers, how old and how good."""
-    metrics = files.read_json(cfg.report_dir / "metrics.json") or {}
-    subset, best = metrics.get("primary_subset"), cfg.member_dirs[0] / "best.pt"
-    return render.fill(
-        "app_intro.html.j2",
-        warning=sample_warning(cfg),
-        run=cfg.run_name,
-        date=date.fromtimestamp(best.stat().st_mtime).isoformat() if best.exists() else "",
-        score=with_interval(metrics["intervals"][subset]["balanced_accuracy"]) if subset else "",
-        n=metrics["subsets"][subset]["n"] if subset else 0,
-        subset=SUBSET_NAMES.get(shown_subset(metrics, subset)),
-    )
+    about = description.text(cfg)
+    return render.fill("app_intro.html.j2", warning=sample_warning(cfg), about=about)
 
 
 def replies(predictor, sources: dict):
@@ -114,7 +101,14 @@ def replies(predictor, sources: dict):
         if "image" in card:
             results += predictor([card["name"]], card["image"][None])
             card |= _answered(predictor, results[-1])
-    yield f"{len(results)} of {total} answered.", answers_html(cards, results)
+    yield counts(results, total), answers_html(cards, results)
+
+
+def counts(results, total: int) -> str:
+    """ "1 of 3 answered, 2 refused.": what could not be read is refused, too."""
+    came = [answer.outcome for answer in results] + ["refused"] * (total - len(results))
+    others = [f", {came.count(name)} {name}" for name in ("unsure", "refused") if name in came]
+    return f"{came.count('answered')} of {total} answered{''.join(others)}."
 
 
 def answers_html(cards, results=()) -> str:

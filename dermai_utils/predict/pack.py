@@ -1,7 +1,7 @@
 """A trained run as one file, and the answers of such a file: no data set, and nothing is executed.
 
 A pack is a zip of the run's files at their places in work_dir, and pack.json, which lists the
-SHA-256 of each. Its name ends with the first digits of its own SHA-256.
+SHA-256 of each, and tells the run's score. Its name ends with the first digits of its own SHA-256.
 """
 
 import json
@@ -15,12 +15,12 @@ from dermai_utils import __version__, config, files
 from dermai_utils.config import DISCLAIMER, UserError
 from dermai_utils.data.fetch import fetch
 from dermai_utils.data.unpack import unpack
-from dermai_utils.predict import state
+from dermai_utils.predict import description, state
 from dermai_utils.predict.predictor import Predictor
 from dermai_utils.report import render
 
 FORM = 1  # of pack.json
-LIST, LICENCE = "pack.json", "LICENCE.md"
+LIST, LICENCE = description.PACK_LIST, "LICENCE.md"
 DIGITS = 16  # of the SHA-256, in a pack's name
 # all else was fixed when the run was trained
 SETTINGS = ("work_dir", "cache_dir", "device", "precision", "workers")
@@ -36,7 +36,8 @@ def command(predictor) -> list:
     contents = _contents(cfg)
     sums = {name: files.digest(data).hex() for name, data in contents.items()}
     made_by = f"DermAI-ISIC2018 {__version__}"
-    about = dict(form=FORM, run=cfg.run_name, made_by=made_by, note=DISCLAIMER, sha256=sums)
+    about = dict(form=FORM, run=cfg.run_name, made_by=made_by, note=DISCLAIMER)
+    about |= dict(trained=description.trained(cfg), score=description.score(cfg), sha256=sums)
     contents[LIST] = _json(about)  # the last one: where it is, all are unpacked
     path = cfg.work / "packs" / f"{cfg.run_name}.zip"
     with files.atomic(path, "wb") as file, zipfile.ZipFile(file, "w") as bundle:

@@ -4,9 +4,10 @@ training images, and a warning where the picture is out of distribution.
 A picture goes through the decoder and the preprocessing of training, nothing else.
 """
 
+import dataclasses
 import os
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import chain, count, islice
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics import calibration, conformal
-from dermai_utils.predict import export, ood, state
-from dermai_utils.predict.answer import FOREIGN, Answer
+from dermai_utils.predict import description, export, ood, state
+from dermai_utils.predict.answer import Answer
 from dermai_utils.predict.pictures import decoded, example, pictures
 from dermai_utils.report import gradcam, photographs
 from dermai_utils.training.inference import LoadedRun
@@ -40,7 +41,7 @@ class Predictor:
                 f"run {cfg.run_name}: what an answer is compared with isn't there yet; "
                 "python -m dermai_utils predictor makes it"
             )
-        self.run = LoadedRun(cfg)
+        self.run, self.same_threshold = LoadedRun(cfg), self.state.same_threshold()
         self.scores = files.read_json(cfg.report_dir / "predictor.json")
         self.gradcam_note = gradcam.note(cfg)
 
@@ -79,6 +80,8 @@ class Predictor:
             gradcam_note=self.gradcam_note,
             oddities=oddities,
             scores=self.scores,
+            made_up=self.cfg.data == "sample",
+            same_threshold=self.same_threshold,
         )
 
     def _maps(self, run, rows, targets, maps):
@@ -132,7 +135,13 @@ class Predictor:
         return [None if images is None else np.array(images[s["row"]]) for s in answer.similar]
 
     def figure(self, answer: Answer):
-        """The answer as a figure, with the similar images where the pixel array is here."""
+        """The answer as a figure, with the similar images where the pixel array is here; the
+        picture alone where there is no diagnosis."""
+        if answer.foreign:
+            figure = photographs.answer(dataclasses.replace(answer, gradcam=None))
+            figure.axes[2].set_visible(False)  # the bars
+            figure.alt = answer.text
+            return figure
         path = self.cfg.pixels_file
         return photographs.answer(answer, pixels.load(path) if path.exists() else None)
 
@@ -177,19 +186,30 @@ def sample_warning(cfg) -> str:
 
 
 def frame(answers) -> pd.DataFrame:
-    """A row an answer: picture, answer, the seven probabilities, and what they rest on."""
+    """A row an answer: picture, answer, the seven probabilities (NaN where there is no diagnosis),
+    and what they rest on."""
     return pd.DataFrame([answer.row for answer in answers])
 
 
 def command(predictor: Predictor, source) -> list[Path]:
     """Predict each picture of `source`, print a table, write it as CSV; returns the CSV's path."""
     answers = predictor.answers(source, maps=False)
-    rows, path = frame(answers), predictor.cfg.report_dir / "own_predictions.csv"
-    columns = rows[["picture", "answer", *CLASSES]]
-    print(columns.to_string(index=False, float_format="{:.2f}".format))
+    rows, path = frame(answers), _csv(predictor.cfg)
+    columns = rows[["picture", "answer", "possible", *CLASSES]]
+    print(columns.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
     for answer in answers:
-        for warning in [FOREIGN] * answer.foreign + answer.warnings:
+        for warning in filter(None, [answer.refusal, *answer.warnings]):
             print(f"predict: warning: {answer.name} {warning}")
     print(*filter(None, [sample_warning(predictor.cfg), DISCLAIMER]), sep="\n")
     files.write_table(rows, path)
     return [path]
+
+
+def _csv(cfg) -> Path:
+    """Where answers are written: to the run's report; those of a pack, whose folder nobody looks
+    into, under a new name to the folder where the user stands."""
+    if not description.is_pack(cfg):
+        return cfg.report_dir / "own_predictions.csv"
+    numbered = (f"own_predictions-{k}.csv" for k in count(2))
+    paths = (Path.cwd() / name for name in chain(["own_predictions.csv"], numbered))
+    return next(path for path in paths if not path.exists())

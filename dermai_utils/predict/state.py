@@ -22,6 +22,10 @@ from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
 SCALARS = ("temperature", "ood_threshold", "foreign_threshold", "tta", "checkpoints")
+# Of at most so many training images the cosine with the nearest of another lesion is looked up, and
+# this share lies below what counts as different: the rest may be near duplicates. With quick_cpu
+# no one of 1,200 images of val and test is said to be a training image by this.
+COMPARED, DIFFERENT, SAME = 1000, 0.95, 0.8
 # The file and names of version 0.1.0, whose runs are still answered from.
 OLD_FILE, OLD_NAMES = "reference.npz", {"ood_threshold": "farthest", "tta": "views"}
 
@@ -53,6 +57,17 @@ class PredictorState:
         if self.outdated:
             return np.full(len(texture), np.nan)
         return ood.distance(texture, self.centre, self.precision)
+
+    def same_threshold(self) -> float:
+        """The cosine from which a picture is (nearly) a training image: a good part of the way from
+        what images of different lesions reach to 1. That depends on the network."""
+        step = -(-len(self.features) // COMPARED)
+        cosines = self.similarity(self.features[::step])
+        cosines[self.lesion_id[::step, None] == self.lesion_id] = -1
+        nearest = cosines.max(1)
+        nearest = nearest[nearest > -1]
+        different = float(np.quantile(nearest, DIFFERENT)) if len(nearest) else 1.0
+        return different + SAME * (1 - different)
 
     @property
     def outdated(self) -> bool:

@@ -16,9 +16,10 @@ from dermai_utils.predict.predictor import Predictor
 
 @pytest.fixture(scope="module")
 def predictor(made):
-    """To the tiny network of the tests any picture may look foreign; here each gets an answer."""
-    predictor = Predictor(made)
-    predictor.state = dataclasses.replace(predictor.state, foreign_threshold=np.inf)
+    """To the tiny network of the tests any picture may look foreign or be unsure; here each gets an
+    answer."""
+    predictor, sure = Predictor(made), dict(foreign_threshold=np.inf, thresholds=np.full(7, 2.0))
+    predictor.state = dataclasses.replace(predictor.state, **sure)
     return predictor
 
 
@@ -93,7 +94,7 @@ def test_several_photos_and_then_another_one(show):
     ]
     notes = {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"hello"}
     page.set_input_files(upload, [*files, notes])
-    answered(page, "2 of 3 answered.")
+    answered(page, "2 of 3 answered, 1 refused.")
     assert page.locator("#answers article").count() == 3
     assert page.get_by_text("notes.txt: not an image").is_visible()
     assert page.get_by_text("has no colour").is_visible()

@@ -15,7 +15,7 @@ from test_bad_input import Evil
 from dermai_utils import files
 from dermai_utils.__main__ import main
 from dermai_utils.config import ROOT, UserError
-from dermai_utils.predict import pack
+from dermai_utils.predict import pack, predictor
 from dermai_utils.predict.predictor import Predictor
 from dermai_utils.training import checkpoint
 
@@ -66,9 +66,9 @@ def test_a_pack_answers_as_the_run_did_with_no_data_set_there(cfg, packed, tmp_p
     (there,), (here,) = (p.answers(PHOTO) for p in (loaded, Predictor(cfg)))
     assert there.row == here.row and there.similar == here.similar
     np.testing.assert_array_equal(there.gradcam, here.gradcam)
-    assert (
-        not loaded.cfg.cache.exists() and len(loaded.figure(there).axes) == 4
-    )  # no similar images
+    answered = dataclasses.replace(there, foreign_threshold=np.inf)
+    assert len(loaded.figure(answered).axes) == 4  # no similar images
+    assert not loaded.cfg.cache.exists()
     assert (loaded.cfg.image_size, loaded.cfg.device) == (cfg.image_size, "cpu")
 
 
@@ -225,7 +225,22 @@ def test_an_address_without_a_pack_is_one_line(mirror, tmp_path):
     assert "a web page" in refused(f"{mirror.url}page", tmp_path, **given)
 
 
-def test_the_commands_pack_and_predict(cfg, packed, tmp_path, capsys):
+def test_answers_of_a_pack_lie_where_the_user_stands_and_replace_nothing(
+    packed, tmp_path, monkeypatch, capsys
+):
+    model = pack.load(packed, work_dir=tmp_path / "w")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    names = ["own_predictions.csv", "own_predictions-2.csv", "own_predictions-3.csv"]
+    for name in names:
+        assert predictor.command(model, {name: PHOTO}) == [tmp_path / "here" / name]
+    for name in names:
+        assert files.read_table(name)["picture"].tolist() == [name]
+    assert not list((tmp_path / "w").rglob("*.csv"))
+
+
+def test_the_commands_pack_and_predict(cfg, packed, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     folders = ["--cache-dir", cfg.cache_dir, "--work-dir", cfg.work_dir]
     assert main(["pack", *folders]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(packed)
@@ -250,4 +265,6 @@ def test_notebook_07_answers_from_a_pack(packed, tmp_path, monkeypatch, capsys):
     for name, value in fields.items():
         code = code.replace(f'\n{name} = ""', f"\n{name} = {str(value)!r}")
     exec(code, {})
-    assert "\nmine.png: " in capsys.readouterr().out and not (tmp_path / "CACHE_DIR").exists()
+    said = capsys.readouterr().out
+    assert "\nmine.png: " in said and "\nRun baseline, trained on 20" in said
+    assert "Balanced accuracy 0." in said and not (tmp_path / "CACHE_DIR").exists()

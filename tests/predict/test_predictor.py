@@ -11,7 +11,7 @@ from PIL import Image
 
 from dermai_utils import files
 from dermai_utils.__main__ import main
-from dermai_utils.config import CLASSES, DISCLAIMER, UserError
+from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
 from dermai_utils.data import pixels
 from dermai_utils.metrics import calibration, conformal, predictions
 from dermai_utils.predict import pictures, state
@@ -71,6 +71,28 @@ def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(
     assert values == sorted(values, reverse=True)
 
 
+def test_what_is_nearly_a_training_image_is_said_to_be_one(cfg, predictor):
+    """The file itself, and saved again as JPEG; not another picture."""
+    kept = predictor.state
+    data = pictures.clean.image_path(cfg, kept.image[5]).read_bytes()
+    again = io.BytesIO()
+    Image.open(io.BytesIO(data)).save(again, "JPEG", quality=95)
+    found = predictor.answers({"a": data, "b": again.getvalue(), "c": noise()}, maps=False)
+    said = f"is (nearly) the training image {kept.image[5]}, labelled {CLASS_NAMES[kept.label[5]]}"
+    assert [said in one.row["warnings"] for one in found] == [True, True, False]
+    assert not any("training image ISIC" in one.row["warnings"] for one in found[2:])
+
+
+def test_the_cosine_of_the_same_picture_lies_beyond_those_of_other_lesions(predictor):
+    """Whatever the network: an image's own lesion does not count, another's does."""
+    kept = predictor.state
+    assert 0.9 < kept.same_threshold() <= 1
+    alike = np.array([[1, 0], [1, 0], [0.6, 0.8]], np.float16)
+    few = dataclasses.replace(kept, features=alike, lesion_id=np.array(["a", "a", "b"]))
+    assert few.same_threshold() == pytest.approx(0.92, abs=1e-3)  # from 0.6, 4/5 of the way to 1
+    assert dataclasses.replace(few, lesion_id=np.array(["a"] * 3)).same_threshold() == 1
+
+
 def answer(possible, sure=True, distance=0.1, **other):
     p = np.full(7, 1 / 7)
     similar = [dict(image="i", label="NV", similarity=0.5, row=0)]
@@ -91,12 +113,51 @@ def test_two_levels_of_being_out_of_distribution():
     assert plain.warnings == [] and plain.text == other.text == "melanoma"
     assert "expect more mistakes" in other.warnings[0] and not other.foreign
     assert "does not look like" in foreign.text and "melanoma" not in foreign.text
+    assert "does not look like" in foreign.row["warnings"]
     assert foreign.row["answer"] == "no dermoscopic image" and foreign.error_rates == []
     assert other.row["answer"] == "MEL" and "expect more" in other.row["warnings"]
 
 
+def test_made_up_pictures_are_no_measure_of_a_dermoscopic_image(cfg):
+    """A real photo is told that it differs from the made-up ones, not that it is no dermoscopic
+    image."""
+    for distance in (0.3, 0.31):
+        found = answer(("MEL",), distance=distance, made_up=True)
+        said = f"{found.text} {found.row['answer']} {found.row['warnings']}"
+        assert "unlike the made-up pictures that this model learned from" in said
+        assert "dermoscopic" not in said and "clinic" not in said
+    assert photo.Predictor(cfg).answers(noise(), maps=False)[0].made_up
+    assert not answer(("MEL",)).made_up
+
+
+def test_without_a_diagnosis_there_is_no_number_in_any_output(cfg, monkeypatch, capsys, tmp_path):
+    now = state.load(cfg)
+    far = dataclasses.replace(now, ood_threshold=-1.0, foreign_threshold=-1.0)
+    monkeypatch.setattr(state, "load", lambda cfg: far)
+    model = photo.Predictor(cfg)
+    (path,) = photo.command(model, {"a.png": noise()})
+    table, said = pd.read_csv(path), capsys.readouterr().out
+    assert table[[*CLASSES, "possible", "similar"]].isna().all(axis=None)
+    assert "unlike the made-up pictures" in table["warnings"][0]
+    assert not any(f"0.{k}" in said for k in range(10))
+    (found,) = model.answers(noise())
+    figure = model.figure(found)
+    assert "%" not in figure.alt and not figure.axes[2].get_visible()
+
+
+def test_the_printed_table_names_the_classes_behind_unsure(cfg, monkeypatch, capsys):
+    now = state.load(cfg)
+    limits = dict(foreign_threshold=np.inf, thresholds=np.zeros(7))
+    monkeypatch.setattr(state, "load", lambda cfg: dataclasses.replace(now, **limits))
+    (path,) = photo.command(photo.Predictor(cfg), {"a.png": noise()})
+    possible = pd.read_csv(path)["possible"][0]
+    row = next(line for line in capsys.readouterr().out.splitlines() if "a.png" in line)
+    assert "unsure" in row and len(possible.split()) > 2 and possible in row
+
+
 SCORES = {
     "subset": "test",
+    "n": 1203,
     "answers": {kind: {"n": 10 * k, "held": 9 * k} for k, kind in enumerate(conformal.KINDS)},
     "melanomas": {"n": 134, "answered": 59, "without": 2},
 }
@@ -104,9 +165,11 @@ SCORES = {
 
 def test_beside_an_answer_stands_how_often_such_ones_are_wrong():
     kind, melanomas = answer(("MEL", "NV"), scores=SCORES).error_rates
-    assert "27 of 30 images (90.0 %) of the held-out test subset" in kind
+    counted = "Counted on 1,203 images of the held-out test subset (nothing was chosen on it): "
+    assert kind.startswith(counted) and melanomas.startswith(counted)
+    assert "for 27 of 30 (90.0 %)" in kind
     assert "at least one malignant" in kind
-    assert "Of 134 melanomas" in melanomas and "59 got an answer" in melanomas
+    assert "of 134 melanomas" in melanomas and "59 got an answer" in melanomas
     assert "2 of these (3.4 %) one without melanoma" in melanomas
     # nothing is promised where nothing is answered
     assert answer(("MEL", "NV", "BKL"), sure=False, scores=SCORES).error_rates == [melanomas]
@@ -131,9 +194,9 @@ def test_of_another_kind_of_picture_there_is_a_warning_in_each_output(cfg, capsy
     assert "no colour" in row["warnings"] and "looks unlike" in row["warnings"]
     limits["foreign_threshold"] = -1.0
     photo.command(photo.Predictor(cfg), {"a.png": noise()})
-    assert "warning: a.png does not look like" in capsys.readouterr().out
+    assert "warning: a.png is unlike the made-up pictures" in capsys.readouterr().out
     row = pd.read_csv(cfg.report_dir / "own_predictions.csv").iloc[0]
-    assert row["answer"] == "no dermoscopic image"
+    assert row["answer"] == "unlike the made-up pictures" and "is unlike" in row["warnings"]
 
 
 @pytest.mark.parametrize(
@@ -203,7 +266,10 @@ def run(cfg, *arguments):
     return main([*arguments, *folders])
 
 
-def test_the_command_prints_a_table_and_ends_with_the_csv(cfg, tmp_path, capsys):
+def test_the_command_prints_a_table_and_ends_with_the_csv(cfg, tmp_path, capsys, monkeypatch):
+    now = state.load(cfg)  # to the tiny network any picture may look foreign
+    limits = dict(foreign_threshold=np.inf)
+    monkeypatch.setattr(state, "load", lambda cfg: dataclasses.replace(now, **limits))
     (tmp_path / "mine.png").write_bytes(noise())
     assert run(cfg, "predict", "--image", str(tmp_path / "mine.png")) == 0
     said = capsys.readouterr().out.splitlines()
