@@ -294,7 +294,7 @@ def rechosen(cfg, images: int = 50) -> pd.DataFrame | str:
     """decisions.rechosen of the user's own test set (`test=PATH`), or a sentence without one."""
     source = Source(cfg)
     if "own" not in source.metrics["subsets"]:
-        return "No own test set: give test, a folder of labelled images in any layout of docs/data.md."
+        return "No own test set: give test, a folder of labelled images (layouts: docs/data.md)."
     return decisions.rechosen(source.rows("val"), source.rows("own"), images).round(3)
 
 
