@@ -3,9 +3,10 @@ why."""
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import itertools
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -276,11 +277,13 @@ def _make(cfg, name):
     if not reasons:
         print(f"{name}: up to date, {cfg.show(stage.makes(cfg)[0])}")
         return
-    if reasons != ["not made yet"]:
+    again = reasons != ["not made yet"]
+    if again:
         print(f"{name}: making it again, because {', '.join(reasons)}")
-        if name == "train" and _is_main():
-            _set_aside(cfg)
-    run(cfg)
+    if again and name == "train":
+        run(cfg, functools.partial(_set_aside, cfg))
+    else:
+        run(cfg)
     if cfg.tracker != "none" and name in ("evaluate", "gradcam"):
         importlib.import_module("dermai_utils.training.tracking").log_figures(cfg)
     if _is_main():
@@ -329,9 +332,20 @@ def _marker(cfg, name):
 
 
 def _set_aside(cfg):
-    """A finished run that is to be made again isn't lost: it moves to <run_name>.previous."""
-    previous = cfg.run_dir.with_name(f"{cfg.run_name}.previous")
-    if previous.exists():
-        shutil.rmtree(previous)
+    """A finished run that is to be made again isn't lost: it moves to <run_name>.previous, or
+    .previous-2 and so on, which is a run as any other."""
+    names = (
+        f"{cfg.run_name}.previous{k and f'-{k}' or ''}"
+        for k in itertools.chain([0], itertools.count(2))
+    )
+    previous = next(path for path in map(cfg.run_dir.with_name, names) if not path.exists())
     cfg.run_dir.rename(previous)
-    print(f"train: the finished run is kept as {cfg.show(previous)}")
+    marker = previous / ".train.json"
+    record = files.read_json(marker)
+    stamps = {str(previous / Path(path).name): s for path, s in record["outputs"].items()}
+    made_from = record["made_from"] | {"run_name": previous.name}
+    files.write_json(marker, {"made_from": made_from, "outputs": stamps})
+    print(
+        f"train: the finished run is kept as {cfg.show(previous)} (--run-name {previous.name}); "
+        "to train beside a finished run, give another --run-name"
+    )

@@ -177,7 +177,32 @@ def test_a_finished_run_is_set_aside_not_lost(way, capsys):
     before = files.checksum(cfg.run_dir / "best.pt")
     way("train", seed=1)
     assert files.checksum(cfg.run_dir.with_name("baseline.previous") / "best.pt") == before
-    assert "kept as work/sample/runs/baseline.previous" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "kept as work/sample/runs/baseline.previous (--run-name baseline.previous)" in said
+    assert "give another --run-name" in said
+
+
+def test_a_run_that_was_set_aside_is_never_replaced_and_is_a_run_as_any_other(way, capsys):
+    cfg = way("train")
+    runs = {files.checksum(cfg.run_dir / "best.pt")}
+    for seed in (1, 2):
+        way("train", seed=seed)
+        runs.add(files.checksum(cfg.run_dir / "best.pt"))
+    names = ["baseline", "baseline.previous", "baseline.previous-2"]
+    kept = [cfg.run_dir.with_name(name) for name in names]
+    assert len(runs) == 3 and {files.checksum(folder / "best.pt") for folder in kept} == runs
+    capsys.readouterr()
+    way("train", run_name="baseline.previous")
+    way("train", run_name="baseline.previous-2", seed=1)
+    assert stages_made(capsys)[1].count("train") == 2
+
+
+def test_a_finished_run_stays_where_the_new_one_cannot_start(way, tmp_path):
+    cfg = way("train")
+    for wrong in ({"weights": tmp_path / "gone.pth"}, {"backbone": "timm:nothing"}):
+        with pytest.raises(UserError):
+            way("train", **wrong)
+        assert [path.name for path in cfg.run_dir.parent.iterdir()] == ["baseline"]
 
 
 def test_leftovers_are_swept_at_the_next_start(way):
