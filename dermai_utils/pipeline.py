@@ -167,6 +167,7 @@ def ensure(cfg, stage: str) -> list[Path]:
     UserError, as any wrong input is.
     """
     stage = stage_name(stage)
+    importlib.import_module("dermai_utils.data.download").check(cfg)  # before a folder is made
     with _own_folders(cfg):
         for name in order(stage):
             try:
@@ -234,13 +235,29 @@ def _own_folders(cfg):
     if not _is_main():  # the main one stands for all
         yield
         return
-    with contextlib.ExitStack() as locks:
+    with _no_empty_folders(cfg), contextlib.ExitStack() as locks:
         locked = [_claim(folder, locks) for folder in (cfg.cache, cfg.work)]
         if all(locked) and "RANK" not in os.environ:  # else others may be writing
             caches = (cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir)
             for folder in (*caches, cfg.work, cfg.run_dir, cfg.report_dir):
                 files.sweep(folder)
         yield
+
+
+@contextlib.contextmanager
+def _no_empty_folders(cfg):
+    """Of the folders that are made in this block, those that end empty, but for the lock, go."""
+    new = [
+        path for top in (cfg.cache, cfg.work) for path in (top, *top.parents) if not path.exists()
+    ]
+    try:
+        yield
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError):
+                if os.listdir(path) == [".lock"]:
+                    (path / ".lock").unlink()
+                path.rmdir()  # refused where it holds anything
 
 
 def _claim(folder, locks) -> bool:

@@ -1,5 +1,6 @@
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -90,8 +91,6 @@ def test_a_report_is_made_anew_with_the_leakage_effect(way, capsys):
 
 def test_a_lost_cache_is_rebuilt_and_the_precious_part_stays(way, capsys):
     """A fresh Colab machine with work_dir on Drive: the images are gone, the run is not."""
-    import shutil
-
     cfg = way("evaluate")
     before = files.checksum(cfg.run_dir / "best.pt")
     shutil.rmtree(cfg.cache)
@@ -228,6 +227,46 @@ def test_two_runs_live_side_by_side(way, capsys):
     capsys.readouterr()
     way("evaluate", run_name="a")
     assert stages_made(capsys)[0] == ["download"]
+
+
+def test_a_wrong_folder_leaves_no_folders_behind(way, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    for data in ("gone", "nothing"):
+        with pytest.raises(UserError, match=str(tmp_path / data)):
+            way("split", data=tmp_path / data, work_dir=tmp_path / "deep" / "work")
+        assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+
+
+def a_copy(folder):
+    shutil.copytree(config.SAMPLE, folder)
+    return folder
+
+
+def test_work_dir_is_of_one_folder_of_data_and_a_moved_one_goes_on(way, tmp_path, capsys):
+    mine, other = (a_copy(tmp_path / name / "kaggle") for name in "ab")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    cfg = way("split", data=mine)
+    before = cfg.table_file.read_bytes()
+    for given in ({}, {"weights": "imagenet"}):
+        with pytest.raises(UserError, match=f"was made from {mine}.*another --work-dir") as said:
+            way("train", data=other, **given)
+        assert "\n" not in str(said.value) and cfg.table_file.read_bytes() == before
+    way("split", data=tmp_path / "link" / "kaggle")  # the same folder by another way
+    mine.rename(tmp_path / "b" / "old")
+    way("split", data=other)
+    with pytest.raises(UserError, match="was made from"):
+        way("split", data=a_copy(mine))
+
+
+def test_a_work_dir_of_a_version_that_wrote_no_folder_down(way, tmp_path):
+    mine, other = (a_copy(tmp_path / name / "kaggle") for name in "ab")
+    cfg = way("split", data=mine)
+    (cfg.work / ".data.json").unlink()
+    sources = files.read_json(cfg.sources_file)
+    images = {"train": [str(mine / "images")]}
+    files.write_json(cfg.sources_file, sources | {"images": images})
+    with pytest.raises(UserError, match=f"was made from {mine}"):
+        way("split", data=other)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(way, tmp_path):
