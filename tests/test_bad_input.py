@@ -380,7 +380,8 @@ def test_a_class_that_is_none_and_an_empty_folder_are_on_the_screen(user):
     assert status == 0 and "layout one folder a class: MEL 4 · NV 4" in stdout
     assert "vascular lesions is empty: no VASC from there" in stdout
     assert "clean: 8 × class wart: none of the seven" in stdout
-    assert "clean: WARNING: 28.6% of the images are left out" in stdout
+    share = "clean: WARNING: 28.6% of the training images are left out"
+    assert f"{share} (8 × class wart: none of the seven); is this" in stdout
     data = json.loads((user.home / "work" / "data.json").read_text())
     assert data["dropped"] == {"class wart: none of the seven": 8}
 

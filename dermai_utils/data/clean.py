@@ -8,15 +8,18 @@ import pandas as pd
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
+from dermai_utils.data.download import IN_DATA_ALREADY
 from dermai_utils.data.layouts import labels, recognisers
 
 COLUMNS = [
     *("image", "source", "label", "lesion_id", "age", "sex", "localization", "confirmed_by"),
     *("duplicate_of", "conflict", "file_hash", "row"),
 ]
-MUCH = 0.05  # dropped, as a share of all images: worth a warning
+MUCH = 0.05  # dropped, as a share of a source's images: worth a warning
 REASONS = 10  # shown on the screen
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
+KNOWN_ALREADY = (SAME_PIXELS, IN_DATA_ALREADY)
+SOURCES = {"train": "training", "test": "official test", "own": "own test", "extra": "extra"}
 
 
 def image_path(cfg, image) -> Path:
@@ -116,8 +119,19 @@ def _report(cfg, table, rejected) -> None:
     if len(dropped) > REASONS:
         rest = sum(list(dropped.values())[REASONS:])
         print(f"clean: {rest:,} × {len(dropped) - REASONS} other reasons")
-    if share > MUCH:
-        what = f"{share:.1%} of the images are left out; is this the data you mean?"
+    for source, name in SOURCES.items():
+        _warn(name, table[table["source"] == source], rejected[rejected["source"] == source])
+
+
+def _warn(name, table, rejected) -> None:
+    """A warning where a source loses much: a small test set is no share of all the images."""
+    rejected = rejected[~rejected["reason"].isin(KNOWN_ALREADY)]
+    rejected = rejected[~rejected["image"].isin(table["image"])]
+    lost = rejected["image"].nunique()
+    if lost > MUCH * (lost + len(table)):
+        share = lost / (lost + len(table))
+        why = recognisers.commonest(rejected)
+        what = f"{share:.1%} of the {name} images are left out ({why}); is this the data you mean?"
         print(f"clean: WARNING: {what}")
 
 

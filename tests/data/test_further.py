@@ -133,6 +133,14 @@ def test_a_test_set_with_patients_makes_no_run_anew_with_it_and_without_it(home,
         assert patients == {"", *(f"P{k}" for k in range(9) if given)}
 
 
+def test_labels_of_a_test_set_that_are_not_understood_are_a_warning_of_their_own(home, tmp_path):
+    """A few of many images in all, and most of the test set."""
+    images = {f"Z{k}": ("NV" if k else "Warze", 200 + k) for k in range(2)}
+    _, said, status = home("clean", test=clinic(tmp_path / "own", images))
+    warning = "WARNING: 50.0% of the own test images are left out (1 × class Warze: none of the"
+    assert status == 0 and warning in said and said.count("WARNING") == 1
+
+
 def test_a_run_of_a_version_that_wrote_the_column_stands_too(home, tmp_path):
     """Of version 0.2.0 and before: the run rests on a table with an empty column of patients."""
     cfg, _, _ = home("split")

@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import re
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -47,14 +48,44 @@ CLASS_WORDS = {  # case, spaces and signs don't count
     "cherry angioma, hemangioma, haemangioma, angiokeratoma, pyogenic granuloma, "
     "hemorrhage, haemorrhage, subcorneal hemorrhage",
 }
+FOREIGN_WORDS = {  # German, Spanish, French, Portuguese, Italian; accents don't count either
+    "MEL": "Melanom, malignes Melanom, Melanome, melanoma maligno, mélanome, "
+    "mélanome malin, Lentigo-maligna-Melanom, schwarzer Hautkrebs",
+    "NV": "Nävus, Naevi, Nävi, Nävuszellnävus, Naevuszellnaevus, melanozytärer Nävus, "
+    "melanozytaerer Naevus, Muttermal, nevo, nevos, nevo melanocítico, "
+    "nevus melanocítico, lunar, lunares, naevus mélanocytaire, grain de beauté, neo melanocitico",
+    "BCC": "Basaliom, Basalzellkarzinom, Basalzellcarcinom, basozelluläres Karzinom, BZK, "
+    "carcinoma basocelular, carcinoma de células basales, basalioma, carcinome basocellulaire, "
+    "carcinoma basocellulare",
+    "AKIEC": "aktinische Keratose, aktinische Keratosen, solare Keratose, Morbus Bowen, "
+    "Plattenepithelkarzinom, Spinaliom, queratosis actínica, queratosis actínicas, "
+    "queratosis solar, enfermedad de Bowen, carcinoma espinocelular, carcinoma epidermoide, "
+    "carcinoma escamoso, kératose actinique, kératoses actiniques, maladie de Bowen, "
+    "carcinome épidermoïde, queratose actínica, ceratose actínica, doença de Bowen, "
+    "cheratosi attinica, malattia di Bowen, carcinoma spinocellulare",
+    "BKL": "seborrhoische Keratose, seborrhoische Keratosen, seborrhoeische Keratose, "
+    "Alterswarze, benigne Keratose, gutartige Keratose, queratosis seborreica, "
+    "queratosis seborreicas, queratosis benigna, lentigo solar, kératose séborrhéique, "
+    "kératose bénigne, lentigo solaire, queratose seborreica, queratose benigna, "
+    "ceratose seborreica, cheratosi seborroica, cheratosi benigna, lentigo solare",
+    "DF": "Dermatofibrom, Dermatofibrome, dermatofibrome, histiocitofibroma",
+    "VASC": "Gefäßläsion, Gefäßläsionen, Gefaesslaesion, vaskuläre Läsion, vaskulaere Laesion, "
+    "Angiom, Angiome, Hämangiom, Haemangiom, Angiokeratom, lesión vascular, lesiones vasculares, "
+    "angioqueratoma, lésion vasculaire, angiome, hémangiome, lesão vascular, "
+    "lesões vasculares, lesione vascolare, lesioni vascolari, emangioma",
+}
 
 
 def _plain(word) -> str:
-    return re.sub(r"[\W_]", "", str(word).casefold())
+    letters = unicodedata.normalize("NFKD", str(word).casefold())  # accents become signs
+    return re.sub(r"[^\w]|_", "", letters)
 
 
 _CLASS_OF = {
-    _plain(word): name for name, words in CLASS_WORDS.items() for word in words.split(", ")
+    _plain(word): name
+    for known in (CLASS_WORDS, FOREIGN_WORDS)
+    for name, words in known.items()
+    for word in words.split(", ")
 }
 ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), "ak", "scc", "unk")}
 

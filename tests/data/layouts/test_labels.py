@@ -115,7 +115,14 @@ def test_an_unusable_file_is_one_line_that_names_it(tmp_path, content, message):
         ("bcc Basal-cell-carcinoma", "BCC"),
         ("df dermatofibroma", "DF"),
         ("vasc hemangioma", "VASC"),
-        ("unk scar nan image images", ""),
+        ("Melanom Mélanome melanoma_maligno", "MEL"),
+        ("Naevus Nävus NA\u0308VUS nevo lunar Muttermal", "NV"),
+        ("Basaliom Basalzellkarzinom carcinoma_basocelular carcinome-basocellulaire", "BCC"),
+        ("aktinische_Keratose queratosis_actínica QUERATOSIS-ACTINICA Morbus_Bowen", "AKIEC"),
+        ("seborrhoische_Keratose queratosis_benigna ceratose_seborreica", "BKL"),
+        ("Dermatofibrom dermatofibrome", "DF"),
+        ("Gefäßläsion GEFÄSSLÄSION lesión_vascular lésion_vasculaire angioma Angiom", "VASC"),
+        ("unk scar nan image images Keratose Karzinom", ""),
     ],
 )
 def test_words_for_the_seven_classes(words, name):
@@ -126,6 +133,9 @@ def test_each_class_is_called_by_its_name_and_no_word_stands_for_two():
     words = [word for words in labels.CLASS_WORDS.values() for word in words.split(", ")]
     assert all(labels.class_of(name) == name for name in CLASSES)
     assert len(words) == len(set(words))
+    for table in (labels.CLASS_WORDS, labels.FOREIGN_WORDS):
+        for name, words in table.items():
+            assert {labels.class_of(word) for word in words.split(", ")} == {name}
     assert labels.class_of(" Solar  or\tactinic keratosis ") == "AKIEC"
 
 
