@@ -131,7 +131,7 @@ UNUSABLE = {
     "binary": lambda name: (bytes(range(256)), "not a text file"),
     "zeros": lambda name: (b"\0" * 300, "no column"),
     "another encoding": lambda name: (
-        text(name).replace(b"\n", b" \xfc\n"),
+        text(name).replace(b"\n", b" \x81\n"),  # Windows-1252 has no such letter
         "not a text file in UTF-8; expected a CSV",
     ),
     "sep=; of Excel": lambda name: (
@@ -226,6 +226,7 @@ def with_our_columns(data):
 
 SAVED = {
     "columns of our own": with_our_columns,
+    "windows-1252": lambda data: data.replace(b"\n", b",\xe4\n"),
     "bom": lambda data: b"\xef\xbb\xbf" + data,
     "crlf": lambda data: data.replace(b"\n", b"\r\n"),
     "semicolons": lambda data: data.replace(b",", b";"),

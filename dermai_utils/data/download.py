@@ -125,7 +125,8 @@ def _further(cfg, main, source, folder) -> recognisers.Copy:
     An extra image of which the id is there already is rejected. A test image keeps its place, under
     the id "own:ID": which training images it shares is for the audit to say.
     """
-    copy = recognisers.recognise(folder, cfg.cache / f"images_{source}", (cfg.cache, cfg.work))
+    what, unpacked = {"own": "test", "extra": "extra"}[source], cfg.cache / f"images_{source}"
+    copy = recognisers.recognise(folder, unpacked, (cfg.cache, cfg.work), what)
     rows = copy.rows.assign(source=source)
     repeated = rows["image"].duplicated() & (rows["reason"] == "")
     rows["reason"] = rows["reason"].mask(repeated, "duplicate id (the first row is kept)")
@@ -137,6 +138,8 @@ def _further(cfg, main, source, folder) -> recognisers.Copy:
     usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
     counts = " · ".join(f"{name} {count:,}" for name, count in usable.items())
     print(f"download: {NAMES[source]}, layout {copy.layout}: {counts}")
+    for note in copy.notes:
+        print(f"download: {NAMES[source]}: {note}")
     if source == "extra" and twice.any():
         print(f"download: {twice.sum():,} extra images are in the data already: left out")
     copy.rows = rows

@@ -141,6 +141,33 @@ def test_labels_of_a_test_set_that_are_not_understood_are_a_warning_of_their_own
     assert status == 0 and warning in said and said.count("WARNING") == 1
 
 
+def test_a_table_as_german_excel_saves_it_is_taken_with_a_line(home, tmp_path):
+    own = clinic(tmp_path / "own", {f"Z{k}": ("Nävus", 200 + k) for k in range(4)})
+    text = (own / "labels.csv").read_text(encoding="utf-8").replace("image,label", "Datei,Diagnose")
+    (own / "labels.csv").write_bytes(text.replace(",", ";").encode("cp1252"))
+    _, said, status = home("clean", test=own)
+    assert status == 0 and "NV 4" in said
+    assert "your own test set: labels.csv is not in UTF-8: read as Windows-1252" in said
+
+
+@pytest.mark.parametrize(
+    "field, what", [("test", "test"), ("extra", "extra"), ("data", "training")]
+)
+def test_images_without_labels_that_are_understood_are_named(home, tmp_path, field, what):
+    folder = clinic(tmp_path / "own", {"Z1": ("NV", 201)})
+    (folder / "labels.csv").write_text("picture,finding\nZ1,nv\n")
+    _, said, status = home("clean", **{field: folder})
+    line = said.splitlines()[-1]
+    assert status == 2 and f"holds no {what} labels: found labels.csv (picture, finding)" in line
+    assert "beside 1 images in own; expected a column of ids (image," in line
+    (folder / "labels.csv").unlink()
+    line = home("clean", **{field: folder})[1].splitlines()[-1]
+    assert f"{folder}: no table of labels for its 1 images in own: expected" in line
+    (folder / "Z1.png").unlink()
+    line = home("clean", **{field: folder})[1].splitlines()[-1]
+    assert f"{folder} holds no {what} images" in line
+
+
 def test_a_run_of_a_version_that_wrote_the_column_stands_too(home, tmp_path):
     """Of version 0.2.0 and before: the run rests on a table with an empty column of patients."""
     cfg, _, _ = home("split")
