@@ -167,7 +167,7 @@ def ensure(cfg, stage: str) -> list[Path]:
     UserError, as any wrong input is.
     """
     stage = stage_name(stage)
-    importlib.import_module("dermai_utils.data.download").check(cfg)  # before a folder is made
+    check(cfg, stage)
     with _own_folders(cfg):
         for name in order(stage):
             try:
@@ -188,6 +188,15 @@ def ensure(cfg, stage: str) -> list[Path]:
                     "what is finished is kept"
                 ) from None
     return STAGES[stage].makes(cfg)
+
+
+def check(cfg, stage: str = "evaluate") -> None:
+    """UserError, before a folder is made or a file is fetched, for what can be told of the folders
+    of data and the backbone."""
+    importlib.import_module("dermai_utils.data.download").check(cfg)
+    computes = any("backbone" in STAGES[name].fields for name in order(stage))
+    if computes and not all(path.exists() for path in _members(cfg)):
+        importlib.import_module("dermai_utils.training.model").check_name(cfg.backbone)
 
 
 def predictor(cfg):

@@ -237,6 +237,14 @@ def test_a_wrong_folder_leaves_no_folders_behind(way, tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
 
 
+def test_a_misspelt_backbone_is_told_before_anything_is_made(way, tmp_path):
+    for backbone in ("resnet81", "timm:test_resnett"):
+        with pytest.raises(UserError, match="backbone="):
+            way("evaluate", backbone=backbone)
+    assert not list(tmp_path.iterdir())
+    way("split", backbone=backbone)  # which needs none
+
+
 def a_copy(folder):
     shutil.copytree(config.SAMPLE, folder)
     return folder
