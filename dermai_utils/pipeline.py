@@ -3,9 +3,10 @@ why."""
 
 import contextlib
 import dataclasses
+import functools
 import importlib
+import itertools
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,6 +167,7 @@ def ensure(cfg, stage: str) -> list[Path]:
     UserError, as any wrong input is.
     """
     stage = stage_name(stage)
+    check(cfg, stage)
     with _own_folders(cfg):
         for name in order(stage):
             try:
@@ -186,6 +188,15 @@ def ensure(cfg, stage: str) -> list[Path]:
                     "what is finished is kept"
                 ) from None
     return STAGES[stage].makes(cfg)
+
+
+def check(cfg, stage: str = "evaluate") -> None:
+    """UserError, before a folder is made or a file is fetched, for what can be told of the folders
+    of data and the backbone."""
+    importlib.import_module("dermai_utils.data.download").check(cfg)
+    computes = any("backbone" in STAGES[name].fields for name in order(stage))
+    if computes and not all(path.exists() for path in _members(cfg)):
+        importlib.import_module("dermai_utils.training.model").check_name(cfg.backbone)
 
 
 def predictor(cfg):
@@ -233,13 +244,29 @@ def _own_folders(cfg):
     if not _is_main():  # the main one stands for all
         yield
         return
-    with contextlib.ExitStack() as locks:
+    with _no_empty_folders(cfg), contextlib.ExitStack() as locks:
         locked = [_claim(folder, locks) for folder in (cfg.cache, cfg.work)]
         if all(locked) and "RANK" not in os.environ:  # else others may be writing
             caches = (cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir)
             for folder in (*caches, cfg.work, cfg.run_dir, cfg.report_dir):
                 files.sweep(folder)
         yield
+
+
+@contextlib.contextmanager
+def _no_empty_folders(cfg):
+    """Of the folders that are made in this block, those that end empty, but for the lock, go."""
+    new = [
+        path for top in (cfg.cache, cfg.work) for path in (top, *top.parents) if not path.exists()
+    ]
+    try:
+        yield
+    finally:
+        for path in new:
+            with contextlib.suppress(OSError):
+                if os.listdir(path) == [".lock"]:
+                    (path / ".lock").unlink()
+                path.rmdir()  # refused where it holds anything
 
 
 def _claim(folder, locks) -> bool:
@@ -276,11 +303,13 @@ def _make(cfg, name):
     if not reasons:
         print(f"{name}: up to date, {cfg.show(stage.makes(cfg)[0])}")
         return
-    if reasons != ["not made yet"]:
+    again = reasons != ["not made yet"]
+    if again:
         print(f"{name}: making it again, because {', '.join(reasons)}")
-        if name == "train" and _is_main():
-            _set_aside(cfg)
-    run(cfg)
+    if again and name == "train":
+        run(cfg, functools.partial(_set_aside, cfg))
+    else:
+        run(cfg)
     if cfg.tracker != "none" and name in ("evaluate", "gradcam"):
         importlib.import_module("dermai_utils.training.tracking").log_figures(cfg)
     if _is_main():
@@ -329,9 +358,20 @@ def _marker(cfg, name):
 
 
 def _set_aside(cfg):
-    """A finished run that is to be made again isn't lost: it moves to <run_name>.previous."""
-    previous = cfg.run_dir.with_name(f"{cfg.run_name}.previous")
-    if previous.exists():
-        shutil.rmtree(previous)
+    """A finished run that is to be made again isn't lost: it moves to <run_name>.previous, or
+    .previous-2 and so on, which is a run as any other."""
+    names = (
+        f"{cfg.run_name}.previous{k and f'-{k}' or ''}"
+        for k in itertools.chain([0], itertools.count(2))
+    )
+    previous = next(path for path in map(cfg.run_dir.with_name, names) if not path.exists())
     cfg.run_dir.rename(previous)
-    print(f"train: the finished run is kept as {cfg.show(previous)}")
+    marker = previous / ".train.json"
+    record = files.read_json(marker)
+    stamps = {str(previous / Path(path).name): s for path, s in record["outputs"].items()}
+    made_from = record["made_from"] | {"run_name": previous.name}
+    files.write_json(marker, {"made_from": made_from, "outputs": stamps})
+    print(
+        f"train: the finished run is kept as {cfg.show(previous)} (--run-name {previous.name}); "
+        "to train beside a finished run, give another --run-name"
+    )

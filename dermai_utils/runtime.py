@@ -77,7 +77,10 @@ def _disk(cfg):
 
 def _time(cfg):
     if cfg.data == "sample":
-        return "time: made-up pictures and a tiny network: about a minute, with or without a GPU"
+        return (
+            "time: made-up pictures and a tiny network: about a minute of training and evaluation, "
+            "two to three for all notebooks, with or without a GPU"
+        )
     done, wanted = _epochs_done(cfg), cfg.epochs * len(cfg.member_dirs)
     if done >= wanted:
         return f"time: run {cfg.run_name} is trained; what follows takes a few minutes"

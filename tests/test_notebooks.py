@@ -213,6 +213,52 @@ def test_run_says_what_it_does_how_long_it_takes_and_where_the_report_is(
     assert "made-up pictures: the numbers mean nothing" in after
 
 
+def in_a_notebook(tmp_path, monkeypatch, code):
+    """Let `run` execute one notebook with this one cell."""
+    (tmp_path / "notebooks" / "01_x.py").write_text(f"# %%\n{code}\n")
+    monkeypatch.setattr(notebooks, "NOTEBOOKS", [None, tmp_path / "notebooks" / "01_x.py"])
+    monkeypatch.setattr(notebooks, "announce", lambda cfg: None)
+    for name in ("CACHE_DIR", "WORK_DIR"):
+        monkeypatch.setenv(f"DERMAI_{name}", str(tmp_path / "made"))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no such signal on Windows")
+def test_ctrl_c_while_a_notebook_runs_is_one_line(tool, tmp_path, monkeypatch):
+    stop = "import os, signal, time; os.kill(os.getppid(), signal.SIGINT); time.sleep(60)"
+    in_a_notebook(tmp_path, monkeypatch, stop)
+    status, _, errors = tool("run")
+    assert (status, errors) == (130, "stopped; the same command goes on\n")
+
+
+def test_a_users_mistake_in_a_notebook_is_said_without_the_name_of_its_class(
+    tool, tmp_path, monkeypatch
+):
+    code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += "from dermai_utils.config import UserError\nraise UserError('epochs=x: no number')"
+    in_a_notebook(tmp_path, monkeypatch, code)
+    status, _, errors = tool("run")
+    assert (status, errors) == (2, "error: in 01_x: epochs=x: no number\n")
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (["--backbone", "timm:test_resnett"], "error: backbone='timm:test_resnett': timm has no"),
+        (["--data", "/no/such/folder"], "error: data=/no/such/folder"),
+        (["--test", "/no/such/folder"], "error: test=/no/such/folder"),
+    ],
+)
+def test_a_mistake_that_can_be_told_is_told_before_anything_is_run(
+    tool, tmp_path, monkeypatch, given, said
+):
+    in_a_notebook(tmp_path, monkeypatch, "raise SystemExit")
+    monkeypatch.setattr(notebooks, "announce", lambda cfg: pytest.fail("measured before"))
+    monkeypatch.setenv(f"DERMAI_{given[0][2:].upper()}", "")  # so that what `run` sets goes again
+    status, out, errors = tool("run", *given)
+    assert status == 2 and errors.startswith(said) and errors.count("\n") == 1 and not out
+    assert not (tmp_path / "made").exists()
+
+
 def test_an_export_is_offline_titled_and_has_words_for_every_figure():
     """As `make run` leaves it in work/DATA/html."""
     from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output

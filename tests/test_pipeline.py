@@ -91,8 +91,6 @@ def test_a_report_is_made_anew_with_the_leakage_effect(way, capsys):
 
 def test_a_lost_cache_is_rebuilt_and_the_precious_part_stays(way, capsys):
     """A fresh Colab machine with work_dir on Drive: the images are gone, the run is not."""
-    import shutil
-
     cfg = way("evaluate")
     before = files.checksum(cfg.run_dir / "best.pt")
     shutil.rmtree(cfg.cache)
@@ -178,7 +176,32 @@ def test_a_finished_run_is_set_aside_not_lost(way, capsys):
     before = files.checksum(cfg.run_dir / "best.pt")
     way("train", seed=1)
     assert files.checksum(cfg.run_dir.with_name("baseline.previous") / "best.pt") == before
-    assert "kept as work/sample/runs/baseline.previous" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "kept as work/sample/runs/baseline.previous (--run-name baseline.previous)" in said
+    assert "give another --run-name" in said
+
+
+def test_a_run_that_was_set_aside_is_never_replaced_and_is_a_run_as_any_other(way, capsys):
+    cfg = way("train")
+    runs = {files.checksum(cfg.run_dir / "best.pt")}
+    for seed in (1, 2):
+        way("train", seed=seed)
+        runs.add(files.checksum(cfg.run_dir / "best.pt"))
+    names = ["baseline", "baseline.previous", "baseline.previous-2"]
+    kept = [cfg.run_dir.with_name(name) for name in names]
+    assert len(runs) == 3 and {files.checksum(folder / "best.pt") for folder in kept} == runs
+    capsys.readouterr()
+    way("train", run_name="baseline.previous")
+    way("train", run_name="baseline.previous-2", seed=1)
+    assert stages_made(capsys)[1].count("train") == 2
+
+
+def test_a_finished_run_stays_where_the_new_one_cannot_start(way, tmp_path):
+    cfg = way("train")
+    for wrong in ({"weights": tmp_path / "gone.pth"}, {"backbone": "timm:nothing"}):
+        with pytest.raises(UserError):
+            way("train", **wrong)
+        assert [path.name for path in cfg.run_dir.parent.iterdir()] == ["baseline"]
 
 
 def test_leftovers_are_swept_at_the_next_start(way):
@@ -204,6 +227,54 @@ def test_two_runs_live_side_by_side(way, capsys):
     capsys.readouterr()
     way("evaluate", run_name="a")
     assert stages_made(capsys)[0] == ["download"]
+
+
+def test_a_wrong_folder_leaves_no_folders_behind(way, tmp_path):
+    (tmp_path / "nothing").mkdir()
+    for data in ("gone", "nothing"):
+        with pytest.raises(UserError, match=str(tmp_path / data)):
+            way("split", data=tmp_path / data, work_dir=tmp_path / "deep" / "work")
+        assert [path.name for path in tmp_path.iterdir()] == ["nothing"]
+
+
+def test_a_misspelt_backbone_is_told_before_anything_is_made(way, tmp_path):
+    for backbone in ("resnet81", "timm:test_resnett"):
+        with pytest.raises(UserError, match="backbone="):
+            way("evaluate", backbone=backbone)
+    assert not list(tmp_path.iterdir())
+    way("split", backbone=backbone)  # which needs none
+
+
+def a_copy(folder):
+    shutil.copytree(config.SAMPLE, folder)
+    return folder
+
+
+def test_work_dir_is_of_one_folder_of_data_and_a_moved_one_goes_on(way, tmp_path, capsys):
+    mine, other = (a_copy(tmp_path / name / "kaggle") for name in "ab")
+    (tmp_path / "link").symlink_to(tmp_path / "a")
+    cfg = way("split", data=mine)
+    before = cfg.table_file.read_bytes()
+    for given in ({}, {"weights": "imagenet"}):
+        with pytest.raises(UserError, match=f"was made from {mine}.*another --work-dir") as said:
+            way("train", data=other, **given)
+        assert "\n" not in str(said.value) and cfg.table_file.read_bytes() == before
+    way("split", data=tmp_path / "link" / "kaggle")  # the same folder by another way
+    mine.rename(tmp_path / "b" / "old")
+    way("split", data=other)
+    with pytest.raises(UserError, match="was made from"):
+        way("split", data=a_copy(mine))
+
+
+def test_a_work_dir_of_a_version_that_wrote_no_folder_down(way, tmp_path):
+    mine, other = (a_copy(tmp_path / name / "kaggle") for name in "ab")
+    cfg = way("split", data=mine)
+    (cfg.work / ".data.json").unlink()
+    sources = files.read_json(cfg.sources_file)
+    images = {"train": [str(mine / "images")]}
+    files.write_json(cfg.sources_file, sources | {"images": images})
+    with pytest.raises(UserError, match=f"was made from {mine}"):
+        way("split", data=other)
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(way, tmp_path):

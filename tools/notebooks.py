@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 import publish  # noqa: E402
 
-from dermai_utils import config, files  # noqa: E402
+from dermai_utils import config, files, pipeline  # noqa: E402
 from dermai_utils.__main__ import read_words  # noqa: E402
 from dermai_utils.metrics import text  # noqa: E402
 from dermai_utils.report import render  # noqa: E402
@@ -163,7 +163,14 @@ def execute(notebook, name):
     try:
         client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
     except CellExecutionError as error:
-        raise config.UserError(f"in {name}: {error.ename}: {error.evalue}") from None
+        kind = "" if error.ename == "UserError" else f"{error.ename}: "
+        raise config.UserError(f"in {name}: {kind}{error.evalue}") from None
+    except Exception:
+        # at Ctrl-C nbclient only ends the kernel, and stumbles over that: a kernel that died by
+        # itself has no such future
+        if hasattr(client, "_async_cleanup_kernel_future"):
+            raise KeyboardInterrupt from None
+        raise
     print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
 
 
@@ -198,6 +205,7 @@ def run(arguments):
         ):
             value = path.resolve()
         os.environ[f"DERMAI_{name.upper()}"] = str(value)
+    pipeline.check(cfg)  # a mistake is told now, not after the notebooks before it
     announce(cfg)
     folder = cfg.work / "html"
     for py in NOTEBOOKS[1:]:
@@ -263,6 +271,9 @@ def main():
     except config.UserError as reason:
         print(f"error: {reason}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command goes on", file=sys.stderr)
+        return 130
     print(__doc__)
     return 2
 

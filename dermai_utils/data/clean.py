@@ -8,15 +8,18 @@ import pandas as pd
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
-from dermai_utils.data.layouts import recognisers
+from dermai_utils.data.download import IN_DATA_ALREADY
+from dermai_utils.data.layouts import labels, recognisers
 
 COLUMNS = [
     *("image", "source", "label", "lesion_id", "age", "sex", "localization", "confirmed_by"),
     *("duplicate_of", "conflict", "file_hash", "row"),
 ]
-MUCH = 0.05  # dropped, as a share of all images: worth a warning
+MUCH = 0.05  # dropped, as a share of a source's images: worth a warning
 REASONS = 10  # shown on the screen
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
+KNOWN_ALREADY = (SAME_PIXELS, IN_DATA_ALREADY)
+SOURCES = {"train": "training", "test": "official test", "own": "own test", "extra": "extra"}
 
 
 def image_path(cfg, image) -> Path:
@@ -73,10 +76,9 @@ def run(cfg) -> None:
     twice = (table["source"] == "extra") & (table["duplicate_of"] != "")
     rejected = pd.concat([rejected, table[twice].assign(reason=SAME_PIXELS)[rejected.columns]])
     table = fill_lesions(table[~twice].reset_index(drop=True))
-    patients = ["patient_id"] * bool((table["patient_id"] != "").any())
     own = table["source"] == "own"
-    files.write_table(table.loc[~own, COLUMNS + patients], cfg.table_file)
-    files.write_table(table.loc[own, COLUMNS + patients], cfg.own_file)
+    _write(table[own], cfg.own_file)
+    _write(_without_own(table[~own]), cfg.table_file)
     rejected = rejected.sort_values(["source", "image"], ascending=[False, True])
     files.write_table(rejected, cfg.rejected_file)
     _report(cfg, table, rejected)
@@ -84,6 +86,21 @@ def run(cfg) -> None:
     for image, other in conflicts[["image", "duplicate_of"]].to_numpy():
         what = "have the same pixels and different labels; both are kept, in one subset"
         print(f"clean: {image} and {other} {what}")
+
+
+def _without_own(table):
+    """The rows that runs depend on, as they are whatever the user's own test set holds."""
+    pixels_of = table["duplicate_of"].where(table["duplicate_of"] != "", table["image"])
+    return table.assign(conflict=table.groupby(pixels_of)["label"].transform("nunique") > 1)
+
+
+def _write(table, path) -> None:
+    """COLUMNS, and `patient_id` where one is known. A table that has the column keeps it, as runs
+    may rest on its bytes: earlier versions added it when the own test set alone had patients."""
+    patients = (table["patient_id"] != "").any() or (
+        path.exists() and "patient_id" in labels.header(path)
+    )
+    files.write_table(table[COLUMNS + ["patient_id"] * bool(patients)], path)
 
 
 def _report(cfg, table, rejected) -> None:
@@ -102,8 +119,19 @@ def _report(cfg, table, rejected) -> None:
     if len(dropped) > REASONS:
         rest = sum(list(dropped.values())[REASONS:])
         print(f"clean: {rest:,} × {len(dropped) - REASONS} other reasons")
-    if share > MUCH:
-        what = f"{share:.1%} of the images are left out; is this the data you mean?"
+    for source, name in SOURCES.items():
+        _warn(name, table[table["source"] == source], rejected[rejected["source"] == source])
+
+
+def _warn(name, table, rejected) -> None:
+    """A warning where a source loses much: a small test set is no share of all the images."""
+    rejected = rejected[~rejected["reason"].isin(KNOWN_ALREADY)]
+    rejected = rejected[~rejected["image"].isin(table["image"])]
+    lost = rejected["image"].nunique()
+    if lost > MUCH * (lost + len(table)):
+        share = lost / (lost + len(table))
+        why = recognisers.commonest(rejected)
+        what = f"{share:.1%} of the {name} images are left out ({why}); is this the data you mean?"
         print(f"clean: WARNING: {what}")
 
 
@@ -113,7 +141,11 @@ def read(cfg) -> pd.DataFrame:
     if not cfg.own_file.exists():  # made by version 0.1.0
         return table
     own = files.read_table(cfg.own_file)
-    return pd.concat([table, own], ignore_index=True) if len(own) else table
+    if not len(own):
+        return table
+    both = pd.concat([table, own], ignore_index=True)
+    patients = {"patient_id": both["patient_id"].fillna("")} if "patient_id" in both else {}
+    return both.assign(**patients)  # one of the two may have no such column
 
 
 def class_counts(table: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """Where the images and labels of `cfg.data` lie: the sample, your own copy in any layout, or the
 official archives, which are fetched first."""
 
+import itertools
 import re
 from pathlib import Path
 
@@ -21,6 +22,8 @@ GROUPINGS, METADATA = f"{TRAIN}_LesionGroupings.csv", "HAM10000_metadata.csv"
 OFFICIAL_IDS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on
 IN_DATA_ALREADY = "extra image that is in the data already (same id)"
 NAMES = {"own": "your own test set", "extra": "extra training data"}
+NAMED = ("sample", "isic2018")  # data that is no folder of the user's
+MADE_FROM = ".data.json"  # in work_dir: which folder of data that is
 OFFICIAL_SIZES = {f"{TRAIN}_Input.zip": 2_771_732_744}  # bytes, on the official mirrors
 
 
@@ -32,6 +35,7 @@ def run(cfg) -> dict:
     any image, table or row}. source: train, or test, the official one. Where all is in place it is
     one line, without network.
     """
+    check(cfg)
     fetched = _fetch_all(cfg) if cfg.data == "isic2018" else []
     folder = _folder(cfg)
     copy = recognisers.recognise(folder, cfg.cache / "images", (cfg.cache / "images", cfg.work))
@@ -54,8 +58,44 @@ def run(cfg) -> dict:
         files.write_table(copy.rows, cfg.rows_file)
         files.write_json(cfg.sources_file, sources)
         _announce_copy(cfg, copy)
+    made_from = {"data": str(folder)}
+    if cfg.data not in NAMED and files.read_json(cfg.work / MADE_FROM) != made_from:
+        files.write_json(cfg.work / MADE_FROM, made_from)
     _announce(copy, fetched)
     return sources
+
+
+def check(cfg) -> None:
+    """UserError for what can be told of the folders of `cfg` before anything is made: one that is
+    not there, or a work_dir that holds what was made from another folder of the same name.
+
+    A copy that was moved, or has another path on another machine, is no other folder.
+    """
+    folder = _folder(cfg) if cfg.data != "isic2018" else None
+    for setting, path in (("extra", cfg.extra), ("test", cfg.test)):
+        if path and not Path(path).is_dir():
+            expected = "expected a copy of the data (docs/data.md)"
+            raise UserError(f"{setting}={path}: no such folder; {expected}")
+    old = _made_from(cfg)
+    if cfg.data in NAMED or not old or old.name != folder.resolve().name or not old.is_dir():
+        return
+    if not old.samefile(folder):
+        raise UserError(
+            f"{cfg.work} was made from {old}, not from {folder}: give another --work-dir and "
+            "--cache-dir, or rename one of the folders"
+        )
+
+
+def _made_from(cfg) -> Path | None:
+    """The folder of data that work_dir was made from; None where it isn't known."""
+    if record := files.read_json(cfg.work / MADE_FROM):
+        return Path(str(record.get("data")))
+    # made before version 0.3, which wrote it down: a folder of images or a table may lie in it
+    sources = files.read_json(cfg.sources_file) if cfg.work.is_dir() else None
+    images = itertools.chain(*(sources or {}).get("images", {}).values())
+    paths = [Path(path) for path in (*images, *(sources or {}).get("tables", {}).values())]
+    above = [p for path in paths for p in (path, *path.parents) if not p.is_relative_to(cfg.cache)]
+    return next((p for p in above if p.name == cfg.source), None)
 
 
 def _name_test_set(cfg, copy) -> None:
@@ -85,11 +125,8 @@ def _further(cfg, main, source, folder) -> recognisers.Copy:
     An extra image of which the id is there already is rejected. A test image keeps its place, under
     the id "own:ID": which training images it shares is for the audit to say.
     """
-    if not folder.is_dir():
-        setting = {"own": "test"}.get(source, source)
-        expected = "expected a copy of the data (docs/data.md)"
-        raise UserError(f"{setting}={folder}: no such folder; {expected}")
-    copy = recognisers.recognise(folder, cfg.cache / f"images_{source}", (cfg.cache, cfg.work))
+    what, unpacked = {"own": "test", "extra": "extra"}[source], cfg.cache / f"images_{source}"
+    copy = recognisers.recognise(folder, unpacked, (cfg.cache, cfg.work), what)
     rows = copy.rows.assign(source=source)
     repeated = rows["image"].duplicated() & (rows["reason"] == "")
     rows["reason"] = rows["reason"].mask(repeated, "duplicate id (the first row is kept)")
@@ -101,6 +138,8 @@ def _further(cfg, main, source, folder) -> recognisers.Copy:
     usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
     counts = " · ".join(f"{name} {count:,}" for name, count in usable.items())
     print(f"download: {NAMES[source]}, layout {copy.layout}: {counts}")
+    for note in copy.notes:
+        print(f"download: {NAMES[source]}: {note}")
     if source == "extra" and twice.any():
         print(f"download: {twice.sum():,} extra images are in the data already: left out")
     copy.rows = rows

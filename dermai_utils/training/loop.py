@@ -29,12 +29,15 @@ class Interrupted(KeyboardInterrupt):
         return [str(self)]
 
 
-def run(cfg) -> None:
+def run(cfg, set_aside=None) -> None:
     """Train to `cfg.epochs`, from the last checkpoint where there is one.
 
-    Leaves best.pt and history.csv in cfg.run_dir.
+    Leaves best.pt and history.csv in cfg.run_dir. set_aside: moves a finished run out of the way,
+    once it is sure that this one can start: its network stands, its weights were found.
     """
     run = Run(cfg, split.read(cfg), inference.start(cfg, **tracking.options(cfg)))
+    if set_aside and run.accelerator.is_main_process:
+        set_aside()
     run.restore()
     if run.accelerator.is_main_process:
         about = run.settings | environment.provenance()

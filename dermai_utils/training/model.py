@@ -33,6 +33,7 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
     with one thread for a small network (under 600,000 parameters), else with all it may use.
     """
     torch.manual_seed(seed)
+    check_name(backbone)
     make = _timm if backbone.startswith("timm:") else _torchvision
     with _size_errors(backbone, image_size):
         model = make(backbone.removeprefix("timm:"), weights == "imagenet", image_size)
@@ -48,6 +49,29 @@ def build(backbone: str, weights: str = "none", image_size: int = 224, seed: int
     small = sum(parameter.numel() for parameter in model.parameters()) < SMALL
     torch.set_num_threads(1 if small else THREADS)
     return model
+
+
+def check_name(backbone: str) -> None:
+    """UserError for a backbone that there is not; builds none."""
+    name = backbone.removeprefix("timm:")
+    if name != backbone:
+        import timm
+
+        if not timm.is_model(name):
+            near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5))
+            raise UserError(
+                f"backbone={backbone!r}: timm has no such model; "
+                f"near: {near or 'none, see timm.list_models()'}"
+            )
+        return
+    from torchvision import models
+
+    names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
+    if name not in names:
+        raise UserError(
+            f"backbone={name!r}: no such torchvision classifier; it has {', '.join(names)}; "
+            "or give timm:NAME"
+        )
 
 
 def check_size(model: nn.Module, backbone: str, image_size: int) -> None:
@@ -76,12 +100,6 @@ def _first_line(reason):
 def _torchvision(name, pretrained, image_size):
     from torchvision import models
 
-    names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
-    if name not in names:
-        raise UserError(
-            f"backbone={name!r}: no such torchvision classifier; it has {', '.join(names)}; "
-            "or give timm:NAME"
-        )
     default = models.get_model_weights(name).DEFAULT
     options = {"weights": default if pretrained else None}
     if name.startswith("vit_") and not pretrained:
@@ -103,12 +121,6 @@ def _torchvision(name, pretrained, image_size):
 def _timm(name, pretrained, image_size):
     import timm
 
-    if not timm.is_model(name):
-        near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5))
-        raise UserError(
-            f"backbone='timm:{name}': timm has no such model; "
-            f"near: {near or 'none, see timm.list_models()'}"
-        )
     options = {"pretrained": pretrained, "num_classes": len(CLASSES)}
     if re.match("vit|deit|swin|beit|eva|cait", name):
         options["img_size"] = image_size

@@ -59,7 +59,8 @@ def test_what_is_left_out_is_on_the_screen_and_in_a_file(made, tmp_path, capsys)
     lines = capsys.readouterr().out.splitlines()
     at = lines.index("clean: 134 usable images, 10 rejected (see work/sample/rejected.csv)")
     assert lines[at + 1] == "clean: 2 × duplicate id with different labels"  # the commonest first
-    assert lines[at + 10].startswith("clean: WARNING: 5.6% of the images are left out")
+    warning = "clean: WARNING: 7.0% of the training images are left out (2 × duplicate id"
+    assert lines[at + 10].startswith(warning)
     data, table = files.read_json(cfg.data_file), files.read_table(cfg.table_file)
     training = table[table["source"] == "train"]
     assert data["counts"] == {c: int((training["label"] == c).sum()) for c in CLASSES}

@@ -289,12 +289,12 @@ def test_own_folder_is_not_searched_deeper_than_three_levels(settings, tmp_path)
         ({"readme.txt": b"empty"}, "no training images"),
         ({"ISIC2018_Task3_Training_Input/LICENSE.txt": b"no image"}, "no training images"),
         ({"ISIC2018_Task3_Training_Input": b"a file, no folder"}, "no training images"),
-        ({"ISIC2018_Task3_Training_Input/ISIC_1.jpg": b"1"}, "no training labels"),
+        ({"ISIC2018_Task3_Training_Input/ISIC_1.jpg": b"1"}, "no table of labels"),
         (
             {NAME: ARCHIVE, "ISIC2018_Task3_Training_GroundTruth.zip": zipped({"other.csv": b"1"})},
             "no training labels",
         ),
-        ({NAME: zipped({"flat.jpg": b"1"})}, "no training labels"),
+        ({NAME: zipped({"flat.jpg": b"1"})}, "no table of labels"),
     ],
 )
 def test_own_folder_without_what_is_needed_is_one_line(settings, tmp_path, contents, says):

@@ -3,6 +3,7 @@ pictures."""
 
 import contextlib
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +107,92 @@ def test_your_test_set_is_evaluated_and_makes_no_run_anew(home, tmp_path):
         and "train: up to date" in said
         and "own" not in files.read_json(cfg.report_dir / "metrics.json")["subsets"]
     )
+
+
+def clinic(folder, images):
+    """A label table with patients, as a clinic has one, and the pictures beside it."""
+    folder.mkdir()
+    for image, (_, seed) in images.items():
+        (folder / f"{image}.png").write_bytes(encoded(picture(seed=seed), "PNG"))
+    lines = [f"{image},{label},P{k}" for k, (image, (label, _)) in enumerate(images.items())]
+    (folder / "labels.csv").write_text("\n".join(["image,label,patient_id", *lines]) + "\n")
+    return folder
+
+
+def test_a_test_set_with_patients_makes_no_run_anew_with_it_and_without_it(home, tmp_path):
+    """Its column went into table.csv, on the bytes of which every run rests."""
+    images = {f"Z{k}": (CLASSES[k % 3], 200 + k) for k in range(9)}
+    cfg, _, _ = home("train")
+    before = cfg.table_file.read_bytes()
+    for given in ({"test": clinic(tmp_path / "own", images)}, {}):
+        _, said, status = home("train", **given)
+        assert status == 0 and "train: up to date" in said
+        assert cfg.table_file.read_bytes() == before
+        table = split.read(cfg)
+        patients = set(table.get("patient_id", [""]))
+        assert patients == {"", *(f"P{k}" for k in range(9) if given)}
+
+
+def test_labels_of_a_test_set_that_are_not_understood_are_a_warning_of_their_own(home, tmp_path):
+    """A few of many images in all, and most of the test set."""
+    images = {f"Z{k}": ("NV" if k else "Warze", 200 + k) for k in range(2)}
+    _, said, status = home("clean", test=clinic(tmp_path / "own", images))
+    warning = "WARNING: 50.0% of the own test images are left out (1 × class Warze: none of the"
+    assert status == 0 and warning in said and said.count("WARNING") == 1
+
+
+def test_a_table_as_german_excel_saves_it_is_taken_with_a_line(home, tmp_path):
+    own = clinic(tmp_path / "own", {f"Z{k}": ("Nävus", 200 + k) for k in range(4)})
+    text = (own / "labels.csv").read_text(encoding="utf-8").replace("image,label", "Datei,Diagnose")
+    (own / "labels.csv").write_bytes(text.replace(",", ";").encode("cp1252"))
+    _, said, status = home("clean", test=own)
+    assert status == 0 and "NV 4" in said
+    assert "your own test set: labels.csv is not in UTF-8: read as Windows-1252" in said
+
+
+@pytest.mark.parametrize(
+    "field, what", [("test", "test"), ("extra", "extra"), ("data", "training")]
+)
+def test_images_without_labels_that_are_understood_are_named(home, tmp_path, field, what):
+    folder = clinic(tmp_path / "own", {"Z1": ("NV", 201)})
+    (folder / "labels.csv").write_text("picture,finding\nZ1,nv\n")
+    _, said, status = home("clean", **{field: folder})
+    line = said.splitlines()[-1]
+    assert status == 2 and f"holds no {what} labels: found labels.csv (picture, finding)" in line
+    assert "beside 1 images in own; expected a column of ids (image," in line
+    (folder / "labels.csv").unlink()
+    line = home("clean", **{field: folder})[1].splitlines()[-1]
+    assert f"{folder}: no table of labels for its 1 images in own: expected" in line
+    (folder / "Z1.png").unlink()
+    line = home("clean", **{field: folder})[1].splitlines()[-1]
+    assert f"{folder} holds no {what} images" in line
+
+
+def test_a_run_of_a_version_that_wrote_the_column_stands_too(home, tmp_path):
+    """Of version 0.2.0 and before: the run rests on a table with an empty column of patients."""
+    cfg, _, _ = home("split")
+    table = files.read_table(cfg.table_file)
+    files.write_table(table.assign(patient_id=""), cfg.table_file)
+    marker = pipeline._marker(cfg, "clean")
+    record = files.read_json(marker)
+    files.mark(marker, record["made_from"], [*map(Path, record["outputs"])])
+    home("train")
+    before = cfg.table_file.read_bytes()
+    images = {f"Z{k}": (CLASSES[k % 3], 200 + k) for k in range(9)}
+    _, said, _ = home("train", test=clinic(tmp_path / "own", images))
+    assert "clean: making it again" in said and "train: up to date" in said
+    assert cfg.table_file.read_bytes() == before
+
+
+def test_pixels_of_another_label_in_the_test_set_change_no_row_of_the_table(home, tmp_path):
+    cfg, _, _ = home("clean")
+    before = cfg.table_file.read_bytes()
+    home("clean", test=clinic(tmp_path / "own", {"Z0": ("VASC", 7), "Z1": ("NV", 200)}))
+    assert cfg.table_file.read_bytes() == before
+    assert clean.read(cfg).set_index("image").loc["Z0", ["duplicate_of", "conflict"]].tolist() == [
+        "A07",
+        True,
+    ]
 
 
 def test_extra_images_are_trained_on_and_nothing_else_and_known_ones_are_left_out(home, tmp_path):

@@ -4,6 +4,7 @@ import csv
 import functools
 import io
 import re
+import unicodedata
 import warnings
 from pathlib import Path
 
@@ -13,8 +14,9 @@ import pandas as pd
 from dermai_utils.config import CLASSES, IMAGE_SUFFIXES, UserError
 
 METADATA = ["lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by"]
+ID_WORDS = ("file", "filename", "file_name", "datei", "dateiname", "archivo")
 COLUMN_NAMES = {  # of each of our columns, what tables call it; the first that is there counts
-    "image": ("isic_id", "image_id", "image", "image_name"),
+    "image": ("isic_id", "image_id", "image", "image_name", *ID_WORDS),
     "lesion_id": ("lesion_id",),
     "patient_id": ("patient_id",),
     "age": ("age", "age_approx"),
@@ -23,6 +25,7 @@ COLUMN_NAMES = {  # of each of our columns, what tables call it; the first that 
     "confirmed_by": ("dx_type", "diagnosis_confirm_type"),
 }
 CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1)), "label", "class")
+CLASS_COLUMNS += ("diagnose", "diagnostico", "diagnóstico", "klasse", "clase")
 CLASS_WORDS = {  # case, spaces and signs don't count
     "MEL": "mel, melanoma, melanomas, malignant melanoma, melanoma NOS, melanoma in situ, "
     "melanoma invasive, melanoma metastasis, nodular melanoma, superficial spreading melanoma, "
@@ -47,14 +50,44 @@ CLASS_WORDS = {  # case, spaces and signs don't count
     "cherry angioma, hemangioma, haemangioma, angiokeratoma, pyogenic granuloma, "
     "hemorrhage, haemorrhage, subcorneal hemorrhage",
 }
+FOREIGN_WORDS = {  # German, Spanish, French, Portuguese, Italian; accents don't count either
+    "MEL": "Melanom, malignes Melanom, Melanome, melanoma maligno, mélanome, "
+    "mélanome malin, Lentigo-maligna-Melanom, schwarzer Hautkrebs",
+    "NV": "Nävus, Naevi, Nävi, Nävuszellnävus, Naevuszellnaevus, melanozytärer Nävus, "
+    "melanozytaerer Naevus, Muttermal, nevo, nevos, nevo melanocítico, "
+    "nevus melanocítico, lunar, lunares, naevus mélanocytaire, grain de beauté, neo melanocitico",
+    "BCC": "Basaliom, Basalzellkarzinom, Basalzellcarcinom, basozelluläres Karzinom, BZK, "
+    "carcinoma basocelular, carcinoma de células basales, basalioma, carcinome basocellulaire, "
+    "carcinoma basocellulare",
+    "AKIEC": "aktinische Keratose, aktinische Keratosen, solare Keratose, Morbus Bowen, "
+    "Plattenepithelkarzinom, Spinaliom, queratosis actínica, queratosis actínicas, "
+    "queratosis solar, enfermedad de Bowen, carcinoma espinocelular, carcinoma epidermoide, "
+    "carcinoma escamoso, kératose actinique, kératoses actiniques, maladie de Bowen, "
+    "carcinome épidermoïde, queratose actínica, ceratose actínica, doença de Bowen, "
+    "cheratosi attinica, malattia di Bowen, carcinoma spinocellulare",
+    "BKL": "seborrhoische Keratose, seborrhoische Keratosen, seborrhoeische Keratose, "
+    "Alterswarze, benigne Keratose, gutartige Keratose, queratosis seborreica, "
+    "queratosis seborreicas, queratosis benigna, lentigo solar, kératose séborrhéique, "
+    "kératose bénigne, lentigo solaire, queratose seborreica, queratose benigna, "
+    "ceratose seborreica, cheratosi seborroica, cheratosi benigna, lentigo solare",
+    "DF": "Dermatofibrom, Dermatofibrome, dermatofibrome, histiocitofibroma",
+    "VASC": "Gefäßläsion, Gefäßläsionen, Gefaesslaesion, vaskuläre Läsion, vaskulaere Laesion, "
+    "Angiom, Angiome, Hämangiom, Haemangiom, Angiokeratom, lesión vascular, lesiones vasculares, "
+    "angioqueratoma, lésion vasculaire, angiome, hémangiome, lesão vascular, "
+    "lesões vasculares, lesione vascolare, lesioni vascolari, emangioma",
+}
 
 
 def _plain(word) -> str:
-    return re.sub(r"[\W_]", "", str(word).casefold())
+    letters = unicodedata.normalize("NFKD", str(word).casefold())  # accents become signs
+    return re.sub(r"[^\w]|_", "", letters)
 
 
 _CLASS_OF = {
-    _plain(word): name for name, words in CLASS_WORDS.items() for word in words.split(", ")
+    _plain(word): name
+    for known in (CLASS_WORDS, FOREIGN_WORDS)
+    for name, words in known.items()
+    for word in words.split(", ")
 }
 ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), "ak", "scc", "unk")}
 
@@ -75,14 +108,32 @@ def unknown_class(word) -> str:
 
 
 def header(path) -> list[str]:
-    """The column names of a user's table in lower case; [] where it is no text in UTF-8."""
+    """The column names of a user's table in lower case; [] where it is no text."""
+    with open(path, "rb") as file:
+        line = re.split(rb"[\r\n]", file.read(2**20), maxsplit=1)[0]
     try:
-        with open(path, encoding="utf-8-sig") as file:
-            line = file.readline(2**20)
+        line = _decoded(line)[0].removeprefix("\ufeff")
     except UnicodeDecodeError:
         return []
     cells = next(csv.reader([line], delimiter=_separator(line), skipinitialspace=True), [])
     return [cell.strip().casefold() for cell in cells]
+
+
+def encoding_note(path) -> str:
+    """A line about a table that is no UTF-8; "" where it is."""
+    if _decoded(Path(path).read_bytes())[1] == "utf-8":
+        return ""
+    return f"{Path(path).name} is not in UTF-8: read as Windows-1252, as Excel saves a CSV"
+
+
+def _decoded(data: bytes) -> tuple[str, str]:
+    """A table's text and its encoding, UTF-8 or Windows-1252; UnicodeDecodeError for another."""
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        if b"\0" in data:  # UTF-16, or no text at all
+            raise
+        return data.decode("cp1252"), "cp1252"
 
 
 def _separator(line) -> str:
@@ -93,7 +144,8 @@ def read_csv(path, columns) -> pd.DataFrame:
     """These columns of a user's CSV as text, however a spreadsheet saved it; blanks are NaN.
 
     A BOM, CRLF, semicolons or tabs between the cells, and a header in another case are understood.
-    UserError where the file is no CSV in UTF-8, or a column is missing or there twice.
+    UserError where the file is no CSV in UTF-8 or Windows-1252, or a column is missing or there
+    twice.
     """
     frame = _parse(path, f"expected a CSV with the columns {', '.join(columns)}")
     frame.columns = frame.columns.str.strip()
@@ -118,7 +170,8 @@ def read_csv(path, columns) -> pd.DataFrame:
 
 def _parse(path, expected) -> pd.DataFrame:
     try:
-        text = Path(path).read_text(encoding="utf-8")  # pandas takes off a BOM
+        text = _decoded(Path(path).read_bytes())[0]  # pandas takes off a BOM
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
         separator = _separator(text.split("\n", 1)[0])
         options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
         with warnings.catch_warnings():

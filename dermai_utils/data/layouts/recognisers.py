@@ -71,11 +71,11 @@ class Copy:
         return self.rows.loc[good, "label"].value_counts().reindex(CLASSES, fill_value=0).to_dict()
 
 
-def recognise(folder, unpacked, leave_out=()) -> Copy:
+def recognise(folder, unpacked, leave_out=(), what="training") -> Copy:
     """The copy of the data in `folder`: its archives or unpacked files, at most 3 levels deep.
 
-    unpacked: where zips are unpacked. leave_out: folders not to look into. UserError where there is
-    no layout that is known, or none with a usable image.
+    unpacked: where zips are unpacked. leave_out: folders not to look into. what: the images are,
+    in words. UserError where there is no layout that is known, or none with a usable image.
     """
     inventory = Inventory(folder, unpacked, leave_out)
     copies, seen = [], set()
@@ -85,7 +85,7 @@ def recognise(folder, unpacked, leave_out=()) -> Copy:
             copies.append(copy)
         seen.add(table)
     if not copies:
-        raise UserError(_nothing_recognised(folder, inventory))
+        raise UserError(_nothing_recognised(folder, inventory, what))
     best = copies[0]
     for copy in copies[1:]:
         best = _better(best, copy)
@@ -131,7 +131,7 @@ def _isic_cli(inventory) -> Iterator[Plan]:
 def _other_table(inventory) -> Iterator[Plan]:
     for table in inventory.tables:
         names = labels.header(table)
-        if labels.column_of(names, "image") and labels.class_columns(names) and not _is_test(table):
+        if _understood(names) and not _is_test(table):
             yield Plan(
                 f"label table {table.name}", {"train": table}, _all_metadata(inventory, table)
             )
@@ -200,6 +200,7 @@ def _copy(inventory, plan) -> Copy | None:
     rows = pd.concat(parts, ignore_index=True)
     metadata = _metadata(plan.metadata, set(rows["image"]), tables, notes)
     rows = rows.merge(metadata, on="image", how="left")
+    notes += filter(None, map(labels.encoding_note, dict.fromkeys(tables.values())))
     text = [name for name in COLUMNS if name != "age"]
     rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
     images = {
@@ -268,17 +269,37 @@ def _nothing_usable(copy) -> str:
     )
 
 
-def _nothing_recognised(folder, inventory) -> str:
+def _understood(names) -> bool:
+    return bool(labels.column_of(names, "image") and labels.class_columns(names))
+
+
+def _nothing_recognised(folder, inventory, what) -> str:
     images = {path.name: len(entries) for path, entries in inventory.folders.items() if entries}
-    tables = [path.name for path in inventory.tables]
-    what = "labels" if any(_named(inventory, TRAIN_IMAGES).values()) else "images"
-    what = what if tables or images else "images"
-    ends = {"images": "Input, Input.zip", "labels": "GroundTruth.csv, GroundTruth.zip"}[what]
-    places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())
-    holds = "; ".join(filter(None, [places[:150], ", ".join(tables)[:150]])) or "nothing of use"
+    places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
+    understood = [path.name for path in inventory.tables if _understood(labels.header(path))]
+    if images and understood:
+        return (
+            f"{folder} holds no {what} image that a row of {', '.join(understood)} names: expected "
+            f"the files' names as ids (docs/data.md); found {places}"
+        )
+    if images and inventory.tables:
+        has = [f"{p.name} ({', '.join(labels.header(p)):.100})" for p in inventory.tables]
+        return (
+            f"{folder} holds no {what} labels: found {', '.join(has):.300}, beside {places}; "
+            "expected a column of ids (image, image_id, isic_id, file) and one of classes (dx, "
+            "diagnosis, label, class), or one for each of the seven classes (docs/data.md)"
+        )
+    official = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training")
+    if images:
+        layouts = (
+            f"{official}another CSV, or one folder a class, at most 3 levels deep (docs/data.md)"
+        )
+        return f"{folder}: no table of labels for its {places}: expected {layouts}"
+    expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" if official else "a"
+    found = ", ".join(path.name for path in inventory.tables)[:150] or "nothing of use"
     return (
-        f"{folder} holds no training {what}: expected ISIC2018_Task3_Training_{ends}, or another "
-        f"layout of docs/data.md, at most 3 levels deep; found {holds}"
+        f"{folder} holds no {what} images: expected {expected} layout of docs/data.md, at most 3 "
+        f"levels deep; found {found}"
     )
 
 

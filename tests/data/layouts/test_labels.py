@@ -30,6 +30,9 @@ def rows(tmp_path, text, encoding="utf-8"):
         (f"{HEADER}\n{ROW.format('a.png')}\n", "utf-8"),
         (f"{HEADER}\n{ROW.format('images/a.JPEG')}\n", "utf-8"),
         ("image_id,dx\na,mel\n", "utf-8"),
+        ("Datei;Diagnose;Größe\na.jpg;Melanom;groß\n", "cp1252"),
+        ("archivo,diagnóstico\na.jpg,melanoma\n", "cp1252"),
+        ("filename,class\na.jpg,mel\n", "utf-8"),
         (f"{HEADER}\n{ROW.format('a.jpg')}\n", "utf-8"),
         (f"{HEADER}\n{ROW.format(' a ')}\n", "utf-8"),
         (f"{HEADER},note\n{ROW.format('a')},x\n", "utf-8"),
@@ -48,6 +51,9 @@ def rows(tmp_path, text, encoding="utf-8"):
         "with .png",
         "with a folder",
         "dx",
+        "German, by Excel",
+        "Spanish, by Excel",
+        "filename",
         "with .jpg",
         "spaces",
         "extra",
@@ -115,7 +121,14 @@ def test_an_unusable_file_is_one_line_that_names_it(tmp_path, content, message):
         ("bcc Basal-cell-carcinoma", "BCC"),
         ("df dermatofibroma", "DF"),
         ("vasc hemangioma", "VASC"),
-        ("unk scar nan image images", ""),
+        ("Melanom Mélanome melanoma_maligno", "MEL"),
+        ("Naevus Nävus NA\u0308VUS nevo lunar Muttermal", "NV"),
+        ("Basaliom Basalzellkarzinom carcinoma_basocelular carcinome-basocellulaire", "BCC"),
+        ("aktinische_Keratose queratosis_actínica QUERATOSIS-ACTINICA Morbus_Bowen", "AKIEC"),
+        ("seborrhoische_Keratose queratosis_benigna ceratose_seborreica", "BKL"),
+        ("Dermatofibrom dermatofibrome", "DF"),
+        ("Gefäßläsion GEFÄSSLÄSION lesión_vascular lésion_vasculaire angioma Angiom", "VASC"),
+        ("unk scar nan image images Keratose Karzinom", ""),
     ],
 )
 def test_words_for_the_seven_classes(words, name):
@@ -126,6 +139,9 @@ def test_each_class_is_called_by_its_name_and_no_word_stands_for_two():
     words = [word for words in labels.CLASS_WORDS.values() for word in words.split(", ")]
     assert all(labels.class_of(name) == name for name in CLASSES)
     assert len(words) == len(set(words))
+    for table in (labels.CLASS_WORDS, labels.FOREIGN_WORDS):
+        for name, words in table.items():
+            assert {labels.class_of(word) for word in words.split(", ")} == {name}
     assert labels.class_of(" Solar  or\tactinic keratosis ") == "AKIEC"
 
 
