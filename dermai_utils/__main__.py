@@ -193,7 +193,8 @@ def settings_page() -> str:
     lines = [
         "# Settings\n\nWritten by `python -m dermai_utils settings > docs/settings.md`.\n",
         "Sources, later wins: the default, the preset, `DERMAI_<SETTING>` in the environment, then",
-        "a flag (`--epochs 3`) or a notebook's form. A run keeps the settings it was trained with.",
+        "a flag (`--epochs 3`) or a notebook's form. A run keeps the settings it was trained with;",
+        "one that is finished and gets another one is trained anew, and kept as `NAME.previous`.",
     ]
     for group, rows in itertools.groupby(_rows(), key=lambda row: row[0]):
         lines.append(

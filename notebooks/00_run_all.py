@@ -44,7 +44,7 @@ environment.setup()
 #
 # | preset | network | on 2 CPU cores | on a T4 |
 # |---|---|---|---|
-# | `sample` | a tiny network at 64 px, 20 epochs | about a minute in all | about a minute in all |
+# | `sample` | a tiny network at 64 px, 20 epochs | a minute or two in all | a minute or two in all |
 # | `quick` | EfficientNet-Lite2 at 260 px, 10 epochs | hours | not measured |
 # | `quick_cpu` | EfficientNet-Lite0 at 144 to 224 px, early layers frozen, 10 epochs | about an hour on **one** core | no need for it |
 # | `strong`, `strong_cpu` | five folds of `quick` or `quick_cpu`, as one run | five times as long | not measured |
