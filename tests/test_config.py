@@ -83,8 +83,8 @@ def test_without_words_each_command_has_a_line_with_an_example_that_is_understoo
     assert len(lines) == 5 and "--help" in last
     for line in lines:
         command, *words = line.partition("python -m dermai_utils ")[2].split()
-        assert line.split()[0] == pipeline.stage_name(command, COMMANDS) == command
-        settings, _ = read_words(words, image=(), run="")
+        assert line.split()[0] == pipeline.stage_name(command, (*COMMANDS, "compare")) == command
+        settings, _ = read_words(words, image=(), run="", other="")
         load(env={}, **settings)
 
 

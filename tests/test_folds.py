@@ -80,7 +80,7 @@ def test_without_another_test_set_error_rates_come_from_the_thresholds_of_the_ot
 ):
     """By hand: thresholds of two folds, counted on the third; distances of the first fold alone."""
     state = files.read_json(folded.report_dir / "predictor.json")
-    assert state["subset"] == "official" and state["looks"]["official"]["n"] == state["n"]
+    assert state["subset"] == "made_up" and state["looks"]["official"]["n"] == state["n"]
     cfg = dataclasses.replace(folded, work_dir=str(tmp_path))
     for name in ("table.csv", "split.csv"):
         whole = files.read_table(folded.work / name)

@@ -43,7 +43,8 @@ def test_a_run_tells_the_date_of_its_settings_and_the_headline_of_its_metrics(cf
     row = metrics["intervals"]["official"]["balanced_accuracy"]
     assert description.text(cfg) == (
         f"Run baseline, trained on 2021-03-04. Balanced accuracy {row['value']:.3f} "
-        f"[{row['low']:.3f}, {row['high']:.3f}] on 27 images of the official ISIC 2018 test set."
+        f"[{row['low']:.3f}, {row['high']:.3f}] on 27 images of the "
+        "made-up pictures in place of the official test set."
     )
 
 

@@ -27,7 +27,7 @@ def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(made):
 def test_what_is_told_about_the_sets_is_counted_on_the_quoted_part(made):
     found, fixed = files.read_json(made.report_dir / "predictor.json"), state.load(made)
     rows = predictions.scored_rows(
-        files.read_table(made.report_dir / "predictions.csv"), found["subset"]
+        files.read_table(made.report_dir / "predictions.csv"), "official"
     )
     raw = np.log(np.clip(rows[list(CLASSES)].to_numpy(), 2.3e-16, 1)) / fixed.temperature
     probabilities = np.exp(raw) / np.exp(raw).sum(1, keepdims=True)
