@@ -19,7 +19,7 @@ from dermai_utils.config import UserError
 USAGE = """\
 evaluate   train and evaluate, or any other stage   python -m dermai_utils evaluate --data isic2018
 predict    an answer about photos of your own       python -m dermai_utils predict --image photo.jpg
-compare    two evaluated runs, image by image      python -m dermai_utils compare --other NAME
+compare    two evaluated runs, image by image       python -m dermai_utils compare --other NAME
 app        a page where a photo can be dropped      python -m dermai_utils app --run-name baseline
 pack       a trained run as one file to give away   python -m dermai_utils pack --run-name baseline
 --help lists every stage and setting; what is made already is not made again"""

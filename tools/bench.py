@@ -355,9 +355,7 @@ print(time.perf_counter() - begin)
     cases = {"alone": (0, {}), "spinning": (0, spinning), "one": (1, {}), "two": (2, {})}
     taken = {case: [] for case in cases}
     for case, (programs, env) in [*cases.items()] * turns:
-        busy = [
-            subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(programs)
-        ]
+        busy = [subprocess.Popen(BUSY) for _ in range(programs)]
         try:
             taken[case] += in_a_process(folder, body, env, n=n, **settings)
         finally:

@@ -90,7 +90,7 @@ def _made_from(cfg) -> Path | None:
     """The folder of data that work_dir was made from; None where it isn't known."""
     if record := files.read_json(cfg.work / MADE_FROM):
         return Path(str(record.get("data")))
-    # made before version 0.3, which wrote it down: a folder of images or a table may lie in it
+    # made before version 0.2, which wrote it down: a folder of images or a table may lie in it
     sources = files.read_json(cfg.sources_file) if cfg.work.is_dir() else None
     images = itertools.chain(*(sources or {}).get("images", {}).values())
     paths = [Path(path) for path in (*images, *(sources or {}).get("tables", {}).values())]

@@ -65,6 +65,11 @@ def primary_rows(table: pd.DataFrame) -> pd.DataFrame:
     return scored_rows(table, primary_subset(set(table["subset"])))
 
 
+def unseen_by_first(rows: pd.DataFrame) -> pd.DataFrame:
+    """Of all folds as one run, the rows that its first network did not learn; else all."""
+    return rows[rows["fold"] <= 0] if "fold" in rows else rows
+
+
 def choices(val: pd.DataFrame, choose) -> dict:
     """{-1: what `choose` takes from the rows of `val`, fold: what it takes from the other folds'}.
 

@@ -14,7 +14,14 @@ from dermai_utils.config import CLASSES
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.metrics.classification import jsonable
-from dermai_utils.metrics.predictions import SUBSET_NAMES, arrays, choices, of_rows, scored_rows
+from dermai_utils.metrics.predictions import (
+    SUBSET_NAMES,
+    arrays,
+    choices,
+    of_rows,
+    scored_rows,
+    unseen_by_first,
+)
 from dermai_utils.metrics.text import percent, shown_subset
 from dermai_utils.predict import ood
 from dermai_utils.report import browse
@@ -109,8 +116,7 @@ def run(cfg) -> None:
     loaded.networks = loaded.networks[:1]  # features and texture are those of the first one
     _, features, texture = ood.describe(loaded, training["row"].to_numpy())
     centre, precision = ood.fit(texture)
-    # of folds, those of val that the first network did not learn
-    unseen = {n: r[r["fold"] <= 0] if "fold" in r else r for n, r in rows.items()}
+    unseen = {name: unseen_by_first(each) for name, each in rows.items()}
     described = {n: ood.describe(loaded, r["row"].to_numpy()) for n, r in unseen.items()}
     far = {name: ood.distance(each[2], centre, precision) for name, each in described.items()}
     temperature = metrics["calibration"]["temperature"] or 1.0

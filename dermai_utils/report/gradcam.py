@@ -14,7 +14,7 @@ from scipy.stats import ConstantInputWarning, spearmanr
 from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.metrics.classification import jsonable
-from dermai_utils.metrics.predictions import primary_rows
+from dermai_utils.metrics.predictions import primary_rows, unseen_by_first
 from dermai_utils.report import photographs, plots, render
 from dermai_utils.report.summary import listed_mistakes
 from dermai_utils.training.feature_maps import feature_maps
@@ -223,8 +223,7 @@ def run(cfg) -> None:
     with them, and index.html."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
     rows = primary_rows(files.read_table(cfg.report_dir / "predictions.csv"))
-    # of folds, images that the first network, whose maps they are, did not learn
-    unseen = rows[rows["fold"] <= 0] if "fold" in rows else rows
+    unseen = unseen_by_first(rows)  # the maps are that network's
     chosen, checks = choose(unseen), {"images": [], "mean": {}}
     try:
         loaded = LoadedRun(cfg)
