@@ -205,8 +205,16 @@ def roc(truth, probabilities, title: str = "") -> Figure:
     ax.plot([0, 1], [0, 1], color=INK, lw=0.7)
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
     ax.set_title(title, fontsize=10)
-    ax.legend(title="AUC", frameon=False, fontsize=8, loc="lower right", handlelength=4)
+    _legend(ax, title="AUC", loc="lower right")
     return figure
+
+
+def _legend(ax, **options):
+    """A legend of the curves, or in their place why there are none."""
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(frameon=False, fontsize=8, handlelength=4, **options)
+    else:
+        ax.text(0.5, 0.5, "images of one class alone: no curve", ha="center", fontsize=9)
 
 
 def precision_recall(truth, probabilities, title: str = "") -> Figure:
@@ -221,8 +229,7 @@ def precision_recall(truth, probabilities, title: str = "") -> Figure:
     ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", aspect="equal")
     ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
     ax.set_title(title, fontsize=10)
-    place = dict(loc="upper left", bbox_to_anchor=(1, 1), handlelength=4)
-    ax.legend(title="average precision", frameon=False, fontsize=8, **place)
+    _legend(ax, title="average precision", loc="upper left", bbox_to_anchor=(1, 1))
     return figure
 
 

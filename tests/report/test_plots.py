@@ -118,3 +118,11 @@ def test_a_notebook_gets_the_report_s_figure_with_its_words(corrected):
     assert saved.width == width
     page = (corrected.report_dir / "report.html").read_text(encoding="utf-8")
     assert f'alt="{figure.alt}"' in page
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
+def test_one_class_alone_has_no_curve_and_says_so(draw, recwarn):
+    """A test set of one's own may be of one class; matplotlib warned of an empty legend."""
+    figure = draw(np.ones(5, int), np.full((5, 7), 1 / 7))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "images of one class alone: no curve" in texts and not recwarn.list
