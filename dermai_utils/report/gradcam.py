@@ -76,7 +76,9 @@ def _unit(maps) -> np.ndarray:
 
 def choose(predictions: pd.DataFrame, each: int = 1) -> pd.DataFrame:
     """For every class, where there are such: its most confident correct, most confident wrong, and
-    least certain image, with `kind`."""
+    least certain image, with `kind`; of several folds, of the images that the first network, of
+    which the maps are, did not learn."""
+    predictions = unseen_by_first(predictions)
     right = predictions["truth"] == predictions["prediction"]
     chosen = []
     for label in CLASSES:
@@ -223,15 +225,13 @@ def run(cfg) -> None:
     with them, and index.html."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
     rows = primary_rows(files.read_table(cfg.report_dir / "predictions.csv"))
-    unseen = unseen_by_first(rows)  # the maps are that network's
-    chosen, checks = choose(unseen), {"images": [], "mean": {}}
+    chosen, checks = choose(rows), {"images": [], "mean": {}}
     try:
         loaded = LoadedRun(cfg)
         checks = checks_for(loaded, chosen[chosen["kind"] != "uncertain"])
         files.write_json(cfg.report_dir / "gradcam.json", checks)
         figure = photographs.explanations(maps_for(loaded, chosen), note(cfg))
-        wrong = _listed(metrics, rows)
-        wrong = wrong[wrong["image"].isin(unseen["image"])]
+        wrong = unseen_by_first(_listed(metrics, rows))
         if len(wrong):
             pairs = photographs.pairs(maps_for(loaded, wrong), note(cfg))
             pairs.save(cfg.report_dir / "gradcam_mistakes.png")
