@@ -168,10 +168,9 @@ class Run:
         The loss is the whole batch's weighted mean, however many processes share it.
         """
         with self.accelerator.autocast():
-            logits = self.net(images)
-            if sources is not None and len(self.log_odds) > 1:
-                logits = logits + self.log_odds[sources[share]]
-            losses = self.loss(logits, targets[share], drw_share)
+            several = sources is not None and len(self.log_odds) > 1
+            log_odds = self.log_odds[sources[share]] if several else None
+            losses = self.loss(self.net(images), targets[share], drw_share, log_odds)
         weight = self.loss.weight(targets, drw_share)
         loss = (losses * weight[share]).sum() / weight.sum()
         loss = loss * self.accelerator.num_processes  # accelerate takes the mean over them

@@ -120,12 +120,19 @@ class Loss:
             return torch.ones_like(targets, dtype=torch.float32)
         return self.weights[targets] ** drw_share
 
-    def __call__(self, logits, targets, drw_share: float) -> torch.Tensor:
+    def __call__(self, logits, targets, drw_share: float, log_odds=None) -> torch.Tensor:
         """(B,) losses of (B, 7) logits, unweighted. Logit adjustment: Menon et al. 2021, arXiv
-        2007.07314, with tau = drw_share."""
+        2007.07314, with tau = drw_share; `log_odds` (B, 7): see Mix."""
         if self.log_prior is not None:
             logits = logits + drw_share * self.log_prior
-        return F.cross_entropy(logits, targets, reduction="none", label_smoothing=self.smoothing)
+        if log_odds is None:
+            options = dict(reduction="none", label_smoothing=self.smoothing)
+            return F.cross_entropy(logits, targets, **options)
+        losses = F.cross_entropy(logits + log_odds, targets, reduction="none")
+        # smoothing asks some probability of each class, also of those that a source lacks: with
+        # their odds of a millionth it would teach that they are frequent there
+        uniform = -F.log_softmax(logits, dim=1).mean(dim=1)
+        return losses + self.smoothing * (uniform - losses)
 
 
 def frozen(net, cfg) -> list:

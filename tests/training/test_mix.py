@@ -61,6 +61,20 @@ def test_the_loss_of_another_source_is_that_of_its_own_prior():
     assert logits.grad[absent].abs().max() < 1e-5 and mel.isfinite().all()
 
 
+def test_smoothing_asks_no_class_of_a_source_that_lacks_it():
+    """By hand: the truth by the source's prior, the smoothing by home's. With the odds of an absent
+    class in it, smoothing pushed up its logit."""
+    loss = optim.Loss(config.load(env={}, label_smoothing=0.1), np.arange(7), "cpu")
+    logits = torch.randn(4, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    targets, odds = torch.tensor([0, 1, 4, 1]), torch.zeros(4, 7, dtype=torch.float64)
+    odds[:, [2, 3, 5, 6]] = -18
+    truth = -(logits + odds).log_softmax(1)[range(4), targets]
+    uniform = -logits.log_softmax(1).mean(1)
+    got = loss(logits, targets, 1.0, odds)
+    torch.testing.assert_close(got, 0.9 * truth + 0.1 * uniform)
+    torch.testing.assert_close(loss(logits, targets, 1.0), loss(logits, targets, 1.0, 0 * odds))
+
+
 def test_without_other_sources_the_order_is_that_of_one_source():
     targets = np.arange(50) % 7
     mix = optim.Mix([""] * 50, targets, config.load(env={}, batch_size=8))
