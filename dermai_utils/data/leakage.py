@@ -14,7 +14,7 @@ KEYS = ("image_ids", "lesions", "patients", "exact_duplicates")
 NOT_KNOWN_WHERE_MISSING = ("lesions", "patients")
 SCORED_ELSEWHERE = ("official", "own")  # test sets from outside of the split
 ORDER = ("train", "val", "test", "extra", "official", "own")
-LEARNT_FROM = ("train", "val", "extra")  # weights, checkpoint and thresholds come from these
+NOT_SPLIT = (*SCORED_ELSEWHERE, "left out")
 # What stands behind X in the name of a copy of it: _aug0, " (1)", _1, -flipped, _rotated90.
 _ENDING = r"[ _-]?\(\d+\)|[ _-](?:aug|copy|rot|flip|crop)[a-z]*\d*|_\d{1,2}"
 _COPY = re.compile(f"(.+?)(?:{_ENDING})", re.IGNORECASE)
@@ -101,24 +101,37 @@ def _original(image, names):
     return image
 
 
-def learnt_from_leaks(table: pd.DataFrame, subset, pairs=()) -> pd.Series:
-    """(N,) text: why a row of LEARNT_FROM leaks into a test set elsewhere; "" where it doesn't.
+def learnt_from_leaks(table: pd.DataFrame, subset, pairs=(), group=None) -> pd.Series:
+    """(N,) text: why a row that is learnt from leaks into a test set; "" where it doesn't.
 
-    A reason is one of KEYS or near_duplicates, and the test set.
+    Scored are official and own, and for `extra` also val, test and the folds of `subset` (N,): all
+    others are kept apart by the split itself. A reason is one of KEYS, names, near_duplicates or
+    related_images, and the subset. group: (N,) numbers of what the split keeps together; of a group
+    that is in a test set nothing is learnt.
     """
     subset = pd.Series(np.asarray(subset), table.index)
-    learnt, reasons = subset.isin(LEARNT_FROM), pd.Series("", table.index)
-    for scored in SCORED_ELSEWHERE:
-        for name in KEYS:
-            values = key_values(table, name)
-            there = set(values[subset == scored]) - {""}
-            hit = learnt & values.isin(there) & (reasons == "")
-            reasons[hit] = f"{name} shared with {scored}"
-        for ends in pair_rows(table, pairs):
-            for i, j in (ends, ends[::-1]):
-                if learnt.iloc[i] and subset.iloc[j] == scored and not reasons.iloc[i]:
-                    reasons.iloc[i] = f"near_duplicates shared with {scored}"
+    values = {name: key_values(table, name) for name in KEYS}
+    values["names"] = pd.Series(families(values["image_ids"]), table.index)
+    values["related_images"] = pd.Series(range(len(table)) if group is None else group, table.index)
+    ends, reasons = pair_rows(table, pairs), pd.Series("", table.index)
+    for scored, there, learnt in _learnt_and_scored(subset):
+        found = {name: key.isin(set(key[there]) - {""}) for name, key in values.items()}
+        near = np.concatenate([ends, ends[:, ::-1]])
+        found["near_duplicates"] = pd.Series(False, table.index)
+        found["near_duplicates"].iloc[near[there.to_numpy()[near[:, 1]], 0]] = True
+        for name in (*KEYS, "near_duplicates", "names", "related_images"):
+            reasons[learnt & found[name] & (reasons == "")] = f"{name} shared with {scored}"
     return reasons
+
+
+def _learnt_and_scored(subset):
+    """(name, its rows, the rows from which is learnt what it must not share) of each test set."""
+    extra, inner = subset == "extra", ~subset.isin(("train", "extra", *NOT_SPLIT))
+    learnt = ~subset.isin(("test", *NOT_SPLIT))  # weights, thresholds: train, val, folds, extra
+    for name in SCORED_ELSEWHERE:
+        yield name, subset == name, learnt
+    yield "test", subset == "test", extra
+    yield "val", inner & (subset != "test"), extra
 
 
 def first_copies(table: pd.DataFrame) -> pd.Series:

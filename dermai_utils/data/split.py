@@ -1,5 +1,6 @@
 """Lesion-safe, stratified splits: all images of a lesion are in one subset."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
@@ -33,13 +34,15 @@ def connected_components(n: int, pairs) -> np.ndarray:
 
 def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
     """(N,) group numbers: images of one lesion or patient, with the same pixels, in `pairs` of ids,
-    or with a name that says that one was made from the other (X_aug0 from X)."""
+    or with a name that says that one was made from the other (X_aug0 or X_downsampled from X)."""
     patients = leakage.key_values(table, "patients")
+    ids = leakage.key_values(table, "image_ids")
     links = [
         *_same_value(table["lesion_id"]),
         *_same_value(leakage.first_copies(table)),
         *_same_value(patients.where(patients != "", table["image"])),
         *_same_value(leakage.families(table["image"])),
+        *_same_value(ids),
         *leakage.pair_rows(table, pairs),
     ]
     return connected_components(len(table), links)
@@ -122,17 +125,9 @@ def run(cfg) -> None:
     """
     table = clean.read(cfg)
     training = table[table["source"] == "train"].reset_index(drop=True)
-    scored = sorted(set(table["source"]) & {"test", "own"})
-    if scored == ["own"] and _has_test(cfg):  # a run may rest on it: a test set changes no split
-        scored = []
-    if scored and cfg.test_fraction == "auto":
-        which = " and ".join({"test": "official", "own": "own"}[name] for name in scored)
-        print(
-            f"split: the {which} test set is there, so no training image is set aside for an inner "
-            "one (test_fraction=auto)"
-        )
+    elsewhere = _tested_elsewhere(cfg, set(table["source"]))
     subsets = {
-        strategy: make(training, cfg, strategy, bool(scored)) for strategy in ("lesion", "random")
+        strategy: make(training, cfg, strategy, elsewhere) for strategy in ("lesion", "random")
     }
     pairs = near_duplicates(cfg)
     audits = {name: leakage.audit(training, subset, pairs) for name, subset in subsets.items()}
@@ -142,10 +137,10 @@ def run(cfg) -> None:
     if any(filter(None, audits["lesion"].values())):
         advice = "nothing was written; please report this"
         raise UserError(f"the lesion-safe split leaks ({audits['lesion']}): {advice}")
-    elsewhere = table[table["source"] != "train"].assign(
+    others = table[table["source"] != "train"].assign(
         subset=lambda rows: rows["source"].replace({"test": "official"})
     )
-    whole = pd.concat([training.assign(subset=subsets[cfg.split]), elsewhere], ignore_index=True)
+    whole = pd.concat([training.assign(subset=subsets[cfg.split]), others], ignore_index=True)
     whole, left_out = _without_leaks(cfg, whole, pairs)
     new = whole.loc[whole["source"] != "own", ["image", "subset"]]
     _keep_previous(cfg, new)
@@ -153,7 +148,8 @@ def run(cfg) -> None:
         "left_out": left_out,
         "pairs": leakage.audit_pairs(*_merged_folds(cfg, whole), pairs),
     }
-    files.write_json(cfg.audit_file, {"strategy": cfg.split, **audits})
+    settings = {"strategy": cfg.split, "test_fraction": cfg.test_fraction}
+    files.write_json(cfg.audit_file, settings | audits)
     files.write_table(new, cfg.split_file)
     _announce(training["label"], subsets[cfg.split])
     _print_audit(cfg, audits[cfg.split])
@@ -166,9 +162,31 @@ def run(cfg) -> None:
         )
 
 
-def _has_test(cfg) -> bool:
-    """Whether the split that is there has an inner test subset."""
-    return cfg.split_file.exists() and "test" in set(files.read_table(cfg.split_file)["subset"])
+def _tested_elsewhere(cfg, sources) -> bool:
+    """Whether test_fraction=auto sets no training image aside: with an official test set, else as
+    in the split that is there, since a run may rest on it, else with a test set of one's own."""
+    before = _subsets_before(cfg)
+    if "test" in sources:
+        elsewhere, why = True, "the official test set is there"
+    elif before:
+        elsewhere, why = "test" not in before, "the split made before has no inner test subset"
+    else:
+        elsewhere, why = "own" in sources, "your own test set is there"
+    if elsewhere and cfg.test_fraction == "auto":
+        print(
+            f"split: {why}, so no training image is set aside for an inner one (test_fraction=auto)"
+        )
+    return elsewhere
+
+
+def _subsets_before(cfg) -> set:
+    """The subsets of the split that is there; none where nobody chose it by test_fraction=auto
+    alone, or it was broken."""
+    share = (files.read_json(cfg.audit_file) or {}).get("test_fraction", "auto")
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        subsets = set(files.read_table(cfg.split_file)["subset"])
+        return subsets if share == "auto" and "official" not in subsets else set()
+    return set()
 
 
 def _merged_folds(cfg, whole):
@@ -178,8 +196,9 @@ def _merged_folds(cfg, whole):
 
 
 def _without_leaks(cfg, whole, pairs):
-    """(the table, {reason: images}): what would leak into official or own is in "left out"."""
-    reasons = leakage.learnt_from_leaks(*_merged_folds(cfg, whole), pairs)
+    """(the table, {reason: images}): what would leak into a test set, and what belongs with it, is
+    in "left out"."""
+    reasons = leakage.learnt_from_leaks(whole, whole["subset"], pairs, groups(whole, pairs))
     left_out = {name: int(n) for name, n in reasons[reasons != ""].value_counts().items()}
     for reason, n in left_out.items():
         print(f"split: {n:,} images to learn from are left out: {reason.replace('_', ' ')}")

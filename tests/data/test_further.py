@@ -82,6 +82,57 @@ def test_the_same_id_and_the_same_pixels_are_found_too(home, tmp_path):
     assert "1 images to learn from are left out: exact duplicates shared with own" in said
     table = split.read(cfg).set_index("image")["subset"]
     assert table["A03"] == "left out" == table["A07"] and table["own:A03"] == "own"
+    # A02 and A06 show the lesions of A03 and A07
+    assert table["A02"] == "left out" == table["A06"]
+    assert "2 images to learn from are left out: related images shared with own" in said
+
+
+def test_extra_images_of_a_lesion_that_is_scored_are_left_out(home, tmp_path):
+    """The split keeps home's images apart; those of `extra` all went into training."""
+    before = split.read(home("split", test_fraction=0.2)[0]).set_index("image")
+    lesions = {before.loc[before["subset"] == s, "lesion_id"].iloc[0]: s for s in ("val", "test")}
+    extra = {f"E{k}": ("NV", 300 + k) for k in range(3)}
+    named = before.index[before["subset"] == "val"][-1]
+    extra |= {
+        f"{named}_aug0": ("NV", 310),
+        f"{before.index[before['subset'] == 'train'][0]}_aug0": ("NV", 311),
+    }
+    own = dict(zip(extra, [*lesions, "M1", "M2", "M3"], strict=True))
+    cfg, said, status = home(
+        "split", test_fraction=0.2, extra=write(tmp_path / "extra", extra, own)
+    )
+    assert status == 0
+    for reason in ("lesions shared with val", "lesions shared with test", "names shared with val"):
+        assert f"1 images to learn from are left out: {reason}" in said
+    kept = split.read(cfg).query("source == 'extra'").set_index("image")["subset"]
+    assert (kept == "train").sum() == 2 and kept["E2"] == "train"
+    pairs = files.read_json(cfg.audit_file)["pairs"]
+    assert pairs["val/extra"]["lesions"] == 0 == pairs["test/extra"]["lesions"]
+    _, said, _ = home("split", folds=3, extra=tmp_path / "extra")  # each image is scored once
+    assert "2 images to learn from are left out: lesions shared with val" in said
+    assert "2 images to learn from are left out: names shared with val" in said
+
+
+def test_images_of_a_test_set_in_data_itself_are_read_anew_where_they_change(home, tmp_path):
+    images = tmp_path / "home" / "ISIC2018_Task3_Test_Input"
+    images.mkdir()
+    truth = tmp_path / "home" / "ISIC2018_Task3_Test_GroundTruth.csv"
+    for k in range(2):
+        (images / f"T{k}.png").write_bytes(encoded(picture(seed=500 + k), "PNG"))
+        lines = [
+            ",".join([f"T{n}", *("1" if c == "NV" else "0" for c in CLASSES)]) for n in range(k + 1)
+        ]
+        truth.write_text("\n".join([",".join(["image", *CLASSES]), *lines]) + "\n")
+        cfg, said, status = home("evaluate")
+        assert status == 0 and ("evaluate: making it again, because own.csv" in said) == (k > 0), (
+            said
+        )
+        assert files.read_json(cfg.report_dir / "metrics.json")["subsets"]["own"]["n"] == k + 1
+    cfg.own_file.unlink()
+    assert "clean: making it again, because own.csv is missing" in home("evaluate")[1]
+    _, said, _ = home("near_duplicates")
+    truth.write_text(truth.read_text().replace("T1,", "T9,"))
+    assert "near_duplicates: making it again, because own.csv changed" in home("near_duplicates")[1]
 
 
 def test_a_test_set_that_is_the_data_itself_leaves_nothing_to_learn_from(home, tmp_path):
@@ -131,6 +182,27 @@ def test_a_test_set_with_patients_makes_no_run_anew_with_it_and_without_it(home,
         table = split.read(cfg)
         patients = set(table.get("patient_id", [""]))
         assert patients == {"", *(f"P{k}" for k in range(9) if given)}
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_test_set_that_comes_or_goes_changes_no_split(home, tmp_path, first):
+    """Which images are set aside for an inner test subset hung on it, and so each run."""
+    own = clinic(tmp_path / "own", {f"Z{k}": (CLASSES[k % 3], 200 + k) for k in range(9)})
+    for k, with_it in enumerate((first, not first, first)):
+        given = {"test": own} if with_it else {}
+        cfg, said, status = home("train", test_fraction="auto", **given)
+        assert status == 0 and ("train: up to date" in said) == (k > 0), said
+        assert ("is set aside for an inner one" in said) == first
+        assert ("test" in set(split.read(cfg)["subset"])) != first
+    # only a choice of test_fraction=auto stands
+    cfg, _, _ = home("split", test_fraction=0.2)
+    assert "test" in set(split.read(cfg)["subset"])
+    home("split", test_fraction=0)
+    cfg, _, _ = home("split", test_fraction="auto")
+    assert "test" in set(split.read(cfg)["subset"])
+    cfg.split_file.write_bytes(b"image;part\n")
+    _, said, status = home("split", test_fraction="auto", test=own)
+    assert status == 0 and "split: your own test set is there, so" in said
 
 
 def test_labels_of_a_test_set_that_are_not_understood_are_a_warning_of_their_own(home, tmp_path):
