@@ -131,12 +131,14 @@ class Config:
         "training images that leak into official or own: left out, or the split is refused",
     )
     split_seed: int = _split(0, _SEEDS, "for the split, so that several seeds can share one")
-    val_fraction: float = _split(0.12, [0.01, 0.5], "share of val, which chooses the checkpoint")
+    val_fraction: float = _split(
+        0.12, [0.01, 0.5], "share of val, on which decision rule and thresholds are chosen"
+    )
     test_fraction: str = _split(
         "auto",
         _SHARE,
-        "share of test, which only evaluation reads, 0 to 0.5; auto: 0.12, and 0 where there is an "
-        "official or own test set",
+        "share of test, which only evaluation reads, 0 to 0.5; auto: 0.12, or 0 with an official "
+        "test set, or where the first split was made with one of your own",
     )
     folds: int = _split(0, [0, 20], "from 2: cross-validation, a model a fold; 0: one val")
     fold: int = _split(-1, [-1, 19], "train one fold's model alone; -1: all folds, as one run")

@@ -34,7 +34,9 @@ def _members(cfg):
 
 def _own(cfg):
     """The user's own test set, where there is one: nothing is made again for an empty one."""
-    return [cfg.own_file] if cfg.test else []
+    with contextlib.suppress(FileNotFoundError):
+        return [cfg.own_file] if cfg.own_file.read_bytes().count(b"\n") > 1 else []
+    return []
 
 
 def _near_duplicates(cfg):
@@ -56,7 +58,7 @@ STAGES = {
         "data.clean",
         ("image_size",),
         lambda c: [c.sources_file],
-        lambda c: [c.table_file, c.rejected_file, c.data_file, c.pixels_file],
+        lambda c: [c.table_file, c.rejected_file, c.data_file, c.pixels_file, c.own_file],
         after=("download",),
     ),
     "split": Stage(
@@ -76,8 +78,8 @@ STAGES = {
     ),
     "linear_probe": Stage(
         "training.linear_probe",
-        (*_FEATURES, "train_fraction"),
-        lambda c: [c.table_file, c.split_file],
+        (*_FEATURES, "train_fraction", "fold"),
+        lambda c: [c.table_file, c.split_file, *_own(c)],
         lambda c: [c.linear_probe_file],
         after=("split",),
         version=1,
@@ -85,7 +87,7 @@ STAGES = {
     "near_duplicates": Stage(
         "report.near_duplicate_pairs",
         _FEATURES,
-        lambda c: [c.table_file],
+        lambda c: [c.table_file, *_own(c)],
         lambda c: [c.found_duplicates_file],
         after=("clean",),
     ),
@@ -204,8 +206,9 @@ def predictor(cfg):
     from dermai_utils.predict import predictor, state
 
     found = state.load(cfg)
-    if found is None or (found.outdated and cfg.pixels_file.exists()):
-        what = "not ready for predictions yet" if found is None else "of an earlier version"
+    counted = (cfg.report_dir / "predictor.json").exists()  # not after another evaluation
+    if found is None or (cfg.pixels_file.exists() and (found.outdated or not counted)):
+        what = "of an earlier version" if found and found.outdated else "not ready for predictions"
         print(f"predict: run {cfg.run_name} is {what}: making what is missing")
         ensure(cfg, "predictor")
     return predictor.Predictor(cfg)
@@ -291,6 +294,12 @@ def _make(cfg, name):
     if name == "train" and cfg.member_dirs != [cfg.run_dir]:
         _make_members(cfg)
         return
+    if name == "train" and cfg.folds and not (cfg.run_dir / "best.pt").exists():
+        if (files.read_json(cfg.run_dir / "config.json") or {}).get("fold") == -1:
+            raise UserError(
+                f"fold={cfg.fold}: {cfg.show(cfg.run_dir)} is the mean of a run for each fold: "
+                f"leave fold out, or give --run-name {cfg.run_name}-{cfg.fold} for that one alone"
+            )
     stage = STAGES[name]
     run = importlib.import_module(f"dermai_utils.{stage.module}").run
     if stage.always:

@@ -11,6 +11,7 @@ from dermai_utils import config, files, pipeline
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import split
 from dermai_utils.metrics import conformal
+from dermai_utils.report import gradcam
 from dermai_utils.training.inference import LoadedRun
 
 
@@ -45,6 +46,12 @@ def test_a_val_image_gets_the_model_of_its_fold_and_any_other_the_mean_of_all(fo
     assert (table["subset"] == "val").sum() == training  # all of them, once
 
 
+def test_maps_are_of_images_that_their_network_did_not_learn(folded):
+    table = files.read_table(folded.report_dir / "predictions.csv")
+    chosen = gradcam.choose(table.query("subset == 'val'"))
+    assert len(chosen) and (chosen["fold"] == 0).all()
+
+
 def test_it_is_found_again_by_its_name_alone_and_never_trained_twice(folded, capsys):
     given = dict(env={}, cache_dir=folded.cache_dir, work_dir=folded.work_dir, run_name="f")
     for cfg in (config.of_run(**given), config.of_run(**given, preset="sample", folds=3)):
@@ -60,7 +67,46 @@ def test_an_ensemble_of_runs_that_differ_in_fold_needs_every_fold(folded):
         pipeline.ensure(names, "train")
     pipeline.ensure(dataclasses.replace(names, ensemble="f-0,f-1,f-2"), "train")
     joined = json.loads((names.run_dir / "config.json").read_text())
-    assert (joined["folds"], joined["fold"]) == (3, -1)
+    assert (joined["folds"], joined["fold"], joined["ensemble"]) == (3, -1, "f-0,f-1,f-2")
+    with pytest.raises(UserError, match="f-1 holds out fold 1: begin with a run that holds out"):
+        pipeline.ensure(dataclasses.replace(names, ensemble="f-1,f-0,f-2"), "train")
+
+
+def test_one_fold_of_a_run_of_all_is_never_judged_by_the_others_models(folded):
+    """They learned it. Before, the mean of all three was taken, and its score quoted."""
+    given = dict(env={}, cache_dir=folded.cache_dir, work_dir=folded.work_dir)
+    before = (folded.run_dir / "config.json").read_bytes()
+    with pytest.raises(
+        UserError, match="fold=2: work/sample/runs/f is the mean of .* f-2 for that"
+    ):
+        pipeline.ensure(config.of_run(**given, run_name="f", fold=2), "evaluate")
+    with pytest.raises(
+        UserError, match="fold=1: .* each of them another fold, so the others learn"
+    ):
+        pipeline.ensure(
+            config.of_run(**given, run_name="g", fold=1, ensemble="f-0,f-1,f-2"), "train"
+        )
+    assert (folded.run_dir / "config.json").read_bytes() == before
+
+
+def test_the_linear_probe_of_another_fold_is_made_anew(folded, capsys):
+    for fold, said in ((0, "linear_probe: val, n="), (1, "making it again, because fold changed")):
+        pipeline.ensure(dataclasses.replace(folded, fold=fold, run_name="p"), "linear_probe")
+        assert said in capsys.readouterr().out
+
+
+def test_members_are_trained_anew_where_the_split_is_another_one(folded, tmp_path, capsys):
+    """As a single run is: before, a run of folds that was found by its name never looked."""
+    shutil.copytree(folded.work, tmp_path / "work")
+    given = dict(env={}, cache_dir=folded.cache_dir, work_dir=tmp_path / "work")
+    cfg = config.of_run(**given, run_name="f", split_seed=1)
+    given_names = config.of_run(**given, run_name="old", ensemble="f-0,f-1,f-2", split_seed=1)
+    with pytest.raises(UserError, match="f-0 was trained on another split than the one that is th"):
+        pipeline.ensure(given_names, "train")
+    assert "steps an epoch" not in capsys.readouterr().out
+    pipeline.ensure(cfg, "train")
+    assert capsys.readouterr().out.count("steps an epoch") == 3
+    pipeline.ensure(given_names, "train")
 
 
 def test_an_ensemble_of_one_fold_is_judged_on_that_fold_alone(folded):

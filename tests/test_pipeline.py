@@ -169,6 +169,10 @@ def test_a_predictor_makes_the_run_that_it_needs(way, capsys):
     capsys.readouterr()
     pipeline.predictor(cfg)
     assert "predict: run" not in capsys.readouterr().out
+    (cfg.report_dir / ".evaluate.json").unlink()
+    way("evaluate")  # another evaluation: how often its answers are right is to be counted anew
+    found = pipeline.predictor(cfg)
+    assert "not ready for predictions" in capsys.readouterr().out and found.scores["n"] > 0
 
 
 def test_a_finished_run_is_set_aside_not_lost(way, capsys):

@@ -139,10 +139,11 @@ def checksums(cfg) -> str:
 def join_members(cfg) -> None:
     """Write the config.json of a run that is the mean of others.
 
-    They share a split. Either all of them hold out the same images, or together they hold out each
-    fold: a UserError names the one that doesn't fit, or the folds that are missing.
+    They share the present split. Either all of them hold out the same images, or together they hold
+    out each fold, the first one fold 0: a UserError names the one that doesn't fit, or the folds
+    that are missing.
     """
-    folders = cfg.member_dirs
+    folders, split = cfg.member_dirs, files.checksum(cfg.split_file)
     settings = [files.read_json(folder / "config.json") or {} for folder in folders]
     for folder, member in zip(folders, settings, strict=True):
         if not (folder / "best.pt").exists():
@@ -156,6 +157,12 @@ def join_members(cfg) -> None:
                     f"ensemble: {cfg.show(folder)} and {cfg.show(folders[0])} differ in {name}: "
                     "their predictions can't be averaged honestly"
                 )
+        if member.get("split file") != split:
+            raise UserError(
+                f"ensemble: {cfg.show(folder)} was trained on another split than the one that is "
+                "there now, so it may have learned what it would be judged on: train it anew, or "
+                "give data, test, extra and the settings of the split as they were"
+            )
     held_out = {member.get("fold", 0) for member in settings}
     missing = sorted(set(range(settings[0].get("folds", 0))) - held_out)
     if len(held_out) > 1 and missing:
@@ -163,9 +170,22 @@ def join_members(cfg) -> None:
             f"ensemble: no run holds out fold {', '.join(map(str, missing))}, whose images would "
             "be judged by models that learned them: train and add those, or runs of one fold alone"
         )
-    own = {"run_name": cfg.run_name, "tta": cfg.tta, "ensemble": ",".join(f.name for f in folders)}
-    own["fold"] = -1 if len(held_out) > 1 else held_out.pop()
-    files.write_json(cfg.run_dir / "config.json", settings[0] | own)
+    first = settings[0].get("fold", 0)
+    if len(held_out) > 1 and first:
+        raise UserError(
+            f"ensemble: {cfg.show(folders[0])} holds out fold {first}: begin with a run that holds "
+            "out fold 0, by which Grad-CAM and predictions go"
+        )
+    fold = -1 if len(held_out) > 1 else first
+    if cfg.fold != fold:
+        whole = "each of them another fold" if fold < 0 else f"fold {fold}"
+        raise UserError(
+            f"fold={cfg.fold}: the runs of {cfg.show(cfg.run_dir)} hold out {whole}, so the others "
+            "learned its images; leave fold out, or give the run_name of a single one"
+        )
+    own = {name: getattr(cfg, name) for name in ("run_name", "tta", "seeds", "seed")}
+    own["ensemble"] = ",".join(f.name for f in folders) if cfg.ensemble else ""
+    files.write_json(cfg.run_dir / "config.json", settings[0] | own | {"fold": fold})
 
 
 def held_out_folds(cfg) -> list[int]:
