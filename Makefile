@@ -37,9 +37,9 @@ lab: .venv/made  ## JupyterLab on the notebooks
 	$(VENV)/python -m pip install --quiet jupyterlab
 	$(VENV)/jupyter lab notebooks
 
-bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of real JPEGs
+bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of real JPEGs, ARGS="--n 160 --parts memory"
 	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
-	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES))
+	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
 
 ablation: .venv/made  ## what each choice in training contributes, on validation; settings in ARGS
 	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)

@@ -1,5 +1,5 @@
 """Speed, as ratios measured side by side in one run: python tools/bench.py [--images FOLDER]
-[--n 512] [--json FILE]
+[--n 512] [--json FILE] [--parts building,input,training,memory,beside,growth]
 
 Writes a table and a JSON. FOLDER holds real JPEGs, best the originals (600×450); smaller ones are
 enlarged to that size first. Without a folder, the pictures of the sample are enlarged, which
@@ -175,8 +175,10 @@ def building(paths, folder, n=2000):
 
 
 def run_on(paths, folder, n=None, **given):
-    """A loop.Run over the array of `paths`, its table made here: 6 parts training, 1 part
-    validation."""
+    """A loop.Run over an array of `n` images (by default all) of `paths`, repeated where there are
+    fewer; its table is made here: 6 parts training, 1 part validation."""
+    n = n or len(paths)
+    paths = paths * -(-n // len(paths))
     settings = (
         dict(
             image_size=SIZE,
@@ -188,14 +190,12 @@ def run_on(paths, folder, n=None, **given):
         )
         | given
     )
-    cfg = config.load(env={}, cache_dir=folder / "cache", work_dir=folder / "work", **settings)
+    folders = {"cache_dir": folder / f"cache-{len(paths)}", "work_dir": folder / "work"}
+    cfg = config.load(env={}, **folders, **settings)
     if not cfg.pixels_file.exists():
         pixels.build(paths, cfg.image_size, cfg.pixels_file, progress=False)
-    n = n or len(paths)
-    labels = np.array(config.CLASSES)[np.arange(n) % 7]
-    table = pd.DataFrame(
-        {"image": [p.stem for p in paths[:n]], "label": labels, "row": np.arange(n)}
-    )
+    labels, ids = np.array(config.CLASSES)[np.arange(n) % 7], np.arange(n).astype(str)
+    table = pd.DataFrame({"image": ids, "label": labels, "row": np.arange(n)})
     table["lesion_id"], table["source"] = table["image"], "train"
     table["subset"] = np.where(np.arange(n) % 7 < 6, "train", "val")
     for path in (cfg.table_file, cfg.split_file):
@@ -267,7 +267,7 @@ def predicting(paths, run):
         for k in range(0, len(images), n):
             network(None, images[k : k + n])
 
-    return seconds(lambda: list(network._each(paths, False)), alone, repeats=1)
+    return seconds(lambda: list(network._each(paths, False)), alone, repeats=3)
 
 
 def fastai_epoch(paths, labels, run):
@@ -382,16 +382,25 @@ def growth(paths, folder, sizes, turns=3):
 @command
 def main(words):
     images, report = ROOT / "cache" / "isic2018" / "images", ROOT / "work" / "bench.json"
-    settings, own = read_words(words, images=str(images), n=512, json=str(report))
+    own = {"images": str(images), "n": 512, "json": str(report), "parts": ",".join(PARTS)}
+    settings, own = read_words(words, **own)
     if settings:
-        raise config.UserError(f"--{next(iter(settings))}: expected --images, --n or --json")
+        options = ", ".join(f"--{name}" for name in own)
+        raise config.UserError(f"--{next(iter(settings))}: expected one of {options}")
+    wanted = own["parts"].split(",")
+    if unknown := set(wanted) - set(PARTS):
+        raise config.UserError(f"--parts={unknown.pop()}: expected some of {','.join(PARTS)}")
     with tempfile.TemporaryDirectory() as temporary:
         folder, source = Path(temporary), Path(own["images"])
         if not any(source.rglob("*.jpg")):
             source = sample_images(folder / "sample")
         sources = sorted(source.rglob("*.jpg"))
         many = (sources * (10_000 // len(sources) + 1))[:10_000]
-        rows = list(measure(enlarged(source, folder / "jpeg", own["n"]), many, folder))
+        paths, rows = enlarged(source, folder / "jpeg", own["n"]), []
+        for part in wanted:
+            for row in PARTS[part](paths, many, folder):
+                rows.append(row)
+                print(f"{row[0]}: {row[1]:.3g} ({row[4]})", flush=True)
     table = pd.DataFrame(rows, columns=["row", "figure", "bar", "met", "detail"])
     print(table.to_markdown(index=False) if _has("tabulate") else table.to_string(index=False))
     result = {
@@ -418,8 +427,7 @@ def _has(name):
     return importlib.util.find_spec(name) is not None
 
 
-def measure(paths, many, folder):
-    device = "cuda" if ON_GPU else "cpu"
+def of_building(paths, many, folder):
     ours, decoding, written = building(paths, folder)
     yield (
         "building the array / plain decoding, images/s",
@@ -435,7 +443,11 @@ def measure(paths, many, folder):
         ours / written >= 0.9,
         f"{ours:.0f} / {written:.0f}",
     )
-    ours, usual = input_path(paths, folder / "bench.npy", device)
+
+
+def of_input(paths, many, folder):
+    pixels.build(paths, SIZE, folder / "bench.npy", progress=False)
+    ours, usual = input_path(paths, folder / "bench.npy", "cuda" if ON_GPU else "cpu")
     bar = 50 if ON_GPU else 4
     yield (
         "input path / PIL + torchvision + DataLoader, images/s",
@@ -444,6 +456,9 @@ def measure(paths, many, folder):
         ours / usual >= bar,
         f"{ours:.0f} / {usual:.0f}",
     )
+
+
+def of_training(paths, many, folder):
     run = run_on(paths, folder)
     epoch, resident = epoch_overhead(run)
     bar = 1.05 if ON_GPU else 1.10
@@ -474,7 +489,7 @@ def measure(paths, many, folder):
     if _has("fastai"):
         mine = np.flatnonzero(np.arange(len(paths)) % 7 < 6)
         theirs = fastai_epoch([paths[k] for k in mine], [config.CLASSES[k % 7] for k in mine], run)
-        bar = 0.25 if ON_GPU else 0.8
+        bar = 0.25 if ON_GPU else 0.5
         yield (
             "epoch / fastai vision_learner's, s",
             epoch / theirs,
@@ -490,10 +505,16 @@ def measure(paths, many, folder):
             None,
             f"{epoch:.1f} / {theirs:.1f}",
         )
+
+
+def of_memory(paths, many, folder):
     for text, settings in CPU_RUNS.items():
         extra, imports, bare = memory(folder, **settings)
         detail = f"{text}; imports {imports:.2f} GB, a step of the bare network {bare:.2f} GB"
         yield "peak memory of a CPU run over the array, GB", extra, "≤ 2", extra <= 2, detail
+
+
+def of_beside(paths, many, folder):
     for text, settings in BESIDE.items():
         took = beside(folder, **settings)
         for case, words, bar in (
@@ -512,6 +533,9 @@ def measure(paths, many, folder):
             ratio <= 1.03,
             detail,
         )
+
+
+def of_growth(paths, many, folder):
     each = growth(many, folder, [n for n in (1000, 2500, 5000, 10_000) if n <= len(many)])
     spread = max(each.values()) / min(each.values())
     yield (
@@ -521,6 +545,16 @@ def measure(paths, many, folder):
         spread <= 1.1,
         ", ".join(f"{n}: {1e3 * s:.2f} ms" for n, s in each.items()),
     )
+
+
+PARTS = {
+    "building": of_building,
+    "input": of_input,
+    "training": of_training,
+    "memory": of_memory,
+    "beside": of_beside,
+    "growth": of_growth,
+}
 
 
 if __name__ == "__main__":
