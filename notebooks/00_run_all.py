@@ -48,22 +48,22 @@ environment.setup()
 # | `quick` | EfficientNet-Lite2 at 260 px, 10 epochs | hours | not measured |
 # | `quick_cpu` | EfficientNet-Lite0 at 144 to 224 px, early layers frozen, 10 epochs | about an hour on **one** core | no need for it |
 # | `strong`, `strong_cpu` | five folds of `quick` or `quick_cpu`, as one run | five times as long | not measured |
-# | `baseline` | ResNet18 at 224 px, 10 epochs | 1.6 hours of training | about 15 minutes in all |
+# | `baseline` | ResNet18 at 224 px, 10 epochs | about two hours of training | about 15 minutes in all |
 #
 # All but `sample` and `baseline` use 4-fold test-time augmentation. On an H100 an epoch of `quick_cpu` takes 4 to 7 s and one of `quick` 7 s.
-# The time of `baseline` follows from 14 images/s, measured on two AMD EPYC cores with AVX2; that on a T4 is an estimate: none was at hand. The cell below
+# The time of `baseline` follows from 9 and 14 images/s, measured on two machines with two AMD EPYC cores each; that on a T4 is an estimate: none was at hand. The cell below
 # measures what your machine needs. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
-# minutes. Images never go there.
+# minutes. The image files never go there.
 
 # %% tags=["nbval-ignore-output"]
 from dermai_utils import config, files, pipeline, runtime
 from dermai_utils.report import figures
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
-preset = ""  # @param ["", "sample", "quick", "quick_cpu", "strong"]
+preset = ""  # @param ["", "sample", "quick", "quick_cpu", "strong", "strong_cpu", "baseline"]
 keep_on_drive = False  # @param {type: "boolean"}
-# a run beside that of quick, which is the baseline, not in its place
-run_name = preset if preset in ("quick_cpu", "strong") else ""
+# a run beside that of quick, which is called baseline, not in its place
+run_name = {"sample": "", "quick": "", "baseline": "resnet18"}.get(preset, preset)
 cfg = config.load(data=data, preset=preset, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
 runtime.check(cfg)
 
@@ -86,7 +86,7 @@ figures.draw(cfg, "learning_curve")
 # %% [markdown]
 # ## Evaluation and Grad-CAM
 #
-# On images that played no role in training, nor in choosing the epoch or the decision rule.
+# On images that played no role in training, nor in choosing the decision rule.
 
 # %% tags=["nbval-ignore-output"]
 made = pipeline.ensure(cfg, "gradcam")

@@ -35,9 +35,9 @@ environment.setup()
 # %% [markdown]
 # ## Settings
 #
-# `image_size` is the side, in pixels, of the square that the model will see; the stored images are 4:3, with a short
-# side a little over it. Empty means the preset's (64 for the sample, 224 else). `keep_on_drive` (Colab): the table, and the results of
-# later notebooks, are kept on Google Drive; tick it in all of them or in none. Images never go there.
+# `image_size` is the side, in pixels, of the square that the model will see; the stored images are 4:3, with that short
+# side, rounded up to a multiple of 75. Empty means the preset's (64 for the sample, 260 else). `keep_on_drive` (Colab): the table, and the results of
+# later notebooks, are kept on Google Drive; tick it in all of them or in none. The image files never go there.
 
 # %% tags=["nbval-ignore-output"]
 from dermai_utils import config, files, pipeline, runtime

@@ -57,7 +57,7 @@ made = pipeline.ensure(cfg, "split")
 # %% [markdown]
 # ## Subsets
 #
-# Every class is in every subset, in the same proportion. `val` chooses the checkpoint; `test` is used by the evaluation alone;
+# Every class is in every subset, in the same proportion. On `val` decision rule, temperature and thresholds are chosen; `test` is used by the evaluation alone;
 # `official` is the challenge's own test set, where it was downloaded.
 
 # %%

@@ -19,7 +19,7 @@
 # %% [markdown]
 # # 04 · Train
 #
-# Transfer learning: a backbone that was trained on ImageNet gets a new last layer of seven outputs, and all of it is trained on.
+# Transfer learning: a backbone that was trained on ImageNet gets a new last layer of seven outputs, and all of it is trained on (with `quick_cpu` all but the first layers).
 # The images lie decoded in one array, so the processor never waits for JPEGs. After each epoch the validation subset is scored,
 # to be looked at: the averaged weights of the last epoch are kept, nothing is chosen. Stop it, or lose the machine, and running the cell
 # again goes on from the last checkpoint.

@@ -55,7 +55,7 @@ made = pipeline.ensure(cfg, "evaluate")
 # %% [markdown]
 # ## Held-out subsets
 #
-# Every number below stands in `metrics.json`; the cells only look them up and draw them. The decision rule, chosen on validation, says which
+# Nearly every number below stands in `metrics.json`; curves, a threshold chosen anew and the comparison are computed from `predictions.csv`. The decision rule, chosen on validation, says which
 # class is called, given the seven probabilities: it is the one of `submission.csv`, and all figures follow it that don't say argmax.
 
 # %%
@@ -125,7 +125,8 @@ figures.draw(cfg, "calibration")
 #
 # The same probabilities, four rules. Balanced accuracy wants rare classes predicted sooner, accuracy wants the common
 # nevus: no rule is best at both. `argmax` takes the most probable class; `prior_adjusted` first divides by the class frequencies of the training
-# images, `prior_restored` multiplies by them, `prior_tuned` divides by their power `tau`. Validation chose `tau`, and which rule is used.
+# images, `prior_restored` multiplies by them, `prior_tuned` divides by their power `tau`. Validation fits `tau`, and `prior_tuned` is used
+# (with `tau` = 0 it is argmax); the other two are there to compare.
 
 # %% tags=["nbval-ignore-output"]
 print("chosen on validation:", metrics["decisions"]["chosen"])

@@ -39,7 +39,7 @@ environment.setup()
 # ## Your photo
 #
 # A file, a folder, or a web address in `photo`, or tick `upload` (Colab). With neither, a picture of the test subset is shown,
-# which the model never saw. The picture stays on this machine. A run that doesn't exist yet is made first. `keep_on_drive`: as in 02_clean.
+# which the model never saw. The picture stays on the machine that computes: with Colab's `upload`, that is Google's. A run that doesn't exist yet is made first. `keep_on_drive`: as in 02_clean.
 #
 # `packed_run`: a run in one file, or the address of one, as `python -m dermai_utils pack` makes it. Then nothing is trained and no data set is
 # needed; give a photo of your own.
