@@ -3,7 +3,6 @@ pictures."""
 
 import contextlib
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -175,7 +174,7 @@ def test_a_run_of_a_version_that_wrote_the_column_stands_too(home, tmp_path):
     files.write_table(table.assign(patient_id=""), cfg.table_file)
     marker = pipeline._marker(cfg, "clean")
     record = files.read_json(marker)
-    files.mark(marker, record["made_from"], [*map(Path, record["outputs"])])
+    files.mark(marker, record["made_from"], pipeline.STAGES["clean"].makes(cfg))
     home("train")
     before = cfg.table_file.read_bytes()
     images = {f"Z{k}": (CLASSES[k % 3], 200 + k) for k in range(9)}
