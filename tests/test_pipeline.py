@@ -238,6 +238,20 @@ def test_a_run_whose_marker_has_the_paths_of_an_earlier_version_stands(way, caps
         assert "train" in stages_made(capsys)[1]
 
 
+def test_a_run_is_found_by_its_name_with_all_that_it_was_trained_with(way, capsys):
+    """Also with what an unfinished run may change."""
+    cfg = way("evaluate", precision="fp32", test_fraction=0.2, near_duplicates="none", tta=2)
+    given = dict(env={}, cache_dir=cfg.cache, work_dir=cfg.work)
+    again = config.of_run(**given)
+    differ = {name for name in config.FIELDS if getattr(again, name) != getattr(cfg, name)}
+    assert differ <= loop.NOT_KEPT
+    capsys.readouterr()
+    pipeline.ensure(again, "evaluate")
+    assert stages_made(capsys)[0] == ["download"]
+    other = config.of_run(**given, tta=4, test_fraction=0.1)
+    assert (other.tta, other.test_fraction, other.precision) == (4, "0.1", "fp32")
+
+
 def test_leftovers_are_swept_at_the_next_start(way):
     cfg = way("download")
     folders = (

@@ -212,6 +212,13 @@ def test_extra_images_are_trained_on_and_nothing_else_and_known_ones_are_left_ou
     )
 
 
+def test_a_run_with_extra_images_is_found_by_its_name_alone(home, tmp_path):
+    extra = {f"E{k}": (CLASSES[k % 7], 300 + k) for k in range(14)}
+    home("train", extra=write(tmp_path / "extra", extra))
+    _, said, status = home("evaluate")
+    assert status == 0 and "train: up to date" in said
+
+
 def test_extra_that_is_the_data_itself_adds_nothing(home, tmp_path):
     cfg, said, status = home("split", extra=tmp_path / "home")
     assert status == 0 and "42 extra images are in the data already: left out" in said
