@@ -20,7 +20,7 @@ from dermai_utils.training import checkpoint, inference, model, optim, tracking
 NOT_KEPT = {*OF_THE_MACHINE, "tracker", "test", "seeds", "ensemble"}
 FREE_TO_CHANGE = NOT_KEPT | {"precision", "tta"}  # when an unfinished run goes on, see `_restore`
 # the checksums of table and split stand for these
-FREE_TO_CHANGE |= {"extra", "leaks", "test_fraction"}
+FREE_TO_CHANGE |= {"data", "extra", "leaks", "test_fraction"}
 
 
 class Interrupted(KeyboardInterrupt):
