@@ -277,6 +277,7 @@ class Config:
 
 FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 DEFAULTS = {name: field.default for name, field in FIELDS.items()}  # also of runs before a setting
+OF_THE_MACHINE = "cache_dir work_dir base_url workers device checkpoint_minutes preset".split()
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|]{1,80}(?<![ .])')
 _KINDS = {int: "a whole number", float: "a number", bool: _BOOL}

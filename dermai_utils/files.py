@@ -8,12 +8,13 @@ import os
 import shutil
 import socket
 import time
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from dermai_utils.config import UserError
 
 SPARE = 2**26  # bytes left free on the disk
 PATIENCE = 10.0  # seconds that a second process waits for the first
+LARGE, END = 2**25, 2**16  # bytes: of a larger file only the end is stamped
 _STARTED = time.strftime("%F %T") + f".{time.time_ns() % 10**9:09}"  # process ids repeat
 
 
@@ -250,33 +251,63 @@ def fingerprint(value) -> str:
 
 
 def mark(marker, made_from: dict, outputs):
-    """Write a stage's marker: what it was made from, and a stamp of each output."""
-    stamps = {str(path): _stamp(path) for path in outputs}
+    """Write a stage's marker: what it was made from, and a stamp of each output under its name, as
+    the folders may be moved or copied."""
+    stamps = {path.name: _stamp(path) for path in outputs}
     write_json(marker, {"made_from": made_from, "outputs": stamps})
 
 
-def changes(marker, made_from: dict, modernised=dict) -> list[str]:
-    """Why a stage must be made again, one phrase a reason; empty: all its outputs stand as they
+def changes(marker, made_from: dict, outputs, modernised=dict) -> list[str]:
+    """Why a stage must be made again, one phrase a reason; empty: all its `outputs` stand as they
     were made.
 
     modernised: of the marker's `made_from`, which an earlier version may have written, makes what
     this version would have written.
     """
     record = read_json(marker) or {}
-    old, outputs = record.get("made_from"), record.get("outputs")
-    if not isinstance(old, dict) or not isinstance(outputs, dict):
+    old, stamps = record.get("made_from"), record.get("outputs")
+    if not isinstance(old, dict) or not isinstance(stamps, dict):
         return ["not made yet"]
-    old = modernised(old)
+    old, stamps = modernised(old), _by_name(stamps)
     reasons = [f"{key} changed" for key in made_from | old if old.get(key) != made_from.get(key)]
-    for path, stamp in outputs.items():
-        if not os.path.exists(path):
-            reasons.append(f"{Path(path).name} is missing")
-        elif _stamp(path) != stamp:
-            reasons.append(f"{Path(path).name} was changed since")
+    for path in outputs:
+        if path.name not in stamps:  # an earlier version made it without this file
+            continue
+        if not path.exists():
+            reasons.append(f"{path.name} is missing")
+        elif not _stands(path, stamps[path.name]):
+            reasons.append(f"{path.name} was changed since")
     return reasons
 
 
+def renew(marker, outputs):
+    """Stamp `outputs` anew, which stand, where an earlier version wrote the marker: its stamp of a
+    large file is lost in a copy."""
+    record = read_json(marker)
+    stamps = _by_name(record["outputs"])
+    if stamps.keys() != record["outputs"].keys():
+        mark(marker, record["made_from"], [path for path in outputs if path.name in stamps])
+
+
+def _by_name(stamps):
+    """Stamps by the file's name; earlier versions wrote whole paths, of any system."""
+    return {PureWindowsPath(path).name: stamp for path, stamp in stamps.items()}
+
+
+def _stands(path, stamp) -> bool:
+    stat = path.stat()
+    # the stamp of a large file that an earlier version wrote: true of it in its place alone
+    by_time = stat.st_size >= LARGE and stamp == [stat.st_size, stat.st_mtime_ns]
+    return by_time or stamp == _stamp(path)
+
+
 def _stamp(path):
-    """A small file's content, which survives a copy; a large one's size and time of change."""
-    stat = os.stat(path)
-    return checksum(path) if stat.st_size < 2**25 else [stat.st_size, stat.st_mtime_ns]
+    """A small file's checksum; a large one's size and the checksum of its end, which costs no time
+    and survives a copy. Our large files end with what depends on all of their content: checkpoints
+    and pixel arrays with a checksum of it, a .npz with those of its arrays."""
+    size = path.stat().st_size
+    if size < LARGE:
+        return checksum(path)
+    with open(path, "rb") as file:
+        file.seek(-END, os.SEEK_END)
+        return [size, digest(file.read()).hex()]

@@ -308,9 +308,14 @@ def _make(cfg, name):
     marker = _marker(cfg, name)
     made_from = _made_from(cfg, stage)
     defaults = {field: DEFAULTS[field] for field in stage.fields}
-    reasons = files.changes(marker, made_from, lambda then: defaults | _modern_marker(then))
+    outputs = stage.makes(cfg)
+    reasons = files.changes(
+        marker, made_from, outputs, lambda then: defaults | _modern_marker(then)
+    )
     if not reasons:
-        print(f"{name}: up to date, {cfg.show(stage.makes(cfg)[0])}")
+        print(f"{name}: up to date, {cfg.show(outputs[0])}")
+        if _is_main():
+            files.renew(marker, outputs)
         return
     again = reasons != ["not made yet"]
     if again:
@@ -322,7 +327,7 @@ def _make(cfg, name):
     if cfg.tracker != "none" and name in ("evaluate", "gradcam"):
         importlib.import_module("dermai_utils.training.tracking").log_figures(cfg)
     if _is_main():
-        files.mark(marker, made_from, stage.makes(cfg))
+        files.mark(marker, made_from, outputs)
 
 
 def _make_members(cfg):
@@ -377,9 +382,8 @@ def _set_aside(cfg):
     cfg.run_dir.rename(previous)
     marker = previous / ".train.json"
     record = files.read_json(marker)
-    stamps = {str(previous / Path(path).name): s for path, s in record["outputs"].items()}
-    made_from = record["made_from"] | {"run_name": previous.name}
-    files.write_json(marker, {"made_from": made_from, "outputs": stamps})
+    record["made_from"]["run_name"] = previous.name
+    files.write_json(marker, record)
     print(
         f"train: the finished run is kept as {cfg.show(previous)} (--run-name {previous.name}); "
         "to train beside a finished run, give another --run-name"

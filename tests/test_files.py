@@ -2,6 +2,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,14 +61,60 @@ def test_half_a_json_file_reads_as_none(tmp_path):
 def test_a_marker_names_what_changed(tmp_path):
     made, marker = tmp_path / "made.csv", tmp_path / ".stage.json"
     made.write_text("1")
-    assert files.changes(marker, {"seed": 0}) == ["not made yet"]
+    assert files.changes(marker, {"seed": 0}, [made]) == ["not made yet"]
     files.mark(marker, {"seed": 0}, [made])
-    assert files.changes(marker, {"seed": 0}) == []
-    assert files.changes(marker, {"seed": 1}) == ["seed changed"]
+    assert files.changes(marker, {"seed": 0}, [made]) == []
+    assert files.changes(marker, {"seed": 1}, [made]) == ["seed changed"]
     made.write_text("2")
-    assert files.changes(marker, {"seed": 0}) == ["made.csv was changed since"]
+    assert files.changes(marker, {"seed": 0}, [made]) == ["made.csv was changed since"]
     made.unlink()
-    assert files.changes(marker, {"seed": 0}) == ["made.csv is missing"]
+    assert files.changes(marker, {"seed": 0}, [made]) == ["made.csv is missing"]
+
+
+def large_from(monkeypatch, size):
+    """Files are large from `size` bytes, and the last 4 bytes their end."""
+    monkeypatch.setattr(files, "LARGE", size)
+    monkeypatch.setattr(files, "END", 4)
+
+
+@pytest.mark.parametrize("size", [2**25, 8], ids=["small", "large"])
+def test_a_marker_goes_with_its_files_and_looks_at_no_other_place(tmp_path, monkeypatch, size):
+    large_from(monkeypatch, size)
+    here, copy = tmp_path / "here", tmp_path / "copy"
+    here.mkdir()
+    (here / "best.pt").write_bytes(b"weights, SUM1")
+    files.mark(here / ".train.json", {}, [here / "best.pt"])
+    shutil.copytree(here, copy)
+    os.utime(copy / "best.pt", (0, 0))
+    assert files.changes(copy / ".train.json", {}, [copy / "best.pt"]) == []
+    for other in (b"weights, SUM2", b"weights of more, SUM1"):
+        (copy / "best.pt").write_bytes(other)
+        changed = files.changes(copy / ".train.json", {}, [copy / "best.pt"])
+        assert changed == ["best.pt was changed since"]
+    (copy / "best.pt").unlink()
+    assert files.changes(copy / ".train.json", {}, [copy / "best.pt"]) == ["best.pt is missing"]
+    assert files.changes(here / ".train.json", {}, [here / "best.pt"]) == []
+
+
+@pytest.mark.parametrize("folder", ["/gone/work/runs/a/", "C:\\gone\\work\\runs\\a\\"])
+def test_a_marker_of_an_earlier_version_holds_and_from_then_on_in_a_copy_too(
+    tmp_path, monkeypatch, folder
+):
+    """It has whole paths, and of a large file the time of change."""
+    large_from(monkeypatch, 8)
+    best, history, later = (tmp_path / name for name in ("best.pt", "history.csv", "later.json"))
+    best.write_bytes(b"weights, SUM1")
+    history.write_text("1")
+    outputs, marker = [best, history, later], tmp_path / ".train.json"
+    stamp = [best.stat().st_size, best.stat().st_mtime_ns]
+    then = {f"{folder}best.pt": stamp, f"{folder}history.csv": files.checksum(history)}
+    files.write_json(marker, {"made_from": {"seed": 0}, "outputs": then})
+    assert files.changes(marker, {"seed": 0}, outputs) == []
+    files.renew(marker, outputs)
+    os.utime(best, (0, 0))
+    assert files.changes(marker, {"seed": 0}, outputs) == []
+    files.write_json(marker, {"made_from": {"seed": 0}, "outputs": then})
+    assert files.changes(marker, {"seed": 0}, outputs) == ["best.pt was changed since"]
 
 
 def test_a_table_of_version_0_1_0_is_read_with_the_words_of_today(tmp_path):
@@ -242,4 +289,4 @@ EDITED = [
 @pytest.mark.parametrize("text", EDITED)
 def test_a_marker_that_was_edited_means_making_it_again(tmp_path, text):
     (tmp_path / ".stage.json").write_text(text)
-    assert files.changes(tmp_path / ".stage.json", {"seed": 0}) == ["not made yet"]
+    assert files.changes(tmp_path / ".stage.json", {"seed": 0}, []) == ["not made yet"]

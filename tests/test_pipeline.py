@@ -208,6 +208,54 @@ def test_a_finished_run_stays_where_the_new_one_cannot_start(way, tmp_path):
         assert [path.name for path in cfg.run_dir.parent.iterdir()] == ["baseline"]
 
 
+def without_times(folder, target):
+    shutil.copytree(folder, target, copy_function=shutil.copyfile)
+
+
+def test_folders_that_were_moved_or_copied_are_up_to_date(way, tmp_path, capsys):
+    cfg = way("gradcam")
+    for k, bring in enumerate((shutil.move, shutil.copytree, without_times)):
+        place = tmp_path / f"place {k}"
+        place.mkdir()
+        for folder in (cfg.cache, cfg.work):
+            bring(folder, place / folder.name)
+            shutil.rmtree(folder, ignore_errors=True)
+        capsys.readouterr()
+        cfg = way("gradcam", cache_dir=place / "cache", work_dir=place / "work")
+        made, current = stages_made(capsys)
+        assert made == ["download"] and len(current) == len(WAY) - 1
+
+
+def test_a_run_whose_marker_has_the_paths_of_an_earlier_version_stands(way, capsys, monkeypatch):
+    monkeypatch.setattr(files, "LARGE", 2**17)
+    cfg = way("train")
+    marker, best = pipeline._marker(cfg, "train"), cfg.run_dir / "best.pt"
+    record = files.read_json(marker)
+    then = {str(cfg.run_dir / name): stamp for name, stamp in record["outputs"].items()}
+    then[str(best)] = [best.stat().st_size, best.stat().st_mtime_ns]
+    files.write_json(marker, record | {"outputs": then})
+    for seconds in (None, (0, 0)):  # the first start gives it a stamp that survives a copy
+        if seconds:
+            os.utime(best, seconds)
+        capsys.readouterr()
+        way("train")
+        assert "train" in stages_made(capsys)[1]
+
+
+def test_a_run_is_found_by_its_name_with_all_that_it_was_trained_with(way, capsys):
+    """Also with what an unfinished run may change."""
+    cfg = way("evaluate", precision="fp32", test_fraction=0.2, near_duplicates="none", tta=2)
+    given = dict(env={}, cache_dir=cfg.cache, work_dir=cfg.work)
+    again = config.of_run(**given)
+    differ = {name for name in config.FIELDS if getattr(again, name) != getattr(cfg, name)}
+    assert differ <= loop.NOT_KEPT
+    capsys.readouterr()
+    pipeline.ensure(again, "evaluate")
+    assert stages_made(capsys)[0] == ["download"]
+    other = config.of_run(**given, tta=4, test_fraction=0.1)
+    assert (other.tta, other.test_fraction, other.precision) == (4, "0.1", "fp32")
+
+
 def test_leftovers_are_swept_at_the_next_start(way):
     cfg = way("download")
     folders = (

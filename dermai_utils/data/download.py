@@ -33,7 +33,8 @@ def run(cfg) -> dict:
 
     {"layout": in words, "images": {source: folders}, "tables": {what: CSV}, "digest": changes with
     any image, table or row}. source: train, or test, the official one. Where all is in place it is
-    one line, without network.
+    one line, without network. The file of a copy that was moved keeps the places of before: the
+    table was made from it, and stands.
     """
     check(cfg)
     fetched = _fetch_all(cfg) if cfg.data == "isic2018" else []
@@ -53,16 +54,22 @@ def run(cfg) -> dict:
             sources |= {f"{source}_layout": other.layout, f"{source}_digest": other.digest}
     rows = files.table_text(copy.rows)
     old = cfg.rows_file.read_text(encoding="utf-8") if cfg.rows_file.is_file() else None
-    changed = (files.read_json(cfg.sources_file), old) != (sources, rows)
-    if changed:
+    changed = _without_places(files.read_json(cfg.sources_file)) != _without_places(sources)
+    if changed or rows != old:
         files.write_table(copy.rows, cfg.rows_file)
-        files.write_json(cfg.sources_file, sources)
         _announce_copy(cfg, copy)
+    if changed:
+        files.write_json(cfg.sources_file, sources)
     made_from = {"data": str(folder)}
     if cfg.data not in NAMED and files.read_json(cfg.work / MADE_FROM) != made_from:
         files.write_json(cfg.work / MADE_FROM, made_from)
     _announce(copy, fetched)
     return sources
+
+
+def _without_places(sources) -> dict:
+    """What the table depends on, of what sources_file holds."""
+    return {k: v for k, v in (sources or {}).items() if k not in ("images", "tables")}
 
 
 def check(cfg) -> None:

@@ -10,9 +10,10 @@ from collections import Counter
 from pathlib import Path
 
 from dermai_utils import files, progress
-from dermai_utils.config import UserError
+from dermai_utils.config import IMAGE_SUFFIXES, UserError
 
 LARGEST_RATIO = 50  # unpacked over packed; in the official archives at most 13, of the labels
+FIRST_TIME = 1_514_764_800 * 10**9  # 2018-01-01 in ns, see `_time`
 
 
 def unpack(archive, folder):
@@ -29,7 +30,8 @@ def unpack(archive, folder):
         stamp = [archive.stat().st_size, archive.stat().st_mtime_ns]
         old = files.read_json(marker) or {"archive": None, "counts": {}}
         complete = all(_count(folder / name) >= n for name, n in old["counts"].items())
-        if old["archive"] == stamp and complete:
+        without_times = complete and old.get("dated") and not _is_dated(folder, old["counts"])
+        if old["archive"] == stamp and complete and not without_times:
             return folder
         try:
             with zipfile.ZipFile(archive) as bundle:
@@ -41,12 +43,23 @@ def unpack(archive, folder):
             raise UserError(f"{archive} is damaged ({why}), {advice}") from None
         counts = Counter(os.path.dirname(name) for name in members)
         _clear_older(folder, members, old["counts"])
-        files.write_json(marker, {"archive": stamp, "counts": counts})
+        images = any(name.lower().endswith(IMAGE_SUFFIXES) for name in members)
+        # a disk may take no times
+        dated = images and all(_is_there(folder / name, info) for name, info in members.items())
+        files.write_json(marker, {"archive": stamp, "counts": counts, "dated": dated})
     return folder
 
 
 def _count(folder):
     return len(os.listdir(folder)) if folder.is_dir() else 0
+
+
+def _is_dated(folder, counts) -> bool:
+    """Whether any file has a time of `_time`: in a copy without times none has, and its images
+    would pass for others."""
+    entries = (entry for name in counts for entry in os.scandir(folder / name))
+    times = (entry.stat(follow_symlinks=False).st_mtime_ns for entry in entries)
+    return any(0 <= time - FIRST_TIME < 2**32 for time in times)
 
 
 def _members(bundle, archive, folder):
@@ -112,7 +125,7 @@ def _time(info):
     So the digest of the images is the same wherever the same archive is unpacked, and a fresh Colab
     machine goes on with the split and the checkpoints on Drive.
     """
-    return 1_514_764_800 * 10**9 + info.CRC
+    return FIRST_TIME + info.CRC
 
 
 def _is_there(path, info):

@@ -78,6 +78,8 @@ def command(predictor) -> list:
         "input": ["N", *images.shape[1:]],
         "classes": CLASSES,
         "temperature": temperature,
+        "checkpoints": predictor.state.checkpoints,  # this and `tta` tell evaluate.run whose it is
+        "tta": predictor.state.tta,
         "note": DISCLAIMER,
         "images": len(images),
         "preprocessing": resize,

@@ -178,8 +178,7 @@ def _checked(archive, folder, asked):
         raise UserError(
             f"{archive}: no whole pack; expected a zip with {LIST} of form {FORM} in it"
         )
-    here = {name: getattr(asked, name) for name in SETTINGS}
-    here = {name: value for name, value in here.items() if value != config.DEFAULTS[name]}
+    here = {name: getattr(asked, name) for name in SETTINGS}  # not those of the training's machine
     here |= {"work_dir": str(folder), "cache_dir": str(folder / "cache")}
     cfg = config.of_run({}, run_name=about.get("run"), **here)
     for name in _names(cfg):

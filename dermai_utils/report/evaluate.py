@@ -12,6 +12,10 @@ from dermai_utils.report import browse, figures, render, summary
 from dermai_utils.training import checkpoint
 from dermai_utils.training.inference import LoadedRun
 
+OF_ONE_EVALUATION = ("gradcam.png", "gradcam_mistakes.png", "gradcam.json", "predictor.json")
+OF_ONE_EVALUATION += ("submission.csv",)
+EXPORTED = ("model.onnx", "model.pt2", "export.json")  # by predict.export, on the user's command
+
 
 def predict(cfg) -> pd.DataFrame:
     """The table of predictions (see metrics.predictions) of every held-out image.
@@ -40,13 +44,28 @@ def predict(cfg) -> pd.DataFrame:
 
 
 def run(cfg) -> None:
-    """Predict, and write all that `write` does. Maps of an earlier model go first: they would be
-    shown as this one's."""
+    """Predict, and write all that `write` does. What is of an earlier evaluation goes first: it
+    would be shown as this one's."""
     table = predict(cfg)
-    for name in ("gradcam.png", "gradcam_mistakes.png", "gradcam.json", "predictor.json"):
+    for name in OF_ONE_EVALUATION:
         (cfg.report_dir / name).unlink(missing_ok=True)
+    _remove_old_export(cfg)
     write(cfg, table)
     render.index(cfg)
+
+
+def _remove_old_export(cfg) -> None:
+    """Remove the exported model, unless it is this network with this test-time augmentation."""
+    about = files.read_json(cfg.report_dir / "export.json") or {}
+    if about.get("checkpoints") == checkpoint.checksums(cfg) and about.get("tta") == cfg.tta:
+        return
+    old = [path for name in EXPORTED if (path := cfg.report_dir / name).exists()]
+    for path in old:
+        path.unlink()
+    if old:
+        names = ", ".join(path.name for path in old)
+        how = f"python -m dermai_utils export --run-name {cfg.run_name}"
+        print(f"evaluate: {names} of an earlier model removed; {how} makes them again")
 
 
 def write(cfg, table) -> None:

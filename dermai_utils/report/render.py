@@ -33,7 +33,6 @@ from dermai_utils.metrics.text import (
 from dermai_utils.report import browse
 from dermai_utils.training import checkpoint
 
-OF_THE_MACHINE = "cache_dir work_dir base_url workers device checkpoint_minutes preset".split()
 LARGE_PNG = 300_000  # bytes; a photograph is a tenth of that as JPEG
 
 
@@ -159,11 +158,12 @@ def training(cfg) -> dict:
     seconds = [value for history in histories for value in history["seconds"]]
     kept = [checkpoint.kept_epoch(folder) for folder in cfg.member_dirs] if histories else []
     settings = {name: about.get(name, getattr(cfg, name)) for name in config.FIELDS}
+    settings["tta"] = cfg.tta  # the evaluation's, which may be another one than at the training
     return {
         "settings": {
             name: Path(str(value)).name
             for name, value in settings.items()
-            if name not in OF_THE_MACHINE and value != ""
+            if name not in config.OF_THE_MACHINE and value != ""
         },
         "command": command_line(cfg),
         "last_epoch_kept": kept == [history["epoch"].max() for history in histories],
@@ -178,7 +178,7 @@ def command_line(cfg) -> str:
     usual, words = config.load(env={}, data=cfg.data), ["python -m dermai_utils gradcam"]
     for name in config.FIELDS:
         value = getattr(cfg, name)
-        if name not in OF_THE_MACHINE and (name == "data" or value != getattr(usual, name)):
+        if name not in config.OF_THE_MACHINE and (name == "data" or value != getattr(usual, name)):
             path = Path(str(value))
             value = f"path/to/{path.name}" if path.is_absolute() else str(value)
             words.append(f"--{name.replace('_', '-')} {shlex.quote(value)}")

@@ -11,15 +11,16 @@ import torch.nn.functional as F
 from tqdm.auto import tqdm
 
 from dermai_utils import environment, files, progress
-from dermai_utils.config import CLASSES, UserError
+from dermai_utils.config import CLASSES, OF_THE_MACHINE, UserError
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import classification
 from dermai_utils.training import checkpoint, inference, model, optim, tracking
 
-FREE_TO_CHANGE = {"cache_dir", "work_dir", "base_url", "workers", "checkpoint_minutes", "preset"}
-FREE_TO_CHANGE |= {"device", "precision", "tta", "seeds", "ensemble", "tracker"}  # see `_restore`
+# what each start says anew, and what is of several runs: all else a run keeps, in its config.json
+NOT_KEPT = {*OF_THE_MACHINE, "tracker", "test", "seeds", "ensemble"}
+FREE_TO_CHANGE = NOT_KEPT | {"precision", "tta"}  # when an unfinished run goes on, see `_restore`
 # the checksums of table and split stand for these
-FREE_TO_CHANGE |= {"test", "extra", "leaks", "test_fraction"}
+FREE_TO_CHANGE |= {"data", "extra", "leaks", "test_fraction"}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -40,7 +41,8 @@ def run(cfg, set_aside=None) -> None:
         set_aside()
     run.restore()
     if run.accelerator.is_main_process:
-        about = run.settings | environment.provenance()
+        kept = {k: v for k, v in dataclasses.asdict(cfg).items() if k not in NOT_KEPT}
+        about = kept | run.settings | environment.provenance()
         files.write_json(cfg.pending_dir / "config.json", about)
     run.deliver(must=True)  # a folder that takes nothing is told now, not after a night
     with tracking.tracked(run), checkpoint.stop_after_step() as stop:

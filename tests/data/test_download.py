@@ -336,6 +336,22 @@ def test_digest_follows_the_content_and_not_the_place(settings, tmp_path):
     assert len(set(digests)) == 5
 
 
+def test_after_a_move_the_images_are_listed_anew_and_what_was_made_from_them_stands(
+    settings, tmp_path
+):
+    folder = write(tmp_path / "mine", dataset())
+    cfg, moved = settings(folder), settings(tmp_path / "new" / "mine", name="moved")
+    download.run(cfg)
+    before = cfg.sources_file.read_bytes()
+    (tmp_path / "new").mkdir()
+    folder.rename(moved.data)
+    cfg.cache.rename(moved.cache)
+    download.run(moved)
+    assert moved.sources_file.read_bytes() == before
+    paths = files.read_table(moved.rows_file)["path"]
+    assert all(Path(path).is_file() for path in paths[paths != ""])
+
+
 def test_cache_that_is_a_file_is_one_line(settings, tmp_path):
     folder = write(tmp_path / "mine", dataset())
     (tmp_path / "cache").write_text("mine")

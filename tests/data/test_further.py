@@ -3,7 +3,6 @@ pictures."""
 
 import contextlib
 import io
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -247,7 +246,7 @@ def test_a_run_of_a_version_that_wrote_the_column_stands_too(home, tmp_path):
     files.write_table(table.assign(patient_id=""), cfg.table_file)
     marker = pipeline._marker(cfg, "clean")
     record = files.read_json(marker)
-    files.mark(marker, record["made_from"], [*map(Path, record["outputs"])])
+    files.mark(marker, record["made_from"], pipeline.STAGES["clean"].makes(cfg))
     home("train")
     before = cfg.table_file.read_bytes()
     images = {f"Z{k}": (CLASSES[k % 3], 200 + k) for k in range(9)}
@@ -283,6 +282,13 @@ def test_extra_images_are_trained_on_and_nothing_else_and_known_ones_are_left_ou
     assert sorted(rejected["reason"]) == sorted(
         [download.IN_DATA_ALREADY] * 2 + [clean.SAME_PIXELS]
     )
+
+
+def test_a_run_with_extra_images_is_found_by_its_name_alone(home, tmp_path):
+    extra = {f"E{k}": (CLASSES[k % 7], 300 + k) for k in range(14)}
+    home("train", extra=write(tmp_path / "extra", extra))
+    _, said, status = home("evaluate")
+    assert status == 0 and "train: up to date" in said
 
 
 def test_extra_that_is_the_data_itself_adds_nothing(home, tmp_path):

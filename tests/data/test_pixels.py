@@ -285,6 +285,20 @@ def test_hashes_tell_files_and_pixels_apart(tmp_path):
     assert len({a["file_hash"], b["file_hash"], c["file_hash"]}) == 3
 
 
+def test_the_end_of_the_file_tells_every_pixel_of_every_image(tmp_path):
+    """A marker reads no more of it, see files._stamp."""
+    images, ends = [picture(75, 100), picture(75, 100)], []
+    for pixel in ((0, 0, 0), (0, 0, 0), (0, 0, 1)):
+        images[1].putpixel((50, 30), pixel)
+        for name, image in zip("ab", images, strict=True):
+            (tmp_path / f"{name}.png").write_bytes(encoded(image))
+        paths = sorted(tmp_path.glob("*.png"))
+        pixels.build(paths, 75, tmp_path / "p.npy", progress=False)
+        ends.append((tmp_path / "p.npy").read_bytes()[-32:])
+        np.testing.assert_array_equal(pixels.load(tmp_path / "p.npy"), [*map(np.asarray, images)])
+    assert ends[0] == ends[1] != ends[2]
+
+
 def test_a_full_disk_is_one_line_before_anything_is_written(tmp_path, monkeypatch):
     monkeypatch.setattr(pixels.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1000}))
     with pytest.raises(UserError, match="GB are free"):

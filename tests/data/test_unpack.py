@@ -1,5 +1,6 @@
 import errno
 import os
+import shutil
 import stat
 import zipfile
 from pathlib import Path
@@ -187,6 +188,24 @@ def test_done_unpacking_does_not_open_the_archive(archive, tmp_path, monkeypatch
     unpack(archive, tmp_path / "out")
     monkeypatch.setattr(unpacking.zipfile, "ZipFile", None)
     assert unpack(archive, tmp_path / "out") == tmp_path / "out"
+
+
+def times(folder):
+    return [path.stat().st_mtime_ns for path in sorted(folder.rglob("*.jpg"))]
+
+
+def test_a_copy_without_times_gets_them_back(archive, tmp_path):
+    """They stand for the content, see `_time`: the images would count as others."""
+    out = unpack(archive, tmp_path / "out")
+    shutil.copytree(out, tmp_path / "copy", copy_function=shutil.copyfile)
+    assert times(unpack(archive, tmp_path / "copy")) == times(out)
+
+
+def test_a_disk_that_takes_no_times_is_no_reason_to_unpack_again(archive, tmp_path, monkeypatch):
+    monkeypatch.setattr(unpacking.os, "utime", lambda *_, **__: None)
+    unpack(archive, tmp_path / "out")
+    monkeypatch.setattr(unpacking.zipfile, "ZipFile", None)
+    unpack(archive, tmp_path / "out")
 
 
 def test_deleted_image_comes_back(archive, tmp_path):

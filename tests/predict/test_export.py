@@ -10,7 +10,8 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
 from dermai_utils.data import pixels
 from dermai_utils.predict import export, predictor
-from dermai_utils.training import augment, inference, model
+from dermai_utils.report import evaluate, summary
+from dermai_utils.training import augment, checkpoint, inference, model
 
 
 @pytest.mark.parametrize(
@@ -90,6 +91,29 @@ def test_the_onnx_file_says_what_its_outputs_are(exported):
     assert '"MEL", "NV", "BCC"' in about["classes"] and "Not a medical device" in about["note"]
     assert session.get_inputs()[0].shape[1:] == [*pixels.shape(exported[0].image_size), 3]
     assert isinstance(session.get_inputs()[0].shape[0], str)  # any number of images
+
+
+@pytest.mark.parametrize("change", ["another network", "another tta"])
+def test_an_export_stays_while_its_model_is_evaluated_and_no_longer(
+    exported, tmp_path, monkeypatch, capsys, change
+):
+    monkeypatch.setattr(summary, "RESAMPLES", 100)
+    shutil.copytree(exported[0].work, tmp_path / "work")
+    cfg = dataclasses.replace(exported[0], work_dir=str(tmp_path / "work"))
+    names = {path.name for path in exported[1]} | {"export.json"}
+    evaluate.run(cfg)
+    assert names <= {path.name for path in cfg.report_dir.iterdir()}
+    if change == "another network":
+        path = cfg.run_dir / "best.pt"
+        state = checkpoint.load(path)
+        checkpoint.save(path, state | {"about": state["about"] | {"trained": "again"}})
+    else:
+        cfg = dataclasses.replace(cfg, tta=2)
+    capsys.readouterr()
+    evaluate.run(cfg)
+    assert not names & {path.name for path in cfg.report_dir.iterdir()}
+    assert "model.pt2, export.json of an earlier model removed" in capsys.readouterr().out
+    assert "model.pt2" not in (cfg.work / "index.html").read_text(encoding="utf-8")
 
 
 def test_a_file_that_disagrees_is_refused_and_removed(tmp_path):

@@ -108,6 +108,15 @@ def test_data_of_ones_own_gets_a_warning_and_paths_stay_at_home(cfg, tmp_path, c
     assert pack.load(packed, work_dir=tmp_path / "w").cfg.data == "clinic"
 
 
+def test_the_precision_of_a_pack_is_what_suits_this_machine(cfg, tmp_path):
+    own = copied(cfg, tmp_path)
+    path = own.run_dir / "config.json"
+    files.write_json(path, files.read_json(path) | {"precision": "bf16"})
+    (packed,) = pack.command(Predictor(own))
+    assert pack.load(packed, work_dir=tmp_path / "w").cfg.precision == "auto"
+    assert pack.load(packed, work_dir=tmp_path / "w", precision="fp32").cfg.precision == "fp32"
+
+
 def test_an_ensemble_is_packed_with_all_its_members(cfg, tmp_path):
     own = copied(cfg, tmp_path)
     for name in "ab":

@@ -180,6 +180,10 @@ def test_the_page_says_how_the_run_was_trained(made, text, monkeypatch):
     assert not render.training(made)["last_epoch_kept"]
 
 
+def test_the_page_has_the_test_time_augmentation_of_the_evaluation(made):
+    assert render.training(dataclasses.replace(made, tta=8))["settings"]["tta"] == "8"
+
+
 def test_a_name_that_metrics_json_lacks_is_an_error_not_a_blank(made, metrics, folder):
     with pytest.raises(jinja2.UndefinedError, match="operating_points"):
         render.report(made, {k: v for k, v in metrics.items() if k != "operating_points"})

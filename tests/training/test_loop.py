@@ -179,6 +179,15 @@ def test_an_unfinished_run_of_a_version_without_a_setting_goes_on(fresh, stop, c
     assert "going on from epoch 1, step 3" in capsys.readouterr().out
 
 
+def test_an_unfinished_run_goes_on_after_its_data_was_moved(fresh, stop, capsys):
+    """The checksums of table and split tell whether it is the same."""
+    stop(fresh(data="/before/ham"), 2)
+    cfg = fresh(data="/now/ham")
+    loop.run(cfg)
+    assert "going on from epoch 1, step 3" in capsys.readouterr().out
+    assert files.read_json(cfg.run_dir / "config.json")["data"] == "/now/ham"
+
+
 def test_an_unfinished_run_refuses_other_settings_and_names_them(fresh, stop):
     cfg = fresh()
     stop(cfg, 2)
