@@ -22,10 +22,11 @@ KNOWN_ALREADY = (SAME_PIXELS, IN_DATA_ALREADY)
 SOURCES = {"train": "training", "test": "official test", "own": "own test", "extra": "extra"}
 
 
-def image_path(cfg, image) -> Path:
-    """The file of an image of the table."""
+def image_path(cfg, image) -> Path | None:
+    """The file of an image of the table; None where it isn't on this machine."""
     rows = files.read_table(cfg.rows_file)
-    return Path(rows.loc[(rows["image"] == image) & (rows["reason"] == ""), "path"].iloc[0])
+    paths = rows.loc[(rows["image"] == image) & (rows["reason"] == ""), "path"]
+    return next(filter(Path.is_file, map(Path, paths)), None)
 
 
 def pixel_rows(cfg) -> dict:

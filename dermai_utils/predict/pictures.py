@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import numpy as np
+import pandas as pd
 import requests
 
 from dermai_utils import config, files
@@ -138,14 +139,23 @@ def decoded(name: str, data: bytes, height: int, width: int) -> np.ndarray | Use
 
 def example(cfg) -> Path:
     """The file of an image that the model never saw: the first of the primary subset."""
+    for image in _unseen(cfg)["image"].head(1):
+        if path := clean.image_path(cfg, image):
+            return path
+    raise UserError(
+        "no photo was given, and none of the data set is on this machine: "
+        "give a file, a folder or a URL"
+    )
+
+
+def _unseen(cfg) -> pd.DataFrame:
+    """The rows of the primary subset; none where the report or the data set isn't here."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
-    if metrics is None or not cfg.rows_file.exists():
-        raise UserError(
-            "no photo was given, and none of the data set is on this machine: "
-            "give a file, a folder or a URL"
-        )
-    first = scored_rows(split.read(cfg), metrics["primary_subset"]).iloc[0]
-    return clean.image_path(cfg, first["image"])
+    if metrics is None or not all(
+        p.exists() for p in (cfg.rows_file, cfg.table_file, cfg.split_file)
+    ):
+        return pd.DataFrame(columns=["image", "label"])
+    return scored_rows(split.read(cfg), metrics["primary_subset"])
 
 
 EXAMPLES = ("MEL", "NV", "BKL")  # what the page offers to try
@@ -157,14 +167,12 @@ def examples(cfg) -> dict[str, bytes]:
 
     Of the primary subset where the data set is on this machine, else of the made-up sample.
     """
-    metrics = files.read_json(cfg.report_dir / "metrics.json")
-    if metrics is None or not cfg.rows_file.exists() or not cfg.split_file.exists():
-        return _made_up()
-    rows, found = scored_rows(split.read(cfg), metrics["primary_subset"]), {}
+    rows, found = _unseen(cfg), {}
     for label in EXAMPLES:
         for image in rows.loc[rows["label"] == label, "image"].head(1):
-            found[f"an unseen {CLASS_NAMES[label]}"] = clean.image_path(cfg, image).read_bytes()
-    return found
+            if path := clean.image_path(cfg, image):
+                found[f"an unseen {CLASS_NAMES[label]}"] = path.read_bytes()
+    return found or _made_up()
 
 
 def _made_up():

@@ -10,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from dermai_utils import files
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
 from dermai_utils.predict import app, description, pictures
 from dermai_utils.predict import predictor as photo
@@ -110,6 +111,12 @@ def test_examples_are_of_the_test_images_or_made_up(made, tmp_path):
     assert list(unseen) == [f"an unseen {CLASS_NAMES[c]}" for c in pictures.EXAMPLES]
     assert pictures.example(made).parent.is_dir()
     alone = pictures.examples(dataclasses.replace(made, cache_dir=str(tmp_path)))
+    gone = dataclasses.replace(made, cache_dir=str(tmp_path / "moved"))
+    rows = files.read_table(made.rows_file)
+    files.write_table(rows.assign(path=str(tmp_path) + rows["path"]), gone.rows_file)
+    assert pictures.examples(gone) == alone
+    with pytest.raises(UserError, match="none of the data set is on this machine"):
+        pictures.example(gone)
     assert len(alone) == 3 and all("made-up" in name for name in alone)
     for data in (*unseen.values(), *alone.values()):
         Image.open(io.BytesIO(data)).load()
