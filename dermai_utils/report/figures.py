@@ -111,8 +111,7 @@ def save_all(cfg, metrics, table) -> None:
 
 def save_near_duplicates(cfg, images) -> None:
     """near_duplicates.jpg, all pairs of the list, and some_near_duplicates.jpg, six of them."""
-    table = files.read_table(cfg.table_file)
-    pairs = near_duplicate_pairs.titled(split.near_duplicates(cfg), table)
+    pairs = near_duplicate_pairs.titled(split.near_duplicates(cfg), clean.read(cfg))
     six = np.unique(np.linspace(0, len(pairs) - 1, 6).round().astype(int)) if pairs else []
     sheets = {"near_duplicates": pairs, "some_near_duplicates": [pairs[k] for k in six]}
     for name, shown in sheets.items():
