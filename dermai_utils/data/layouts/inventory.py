@@ -10,7 +10,7 @@ from pathlib import Path
 from dermai_utils import files
 from dermai_utils.config import IMAGE_SUFFIXES, UserError
 from dermai_utils.data.layouts import labels
-from dermai_utils.data.unpack import unpack
+from dermai_utils.data.unpack import DAMAGED, unpack
 
 TABLES = (".csv", ".tsv", ".tab")
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
@@ -152,7 +152,7 @@ def _read(archive, level):
     try:
         with zipfile.ZipFile(archive) as bundle:
             infos = [info for info in bundle.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError):
+    except DAMAGED:
         return archive, level, None
     hidden = re.compile(r"(^|/)(\.|__MACOSX)")
     members = {i.filename: i.file_size for i in infos if not hidden.search(i.filename)}
