@@ -310,10 +310,15 @@ def _checked(field, value):
         raise UserError(f"{shown}: expected plain characters, without line breaks or the like")
     if limits == _SHARE and value != "auto":
         value = str(_share(shown, value))
-    folders = {"run_name": [value], "ensemble": _names(str(value))}.get(field.name, [])
-    if not all(map(_FOLDER_NAME.fullmatch, folders)):
-        raise UserError(f'{shown}: expected a plain folder name, without / \\ : * ? " < > |')
+    runs = {"run_name": [value], "ensemble": _names(str(value))}.get(field.name, [])
+    check_run_names(shown, runs)
     return os.path.expanduser(value) if limits == _PATH else value
+
+
+def check_run_names(shown, names) -> None:
+    """UserError, which begins with `shown`, where one of the names cannot be a run's folder."""
+    if not all(map(_FOLDER_NAME.fullmatch, names)):
+        raise UserError(f'{shown}: expected a plain folder name, without / \\ : * ? " < > |')
 
 
 def _share(shown, value):
