@@ -277,6 +277,7 @@ FIELDS = {field.name: field for field in dataclasses.fields(Config)}
 DEFAULTS = {name: field.default for name, field in FIELDS.items()}  # also of runs before a setting
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|]{1,80}(?<![ .])')
+LONGEST = 255  # bytes of a name: what nearly every disk takes
 _KINDS = {int: "a whole number", float: "a number", bool: _BOOL}
 
 
@@ -308,6 +309,10 @@ def _checked(field, value):
         raise UserError(f"{field.name}={value}: expected {allowed(field)}")
     if field.type is str and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise UserError(f"{shown}: expected plain characters, without line breaks or the like")
+    if limits == _PATH and any(len(os.fsencode(name)) > LONGEST for name in Path(value).parts):
+        raise UserError(
+            f"{shown}: expected folders and files whose names have at most {LONGEST} bytes"
+        )
     if limits == _SHARE and value != "auto":
         value = str(_share(shown, value))
     runs = {"run_name": [value], "ensemble": _names(str(value))}.get(field.name, [])
