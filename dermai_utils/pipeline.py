@@ -85,7 +85,7 @@ STAGES = {
     "near_duplicates": Stage(
         "report.near_duplicate_pairs",
         _FEATURES,
-        lambda c: [c.table_file],
+        lambda c: [c.table_file, *_own(c)],
         lambda c: [c.found_duplicates_file],
         after=("clean",),
     ),

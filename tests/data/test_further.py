@@ -273,3 +273,11 @@ def test_augmented_copies_stay_with_their_original(home, tmp_path):
     assert all(subset[f"B{k}"] == subset[f"B{k}_aug0"] for k in range(21))
     assert np.unique(subset).tolist() == ["train", "val"]
     assert pipeline.STAGES["split"].version == 0
+
+
+def test_a_test_set_that_is_given_later_is_looked_through_for_near_duplicates(home, tmp_path):
+    """The list was up to date without it, and what `split` advises to do did nothing."""
+    for given in ({}, {"test": write(tmp_path / "own", {"Z0": ("MEL", 200)})}):
+        _, said, status = home("near_duplicates", **given)
+        assert status == 0 and "near_duplicates: up to date" not in said
+    assert "near_duplicates: up to date" in home("near_duplicates", **given)[1]
