@@ -280,6 +280,7 @@ DEFAULTS = {name: field.default for name, field in FIELDS.items()}  # also of ru
 OF_THE_MACHINE = "cache_dir work_dir base_url workers device checkpoint_minutes preset".split()
 _BOOLS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 _FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|]{1,80}(?<![ .])')
+LONGEST = 255  # bytes of a name: what nearly every disk takes
 _KINDS = {int: "a whole number", float: "a number", bool: _BOOL}
 
 
@@ -311,12 +312,21 @@ def _checked(field, value):
         raise UserError(f"{field.name}={value}: expected {allowed(field)}")
     if field.type is str and re.search(r"[\x00-\x1f\x7f\ud800-\udfff]", value):
         raise UserError(f"{shown}: expected plain characters, without line breaks or the like")
+    if limits == _PATH and any(len(os.fsencode(name)) > LONGEST for name in Path(value).parts):
+        raise UserError(
+            f"{shown}: expected folders and files whose names have at most {LONGEST} bytes"
+        )
     if limits == _SHARE and value != "auto":
         value = str(_share(shown, value))
-    folders = {"run_name": [value], "ensemble": _names(str(value))}.get(field.name, [])
-    if not all(map(_FOLDER_NAME.fullmatch, folders)):
-        raise UserError(f'{shown}: expected a plain folder name, without / \\ : * ? " < > |')
+    runs = {"run_name": [value], "ensemble": _names(str(value))}.get(field.name, [])
+    check_run_names(shown, runs)
     return os.path.expanduser(value) if limits == _PATH else value
+
+
+def check_run_names(shown, names) -> None:
+    """UserError, which begins with `shown`, where one of the names cannot be a run's folder."""
+    if not all(map(_FOLDER_NAME.fullmatch, names)):
+        raise UserError(f'{shown}: expected a plain folder name, without / \\ : * ? " < > |')
 
 
 def _share(shown, value):

@@ -185,6 +185,11 @@ def sweep(folder):
                 path.unlink()
 
 
+def printable(path) -> str:
+    """A path as text that can be printed and saved: bytes that are no UTF-8 become U+FFFD."""
+    return str(path).encode(errors="surrogateescape").decode(errors="replace")
+
+
 def write_json(path, value):
     """Write `value` as indented JSON, atomically; ValueError for NaN (write None instead)."""
     with atomic(path) as file:

@@ -20,6 +20,7 @@ from PIL import Image
 from dermai_utils import config, files
 from dermai_utils.__main__ import main
 from dermai_utils.config import CLASSES, ROOT
+from dermai_utils.data.layouts import match
 from dermai_utils.training import model
 
 TRAIN = "ISIC2018_Task3_Training"
@@ -416,7 +417,8 @@ def test_accents_of_another_system_are_the_same_name_and_odd_bytes_are_no_obstac
     status, _, stderr = user.runs("clean")
     assert status == 0, stderr
     assert composed in set(user.table()["image"])
-    assert set(files.read_table(user.home / "work" / "rejected.csv")["image"]) <= {"\ufffd"}
+    rejected = files.read_table(user.home / "work" / "rejected.csv")
+    assert set(rejected["image"]) <= {"\ufffd"} and set(rejected["reason"]) <= {match.NOT_UTF8}
 
 
 # Settings

@@ -41,6 +41,11 @@ def test_every_preset_is_valid():
         (dict(run_name="../other"), "expected a plain folder name"),
         (dict(run_name="x" * 300), "expected a plain folder name"),
         (dict(run_name="ends in a dot."), "expected a plain folder name"),
+        (dict(work_dir="x" * 300), "xxx: expected folders and files whose names"),
+        (
+            dict(extra="a/" + "é" * 130),
+            "expected folders and files whose names have at most 255 bytes",
+        ),
         (dict(work_dir="a\0b"), "work_dir='a\\x00b': expected plain characters"),
         (dict(data="two\nlines"), "data='two\\nlines': expected plain characters"),
         (dict(epochs="9" * 5000), "expected a whole number"),

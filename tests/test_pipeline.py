@@ -389,6 +389,9 @@ def test_two_runs_are_compared_by_a_command(made, tmp_path, capsys):
     assert "one minus two" in said and re.search(r"balanced_accuracy +0.0 +0.0 +0.0", said)
     assert "over 0: one is better" in said
     assert main(words) == 2 and "--other NAME" in capsys.readouterr().err
+    for other in ("report/two", "..", "two/"):
+        assert main([*words, "--other", other]) == 2
+        assert f"error: other={other!r}: expected a plain folder name" in capsys.readouterr().err
 
 
 def test_interrupted_is_status_130(monkeypatch, capsys):

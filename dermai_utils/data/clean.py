@@ -22,10 +22,26 @@ KNOWN_ALREADY = (SAME_PIXELS, IN_DATA_ALREADY)
 SOURCES = {"train": "training", "test": "official test", "own": "own test", "extra": "extra"}
 
 
-def image_path(cfg, image) -> Path:
-    """The file of an image of the table."""
+def image_path(cfg, image) -> Path | None:
+    """The file of an image of the table; None where it isn't on this machine."""
     rows = files.read_table(cfg.rows_file)
-    return Path(rows.loc[(rows["image"] == image) & (rows["reason"] == ""), "path"].iloc[0])
+    paths = rows.loc[(rows["image"] == image) & (rows["reason"] == ""), "path"]
+    return next(filter(Path.is_file, map(Path, paths)), None)
+
+
+def pixel_rows(cfg) -> dict:
+    """{image: its row in the pixel array}, by the table of today.
+
+    Empty where one of the two isn't here, or where the array is of other images: there is one for
+    each image size, and the others stay as they are when the table is made anew.
+    """
+    if not all(path.exists() for path in (cfg.pixels_file, cfg.rows_file, cfg.table_file)):
+        return {}
+    decoded = (files.read_table(cfg.rows_file)["reason"] == "").sum()
+    if len(pixels.load(cfg.pixels_file)) != decoded:
+        return {}
+    table = read(cfg)
+    return dict(zip(table["image"], table["row"], strict=True))
 
 
 def duplicates(table: pd.DataFrame, pixel_hashes) -> pd.DataFrame:

@@ -106,17 +106,34 @@ def _made_from(cfg) -> Path | None:
 
 
 def _name_test_set(cfg, copy) -> None:
-    """Only the ids of the official test set are called so: other test images are the user's own."""
+    """Only the ids of the official test set are called so: other test images are the user's own.
+
+    Where a training and a test image have one id, that of the one that isn't official gets its
+    source before it: own:ID, or train:ID. Which images leak by that is for the audit to say.
+    """
     rows = copy.rows
     test = rows["source"] == "test"
-    if cfg.data == "sample" or not test.any() or rows.loc[test, "image"].map(is_official).all():
+    if cfg.data == "sample" or not test.any():
         return
-    others = (~rows.loc[test, "image"].map(is_official)).sum()
-    copy.notes.append(
-        f"of {test.sum():,} test images {others:,} have no id of the official test set: "
-        "all of them are evaluated as your own test set"
-    )
-    copy.rows = rows.assign(source=rows["source"].where(~test, "own"))
+    if others := (~rows.loc[test, "image"].map(is_official)).sum():
+        copy.notes.append(
+            f"of {test.sum():,} test images {others:,} have no id of the official test set: "
+            "all of them are evaluated as your own test set"
+        )
+        rows = rows.assign(source=rows["source"].where(~test, "own"))
+    source, which = ("own", "test") if others else ("train", "training")
+    usable = rows["reason"] == ""
+    renamed = usable & (rows["source"] == source)
+    renamed &= rows["image"].isin(rows.loc[usable & (rows["source"] != source), "image"])
+    if renamed.any():
+        first = rows.loc[renamed, "image"].iloc[0]
+        copy.notes.append(
+            f"{renamed.sum():,} test images have the id of a training image ({first}, ...): of the "
+            f"two, the {which} image is called {source}:{first}"
+        )
+        rows = rows.assign(image=rows["image"].mask(renamed, f"{source}:" + rows["image"]))
+        copy.digest = files.fingerprint([copy.digest, source])  # another table than without this
+    copy.rows = rows
 
 
 def is_official(image: str) -> bool:
@@ -135,11 +152,12 @@ def _further(cfg, main, source, folder) -> recognisers.Copy:
     what, unpacked = {"own": "test", "extra": "extra"}[source], cfg.cache / f"images_{source}"
     copy = recognisers.recognise(folder, unpacked, (cfg.cache, cfg.work), what)
     rows = copy.rows.assign(source=source)
-    repeated = rows["image"].duplicated() & (rows["reason"] == "")
-    rows["reason"] = rows["reason"].mask(repeated, "duplicate id (the first row is kept)")
     taken = {leakage.base_id(image) for image in main.rows["image"]}
     twice = rows["image"].map(leakage.base_id).isin(taken)
     rows["image"] = rows["image"].mask(twice, f"{source}:" + rows["image"])
+    repeated = rows["image"].duplicated() | rows["image"].isin(main.rows["image"])
+    repeated &= rows["reason"] == ""
+    rows["reason"] = rows["reason"].mask(repeated, "duplicate id (the first row is kept)")
     if source == "extra":
         rows["reason"] = rows["reason"].mask(twice & (rows["reason"] == ""), IN_DATA_ALREADY)
     usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)

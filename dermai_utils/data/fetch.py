@@ -12,7 +12,6 @@ import re
 import time
 import zipfile
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 
@@ -42,6 +41,15 @@ class _Again(Exception):
         self.wait = wait
 
 
+def is_address(source) -> bool:
+    """Whether `source` begins as an http(s) address does."""
+    return bool(re.match(r"https?://", str(source), re.IGNORECASE))
+
+
+def _host(url):
+    return re.sub(r".*?://|[/?#].*", "", url) or url  # urlsplit refuses some, such as http://[
+
+
 def fetch(urls, target, size=None):
     """`target`, from the first of the `urls` that gives it whole; None where no mirror has it.
 
@@ -61,7 +69,7 @@ def fetch(urls, target, size=None):
             except _Absent:
                 continue
             except _GiveUp as why:
-                reasons.append(f"{urlsplit(url).netloc or url} {why}")
+                reasons.append(f"{_host(url)} {why}")
                 print(f"{target.name}: {reasons[-1]}")
     if reasons:
         advice = "check the network and base_url, then run this again (what has arrived is kept)"
@@ -191,7 +199,7 @@ def _from_mirror(url, target, size):
                 raise _GiveUp(f"{why} and asks to wait {wait:.0f} s") from None
             if tries == TRIES:
                 raise _GiveUp(f"{why} ({tries} tries)") from None
-            print(f"{target.name}: {urlsplit(url).netloc} {why}; trying again in {wait:.0f} s")
+            print(f"{target.name}: {_host(url)} {why}; trying again in {wait:.0f} s")
             sleep(wait)
 
 
@@ -217,7 +225,7 @@ def _attempt(url, part, name, size):
             raise (_Again if have else _GiveUp)("cannot be reached") from None
         stalled = "timed out" in str(error)  # inside the body, only requests' words tell
         raise _Again(f"sent nothing for {TIMEOUT[1]} s" if stalled else "broke off") from None
-    except requests.RequestException as error:
+    except (requests.RequestException, ValueError) as error:  # the latter of http://a..b
         raise _GiveUp(f"cannot be asked ({' '.join(str(error).split())})") from None
 
 

@@ -12,6 +12,13 @@ from pathlib import Path
 from dermai_utils import files, progress
 from dermai_utils.config import IMAGE_SUFFIXES, UserError
 
+DAMAGED = (  # the last one: a name that is said to be UTF-8 and is not
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    UnicodeDecodeError,
+)
 LARGEST_RATIO = 50  # unpacked over packed; in the official archives at most 13, of the labels
 FIRST_TIME = 1_514_764_800 * 10**9  # 2018-01-01 in ns, see `_time`
 
@@ -37,7 +44,7 @@ def unpack(archive, folder):
             with zipfile.ZipFile(archive) as bundle:
                 members = _members(bundle, archive, folder)
                 _extract_all(bundle, members, archive, folder)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
+        except DAMAGED as error:
             why = " ".join(str(error).split()) or "it ends too early"
             advice = "expected a whole zip: delete it, run this again"
             raise UserError(f"{archive} is damaged ({why}), {advice}") from None

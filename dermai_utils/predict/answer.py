@@ -36,7 +36,7 @@ class Answer:
     distance: float  # to the training images; NaN where that is not known
     ood_threshold: float  # beyond it a picture comes from another source,
     foreign_threshold: float  # and beyond this one it is no dermoscopic image
-    similar: list  # of dicts: image, label, similarity (cosine, -1..1), row
+    similar: list  # of dicts: image, label, similarity (cosine, -1..1)
     square: np.ndarray | None = None
     gradcam: np.ndarray | None = None
     gradcam_note: str = ""  # what is to be said beside the map

@@ -10,6 +10,7 @@ import io
 import os
 import signal
 import tempfile
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,7 @@ def page(predictor):
     gr = gradio()
 
     def reply(paths):
-        sources = {Path(path).name: Path(path) for path in paths}
-        for status, html in replies(predictor, sources):
+        for status, html in replies(predictor, named(paths)):
             yield status, html, gr.File(value=None)
 
     with gr.Blocks(
@@ -70,6 +70,16 @@ def page(predictor):
             button.click(show, None, shown[:2], **options).then(None, js=TO_THE_ANSWER)
         blocks.load(None, js=ON_LOAD)
     return blocks
+
+
+def named(paths) -> dict:
+    """{name: path} of uploads, a second photo.jpg as "photo (2).jpg": some telephones name every
+    picture the same."""
+    names = {}
+    for path in map(Path, paths):
+        numbered = (f"{path.stem} ({k}){path.suffix}" for k in count(2))
+        names[next(name for name in chain([path.name], numbered) if name not in names)] = path
+    return names
 
 
 def gradio():

@@ -9,12 +9,11 @@ import os
 import re
 import zipfile
 from pathlib import Path, PureWindowsPath
-from urllib.parse import urlsplit
 
 from dermai_utils import __version__, config, files
 from dermai_utils.config import DISCLAIMER, UserError
-from dermai_utils.data.fetch import fetch
-from dermai_utils.data.unpack import unpack
+from dermai_utils.data.fetch import fetch, is_address
+from dermai_utils.data.unpack import DAMAGED, unpack
 from dermai_utils.predict import description, state
 from dermai_utils.predict.predictor import Predictor
 from dermai_utils.report import render
@@ -131,8 +130,8 @@ def _folder(given, name):
 
 def _local(source, asked) -> Path:
     """The pack as a file of this machine."""
-    if urlsplit(source).scheme in ("http", "https"):
-        name = Path(urlsplit(source).path).name.removesuffix(".zip") + ".zip"
+    if is_address(source):
+        name = Path(re.split("[?#]", source)[0]).name.removesuffix(".zip") + ".zip"
         target = _folder(asked.cache_dir, "cache") / files.fingerprint(source) / name
         if fetch([source], target) is None:
             raise UserError(
@@ -140,8 +139,8 @@ def _local(source, asked) -> Path:
                 "download: open it in a browser first"
             )
         return target
-    path = Path(source).expanduser()
-    if not path.is_file():
+    path = Path(os.path.expanduser(source))
+    if not os.path.isfile(path):
         raise UserError(
             f"{source}: no such file; expected a pack (.zip) or its address; a run of this "
             f"machine is --run-name {path.name}"
@@ -166,7 +165,7 @@ def _is_pack(archive) -> bool:
     try:
         with zipfile.ZipFile(archive) as bundle:
             return LIST in bundle.namelist()
-    except zipfile.BadZipFile:
+    except DAMAGED:
         return False
 
 

@@ -3,14 +3,15 @@
 import os
 import zipfile
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
+import pandas as pd
 import requests
 
 from dermai_utils import config, files
 from dermai_utils.config import CLASS_NAMES, IMAGE_SUFFIXES, UserError
 from dermai_utils.data import clean, pixels, split
+from dermai_utils.data.fetch import is_address
 from dermai_utils.metrics.predictions import scored_rows
 
 LARGEST = 200 * 10**6  # bytes of an encoded picture; the largest of the data set has under 1 MB
@@ -32,18 +33,20 @@ def pictures(source):
     elif isinstance(source, list | tuple):
         for item in source:
             yield from pictures(item)
-    elif urlsplit(str(source)).scheme in ("http", "https"):
+    elif is_address(source):
         yield str(source), _or_error(fetched, str(source))
-    elif Path(source).expanduser().is_dir():
-        yield from _in_folder(Path(source).expanduser())
     else:
-        yield Path(source).name, _or_error(content, Path(source).expanduser())
+        path = Path(os.path.expanduser(source))  # Path's own refuses ~x where nobody is called x
+        if os.path.isdir(path):
+            yield from _in_folder(path)
+        else:
+            yield files.printable(path.name), _or_error(content, path)
 
 
 def _in_folder(folder):
     paths = list(_visible_files(folder))
     for path in paths:
-        yield path.relative_to(folder).as_posix(), _or_error(_content_in, folder, path)
+        yield _name_in(folder, path), _or_error(_content_in, folder, path)
     if not paths:
         suffixes = " ".join(sorted(IMAGE_SUFFIXES))
         reason = f"{folder}: no image in this folder; expected files ending in {suffixes}"
@@ -64,9 +67,13 @@ def _visible_files(folder):
     yield from (Path(error.filename) for error in refused)
 
 
+def _name_in(folder, path):
+    return files.printable(path.relative_to(folder).as_posix())
+
+
 def _content_in(folder, path):
     """The bytes of a file of a folder; UserError where its name is that of something else."""
-    name = path.relative_to(folder).as_posix()
+    name = _name_in(folder, path)
     if path.is_dir():
         raise UserError(f"{name}: a folder that cannot be opened, or a link to one")
     # a file without a suffix is judged by its content; a camera's raw file would be its thumbnail
@@ -84,18 +91,19 @@ def _or_error(read, *source):
 
 def content(path) -> bytes:
     """The bytes of a file; UserError where it is missing, unreadable or too large."""
+    name = files.printable(path)
     try:
         if (size := path.stat().st_size) > LARGEST:
             raise UserError(
-                f"{path}: {size / 1e6:,.0f} MB; a picture has at most {LARGEST / 1e6:.0f}"
+                f"{name}: {size / 1e6:,.0f} MB; a picture has at most {LARGEST / 1e6:.0f}"
             )
         return path.read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # the latter of a path with a NUL
         raise UserError(
-            f"{path}: no such file; give an image file, a folder of them, or an http(s) address"
+            f"{name}: no such file; give an image file, a folder of them, or an http(s) address"
         ) from None
     except OSError as reason:
-        raise UserError(f"{path}: cannot be read ({reason.strerror})") from None
+        raise UserError(f"{name}: cannot be read ({reason.strerror})") from None
 
 
 def fetched(url: str) -> bytes:
@@ -104,7 +112,7 @@ def fetched(url: str) -> bytes:
     try:
         with requests.get(url, **options) as answer:
             return _body(url, answer)
-    except requests.RequestException as reason:
+    except (requests.RequestException, ValueError) as reason:  # the latter of http://a..b
         raise UserError(
             f"{url}: cannot be fetched ({type(reason).__name__}); is the address right, and this "
             "machine online?"
@@ -138,14 +146,23 @@ def decoded(name: str, data: bytes, height: int, width: int) -> np.ndarray | Use
 
 def example(cfg) -> Path:
     """The file of an image that the model never saw: the first of the primary subset."""
+    for image in _unseen(cfg)["image"].head(1):
+        if path := clean.image_path(cfg, image):
+            return path
+    raise UserError(
+        "no photo was given, and none of the data set is on this machine: "
+        "give a file, a folder or a URL"
+    )
+
+
+def _unseen(cfg) -> pd.DataFrame:
+    """The rows of the primary subset; none where the report or the data set isn't here."""
     metrics = files.read_json(cfg.report_dir / "metrics.json")
-    if metrics is None or not cfg.rows_file.exists():
-        raise UserError(
-            "no photo was given, and none of the data set is on this machine: "
-            "give a file, a folder or a URL"
-        )
-    first = scored_rows(split.read(cfg), metrics["primary_subset"]).iloc[0]
-    return clean.image_path(cfg, first["image"])
+    if metrics is None or not all(
+        p.exists() for p in (cfg.rows_file, cfg.table_file, cfg.split_file)
+    ):
+        return pd.DataFrame(columns=["image", "label"])
+    return scored_rows(split.read(cfg), metrics["primary_subset"])
 
 
 EXAMPLES = ("MEL", "NV", "BKL")  # what the page offers to try
@@ -157,14 +174,12 @@ def examples(cfg) -> dict[str, bytes]:
 
     Of the primary subset where the data set is on this machine, else of the made-up sample.
     """
-    metrics = files.read_json(cfg.report_dir / "metrics.json")
-    if metrics is None or not cfg.rows_file.exists() or not cfg.split_file.exists():
-        return _made_up()
-    rows, found = scored_rows(split.read(cfg), metrics["primary_subset"]), {}
+    rows, found = _unseen(cfg), {}
     for label in EXAMPLES:
         for image in rows.loc[rows["label"] == label, "image"].head(1):
-            found[f"an unseen {CLASS_NAMES[label]}"] = clean.image_path(cfg, image).read_bytes()
-    return found
+            if path := clean.image_path(cfg, image):
+                found[f"an unseen {CLASS_NAMES[label]}"] = path.read_bytes()
+    return found or _made_up()
 
 
 def _made_up():

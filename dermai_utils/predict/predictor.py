@@ -15,7 +15,7 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES, DISCLAIMER, UserError
-from dermai_utils.data import pixels
+from dermai_utils.data import clean, pixels
 from dermai_utils.metrics import calibration, conformal
 from dermai_utils.predict import description, export, ood, state
 from dermai_utils.predict.answer import Answer
@@ -105,7 +105,6 @@ class Predictor:
                 "image": str(fixed.image[k]),
                 "label": str(fixed.label[k]),
                 "similarity": float(similarity[k]),
-                "row": int(fixed.row[k]),
             }
             for k in order[np.sort(first)[:SIMILAR]]
         ]
@@ -128,22 +127,24 @@ class Predictor:
         return [result for result in results if isinstance(result, Answer)]
 
     def similar_images(self, answer: Answer) -> list:
-        """The similar images of an answer, (H, W, 3) uint8; None for each where the pixel array
-        isn't here."""
-        path = self.cfg.pixels_file
-        images = pixels.load(path) if path.exists() else None
-        return [None if images is None else np.array(images[s["row"]]) for s in answer.similar]
+        """The similar images of an answer, (H, W, 3) uint8; None for each that isn't here.
+
+        Found by their ids: the data may have changed since the run was trained.
+        """
+        rows = clean.pixel_rows(self.cfg)
+        images = pixels.load(self.cfg.pixels_file) if rows else None
+        places = [rows.get(one["image"]) for one in answer.similar]
+        return [None if place is None else np.array(images[place]) for place in places]
 
     def figure(self, answer: Answer):
-        """The answer as a figure, with the similar images where the pixel array is here; the
-        picture alone where there is no diagnosis."""
+        """The answer as a figure, with the similar images that are here; the picture alone
+        where there is no diagnosis."""
         if answer.foreign:
             figure = photographs.answer(dataclasses.replace(answer, gradcam=None))
             figure.axes[2].set_visible(False)  # the bars
             figure.alt = answer.text
             return figure
-        path = self.cfg.pixels_file
-        return photographs.answer(answer, pixels.load(path) if path.exists() else None)
+        return photographs.answer(answer, self.similar_images(answer))
 
     def export(self) -> list[Path]:
         """Write the model as model.pt2 and model.onnx (see predict.export); returns their paths."""

@@ -39,13 +39,12 @@ OLD_FILE, OLD_NAMES = "reference.npz", {"ood_threshold": "farthest", "tta": "vie
 
 @dataclass(frozen=True)
 class PredictorState:
-    """Of a run, for each of M training images: features, id, label, lesion and row; thresholds."""
+    """Of a run, for each of M training images: features, id, label and lesion; thresholds."""
 
     features: np.ndarray  # (M, D) float16, of length 1
     image: np.ndarray
     label: np.ndarray
     lesion_id: np.ndarray
-    row: np.ndarray  # in the pixel array
     thresholds: np.ndarray  # (7,), see conformal.class_thresholds
     temperature: float
     centre: np.ndarray  # (2C,) and
@@ -121,7 +120,6 @@ def run(cfg) -> None:
     far = {name: ood.distance(each[2], centre, precision) for name, each in described.items()}
     temperature = metrics["calibration"]["temperature"] or 1.0
     state = PredictorState(
-        row=training["row"].to_numpy(),
         **{name: training[name].to_numpy(str) for name in ("image", "label", "lesion_id")},
         features=unit(features).astype(np.float16),
         centre=centre,

@@ -11,6 +11,7 @@ from PIL import Image
 
 from dermai_utils import files
 from dermai_utils.config import CLASSES
+from dermai_utils.data import clean
 from dermai_utils.metrics import decisions, predictions
 from dermai_utils.metrics.predictions import primary_rows
 
@@ -64,7 +65,7 @@ def mistakes(cfg, table: pd.DataFrame) -> list[dict]:
     """Every mistake of the primary subset, the most confident first, for the page; those without a
     picture beside it too."""
     rows = predictions.mistakes(primary_rows(table))
-    confirmed = files.read_table(cfg.table_file).set_index("image")["confirmed_by"]
+    confirmed = clean.read(cfg).set_index("image")["confirmed_by"]
     similar = files.read_json(cfg.report_dir / SIMILAR_FILE) or {}
     columns = ["image", "truth", "prediction", "row", *CLASSES]
     return [

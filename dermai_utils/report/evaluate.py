@@ -116,14 +116,24 @@ def report_metrics(cfg, subsets: dict) -> dict:
 
 
 def near_duplicates(cfg, table) -> dict:
-    """How many pairs of the list are in `table` (split.read's), in two subsets, and with an
-    official test image."""
-    subset = dict(zip(table["image"], table["subset"], strict=True))
-    listed = [(a, b) for a, b in split.near_duplicates(cfg) if a in subset and b in subset]
-    apart = [{subset[a], subset[b]} for a, b in listed if subset[a] != subset[b]]
+    """How many pairs of the list are in `table` (split.read's), and of these with an image that is
+    left out, from which nothing is learned; of the others, with an official test image, and in two
+    other subsets.
+
+    With all folds as one run, where all are val, each fold counts as a subset.
+    """
+    subsets = table["subset"]
+    if "fold" in table:
+        subsets = subsets.where(subsets != "val", "fold " + table["fold"].astype(str))
+    subset = dict(zip(table["image"], subsets, strict=True))
+    pairs = [
+        {subset[a], subset[b]} for a, b in split.near_duplicates(cfg) if a in subset and b in subset
+    ]
+    apart = [names for names in pairs if len(names) == 2 and "left out" not in names]
     official = sum("official" in names for names in apart)
     return {
-        "pairs": len(listed),
+        "pairs": len(pairs),
         "in_two_subsets": len(apart) - official,
         "with_official": official,
+        "left_out": sum("left out" in names for names in pairs),
     }

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import files
-from dermai_utils.config import CLASS_NAMES, CLASSES, UserError
+from dermai_utils.config import CLASS_NAMES, CLASSES, UserError, check_run_names
 from dermai_utils.data import clean, pixels, split
 from dermai_utils.metrics import bootstrap, classification, decisions, predictions
 from dermai_utils.metrics.predictions import HELD_OUT, SUBSET_NAMES, arrays  # noqa: F401
@@ -111,8 +111,7 @@ def save_all(cfg, metrics, table) -> None:
 
 def save_near_duplicates(cfg, images) -> None:
     """near_duplicates.jpg, all pairs of the list, and some_near_duplicates.jpg, six of them."""
-    table = files.read_table(cfg.table_file)
-    pairs = near_duplicate_pairs.titled(split.near_duplicates(cfg), table)
+    pairs = near_duplicate_pairs.titled(split.near_duplicates(cfg), clean.read(cfg))
     six = np.unique(np.linspace(0, len(pairs) - 1, 6).round().astype(int)) if pairs else []
     sheets = {"near_duplicates": pairs, "some_near_duplicates": [pairs[k] for k in six]}
     for name, shown in sheets.items():
@@ -306,6 +305,7 @@ def compare(cfg, other: str) -> pd.DataFrame:
     intervals by lesion (bootstrap.difference). UserError where the two were not evaluated on the
     same images.
     """
+    check_run_names(f"other={other!r:.80}", [other])
     folders = cfg.report_dir, cfg.report_dir.with_name(other)
     for folder in folders:
         if not all((folder / name).exists() for name in ("predictions.csv", "metrics.json")):

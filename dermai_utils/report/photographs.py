@@ -142,14 +142,18 @@ def side_by_side(pairs, images, columns: int = 3) -> Figure:
     return figure
 
 
-def answer(item, images=None) -> Figure:
+def answer(item, similar=()) -> Figure:
     """An answer.Answer: the square that the network saw, its Grad-CAM, the probabilities (pale:
-    ruled out), and where the pixel array `images` is given the most similar training images."""
-    figure = Figure(figsize=(10, 3 if images is None else 5.6), layout="constrained")
+    ruled out), and the most similar training images.
+
+    similar: these, (H, W, 3) uint8 each, None for one that isn't here; no panel where all are.
+    """
+    similar = similar if any(image is not None for image in similar) else ()
+    figure = Figure(figsize=(10, 5.6 if similar else 3), layout="constrained")
     figure.photographs = True
     shares = zip(CLASSES, item.probabilities, strict=True)
     figure.alt = f"{item.text}. Probabilities: {', '.join(f'{c} {percent(p)}' for c, p in shares)}."
-    heights = (1.15,) if images is None else (1.15, 1)
+    heights = (1.15, 1) if similar else (1.15,)
     upper, *lower = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
     square, gradcam, bars = upper.subplots(1, 3, width_ratios=(1, 1, 1.35))
     _blank([square, gradcam])
@@ -164,7 +168,7 @@ def answer(item, images=None) -> Figure:
         scale.set_ticks([0, 1], labels=["least", "most\nevidence"], color=INK, fontsize=7)
     _probabilities(bars, item)
     for panel in lower:
-        _similar(panel, item.similar, images)
+        _similar(panel, item.similar, similar)
     title = "\n".join([item.text, *(f"Warning: this picture {w}." for w in item.warnings)])
     figure.suptitle(title, fontsize=12, wrap=True, color=RED if item.foreign else INK)
     figure.supxlabel("\n".join(item.error_rates), fontsize=9, wrap=True, color=INK)
@@ -175,8 +179,11 @@ def answer(item, images=None) -> Figure:
 def _similar(panel, similar, images):
     grid = panel.subplots(1, len(similar), squeeze=False)[0]
     _blank(grid)
-    for ax, item in zip(grid, similar, strict=True):
-        ax.imshow(images[item["row"]])
+    for ax, item, image in zip(grid, similar, images, strict=True):
+        if image is None:
+            ax.text(0.5, 0.5, "not in the data any more", ha="center", fontsize=8, color=INK)
+        else:
+            ax.imshow(image)
         title = f"{item['image']}, {item['similarity']:.2f}\n{CLASS_NAMES[item['label']]}"
         ax.set_title(title, fontsize=8, color=INK)
     title = "most similar in training, each of another lesion (cosine of the network's features)"

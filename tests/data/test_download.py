@@ -242,6 +242,12 @@ def test_base_url_that_is_none_is_one_line(settings, base_url):
     assert "expected an address" in refusal(download.run, settings("isic2018", base_url))
 
 
+@pytest.mark.parametrize("host", ["[", "a..b"])
+def test_base_url_that_no_client_takes_is_one_line(settings, host):
+    line = refusal(download.run, settings("isic2018", f"http://{host}"))
+    assert f"{host} cannot be asked" in line
+
+
 def unpacked(contents):
     """The same dataset with the archives unpacked."""
     packed = [data for name, data in contents.items() if name.endswith(".zip")]

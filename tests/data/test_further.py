@@ -313,6 +313,27 @@ def test_test_images_without_official_ids_are_never_called_official(tmp_path, ma
     assert (subsets == "official").any() and not (subsets == "own").any()  # the sample's
 
 
+@pytest.mark.parametrize(
+    "image, subset, other",
+    [("A03", "own", "own:A03"), ("ISIC_0034524", "official", "train:ISIC_0034524")],
+    ids=["own", "official"],
+)
+def test_an_id_in_the_training_and_the_test_table_of_one_folder(
+    home, tmp_path, image, subset, other
+):
+    """Before, the split was made, and whatever read it ended in a traceback."""
+    data = write(tmp_path / "both", HOME | {image: ("MEL", 300)})
+    for path in write(tmp_path / "test", {image: ("MEL", 301)}).iterdir():
+        path.rename(data / path.name.replace("Training", "Test"))
+    cfg, said, status = home("split", data=data)
+    assert status == 0 and f"1 test images have the id of a training image ({image}, ...)" in said
+    assert f"1 images to learn from are left out: image ids shared with {subset}" in said
+    table = split.read(cfg).set_index("image")
+    assert sorted(table.loc[[image, other], "subset"]) == ["left out", subset]
+    assert table.loc[image if subset == "official" else other, "subset"] == subset
+    assert len(table) == 43 + (subset == "official")
+
+
 def test_without_lesion_ids_it_is_not_known_how_many_leak(home, tmp_path):
     data = write(tmp_path / "no_lesions", HOME)
     cfg, said, status = home("split", data=data)
@@ -330,3 +351,11 @@ def test_augmented_copies_stay_with_their_original(home, tmp_path):
     assert all(subset[f"B{k}"] == subset[f"B{k}_aug0"] for k in range(21))
     assert np.unique(subset).tolist() == ["train", "val"]
     assert pipeline.STAGES["split"].version == 0
+
+
+def test_a_test_set_that_is_given_later_is_looked_through_for_near_duplicates(home, tmp_path):
+    """The list was up to date without it, and what `split` advises to do did nothing."""
+    for given in ({}, {"test": write(tmp_path / "own", {"Z0": ("MEL", 200)})}):
+        _, said, status = home("near_duplicates", **given)
+        assert status == 0 and "near_duplicates: up to date" not in said
+    assert "near_duplicates: up to date" in home("near_duplicates", **given)[1]

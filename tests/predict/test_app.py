@@ -10,6 +10,7 @@ import pytest
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from dermai_utils import files
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
 from dermai_utils.predict import app, description, pictures
 from dermai_utils.predict import predictor as photo
@@ -105,11 +106,34 @@ def test_a_name_is_text_and_never_markup(made, predictor):
     assert not page.select("img[onerror]") and "<img src=x" in page.select_one(".name").text
 
 
+def test_photos_of_one_name_from_several_folders_are_told_apart(made, predictor, tmp_path):
+    paths = [tmp_path / f"{k}/image.jpg" for k in range(3)]
+    for path in paths:
+        path.parent.mkdir()
+        path.write_bytes(pictures.example(made).read_bytes())
+    named = app.named([*map(str, paths), str(tmp_path / "IMG_1")])
+    assert named == {
+        "image.jpg": paths[0],
+        "image (2).jpg": paths[1],
+        "image (3).jpg": paths[2],
+        "IMG_1": tmp_path / "IMG_1",
+    }
+    status, page = pages(predictor, app.named(paths))[-1]
+    assert " of 3 answered" in status and len(page.select("article")) == 3
+    assert [name.text for name in page.select(".name")] == list(named)[:3]
+
+
 def test_examples_are_of_the_test_images_or_made_up(made, tmp_path):
     unseen = pictures.examples(made)
     assert list(unseen) == [f"an unseen {CLASS_NAMES[c]}" for c in pictures.EXAMPLES]
     assert pictures.example(made).parent.is_dir()
     alone = pictures.examples(dataclasses.replace(made, cache_dir=str(tmp_path)))
+    gone = dataclasses.replace(made, cache_dir=str(tmp_path / "moved"))
+    rows = files.read_table(made.rows_file)
+    files.write_table(rows.assign(path=str(tmp_path) + rows["path"]), gone.rows_file)
+    assert pictures.examples(gone) == alone
+    with pytest.raises(UserError, match="none of the data set is on this machine"):
+        pictures.example(gone)
     assert len(alone) == 3 and all("made-up" in name for name in alone)
     for data in (*unseen.values(), *alone.values()):
         Image.open(io.BytesIO(data)).load()
@@ -141,3 +165,12 @@ def test_the_page_sends_nothing_home_and_stores_nothing(made, predictor):
     parts = (getattr(block, "value", None) for block in page.blocks.values())
     texts = [BeautifulSoup(part, "html.parser").text for part in parts if isinstance(part, str)]
     assert any(DISCLAIMER in text and photo.sample_warning(made) in text for text in texts)
+
+
+def test_the_page_answers_each_of_two_uploads_of_one_name(predictor, tmp_path, monkeypatch):
+    pytest.importorskip("gradio")
+    asked = []
+    monkeypatch.setattr(app, "replies", lambda _, sources: asked.append(sources) or [("", "")])
+    uploads = (f for f in app.page(predictor).fns.values() if f.targets[0][1] == "upload")
+    paths = [str(tmp_path / folder / "image.jpg") for folder in "ab"]
+    assert list(next(uploads).fn(paths)) and asked == [app.named(paths)] and len(asked[0]) == 2

@@ -20,6 +20,7 @@ from dermai_utils.predict.predictor import Predictor
 from dermai_utils.training import checkpoint
 
 PHOTO = encoded(picture(seed=1), "PNG")
+NO_UTF8 = zipped({"é": b""}).replace("é".encode(), b"\xff\xff")
 STATE, BEST = "report/baseline/predictor.npz", "runs/baseline/best.pt"
 
 
@@ -170,10 +171,11 @@ def test_a_file_that_was_edited_after_unpacking(packed, tmp_path):
         (lambda path: path.write_bytes(b"hello"), "no whole pack"),
         (lambda path: path.write_bytes(zipped({"a.txt": b""})), "no whole pack"),
         (lambda path: path.write_bytes(zipped({"pack.json": b"[1]"})), "no whole pack"),
+        (lambda path: path.write_bytes(NO_UTF8), "no whole pack"),
         (lambda path: path.mkdir(), "no such file; expected a pack"),
         (lambda path: None, "--run-name pack.zip"),
     ],
-    ids=["text", "another zip", "another list", "a folder", "nothing"],
+    ids=["text", "another zip", "another list", "no UTF-8", "a folder", "nothing"],
 )
 def test_what_is_no_pack_is_refused(tmp_path, make, said):
     make(tmp_path / "pack.zip")
@@ -232,6 +234,9 @@ def test_an_address_without_a_pack_is_one_line(mirror, tmp_path):
     assert "nothing is there" in refused(f"{mirror.url}none.zip", tmp_path, **given)
     mirror.files["page"] = b"<html>log in</html>"
     assert "a web page" in refused(f"{mirror.url}page", tmp_path, **given)
+    assert "[ cannot be asked" in refused("http://[", tmp_path, **given)
+    for name in ("~x.zip", "x" * 300):  # a home of nobody, and a name that no system takes
+        assert "no such file; expected a pack" in refused(name, tmp_path)
 
 
 def test_answers_of_a_pack_lie_where_the_user_stands_and_replace_nothing(

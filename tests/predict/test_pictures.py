@@ -121,6 +121,42 @@ def test_a_subfolder_that_cannot_be_listed_is_named(names, tmp_path, capsys, mon
     assert "left out: 1 (locked: a folder that cannot be opened" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        "~x.png",
+        "http://[",
+        "https://",
+        "http://a:b/x.png",
+        "http://a..b/x.png",
+        "a\0b.png",
+        "x" * 300,
+    ],
+)
+def test_a_source_that_is_none_is_one_line_and_the_rest_is_answered(
+    names, tmp_path, source, capsys
+):
+    write(tmp_path, {"good.png": encoded(picture())})
+    assert names([source, tmp_path / "good.png"]) == ["good.png"]
+    assert "predict: 1 of 2 files answered; left out: 1 (" in capsys.readouterr().out
+    with pytest.raises(UserError) as caught:
+        names(source)
+    assert "\n" not in str(caught.value) and source in str(caught.value)
+
+
+def test_a_file_may_be_called_as_somebodys_home_or_in_another_encoding(
+    names, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    odd = os.fsdecode(b"caf\xe9.png")
+    try:
+        write(tmp_path, {"~x.png": encoded(picture()), odd: encoded(picture())})
+    except (OSError, UnicodeError):
+        pytest.skip("this system has no such names")
+    assert names("~x.png") == ["~x.png"] and names(odd) == ["caf\ufffd.png"]
+    assert names(tmp_path) == ["caf\ufffd.png", "~x.png"]
+
+
 # Addresses.
 
 

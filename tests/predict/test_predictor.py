@@ -12,7 +12,7 @@ from PIL import Image
 from dermai_utils import files
 from dermai_utils.__main__ import main
 from dermai_utils.config import CLASS_NAMES, CLASSES, DISCLAIMER, UserError
-from dermai_utils.data import pixels
+from dermai_utils.data import clean, pixels
 from dermai_utils.metrics import calibration, conformal, predictions
 from dermai_utils.predict import pictures, state
 from dermai_utils.predict import predictor as photo
@@ -61,7 +61,8 @@ def test_a_photo_gets_what_the_evaluation_gave_it(cfg, predictor):
 
 def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(cfg, predictor):
     kept, images = predictor.state, pixels.load(cfg.pixels_file)
-    found = predictor(["a"], np.array(images[kept.row[[5]]]), maps=False)[0]
+    row = clean.pixel_rows(cfg)[kept.image[5]]
+    found = predictor(["a"], np.array(images[[row]]), maps=False)[0]
     assert found.similar[0]["image"] == kept.image[5] and found.similar[0][
         "similarity"
     ] == pytest.approx(1, abs=1e-3)
@@ -95,7 +96,7 @@ def test_the_cosine_of_the_same_picture_lies_beyond_those_of_other_lesions(predi
 
 def answer(possible, sure=True, distance=0.1, **other):
     p = np.full(7, 1 / 7)
-    similar = [dict(image="i", label="NV", similarity=0.5, row=0)]
+    similar = [dict(image="i", label="NV", similarity=0.5)]
     return Answer("x.jpg", p, possible, sure, distance, 0.2, 0.3, similar, **other)
 
 
@@ -313,10 +314,10 @@ def test_a_run_without_images_and_archives_still_answers(cfg, tmp_path):
         pictures.example(alone)
 
 
-def test_the_figure_marks_what_is_possible_and_shows_similar_images_where_they_are(cfg, predictor):
+def test_the_figure_marks_what_is_possible_and_shows_similar_images_where_they_are(predictor):
     found = predictor.answers(noise())[0]
     with_images, without = (
-        photographs.answer(found, images) for images in (pixels.load(cfg.pixels_file), None)
+        photographs.answer(found, images) for images in (predictor.similar_images(found), ())
     )
     assert len(with_images.axes) == 4 + photo.SIMILAR and len(without.axes) == 4
     alphas = [bar.get_alpha() for bar in without.axes[2].patches]
@@ -324,3 +325,33 @@ def test_the_figure_marks_what_is_possible_and_shows_similar_images_where_they_a
     assert np.isclose(
         [bar.get_width() for bar in without.axes[2].patches], found.probabilities
     ).all()
+
+
+def test_similar_images_are_looked_up_by_their_ids_when_the_data_has_changed(
+    cfg, predictor, tmp_path
+):
+    """One image less, so that those behind it have other rows; then an array of other images, as
+    one of another size is."""
+    found = dataclasses.replace(predictor.answers(noise())[0], foreign_threshold=np.inf)
+    before, rows = predictor.similar_images(found), clean.pixel_rows(cfg)
+    places = [rows[one["image"]] for one in found.similar]
+    first, gone = np.argmin(places), found.similar[np.argmin(places)]["image"]
+    now = dataclasses.replace(
+        cfg, cache_dir=str(tmp_path / "cache"), work_dir=str(tmp_path / "work")
+    )
+    shutil.copytree(cfg.work, now.work)
+    for name in ("rows_file", "table_file"):
+        table = files.read_table(getattr(cfg, name)).query("image != @gone")
+        if "row" in table:
+            table["row"] -= table["row"] > rows[gone]
+        files.write_table(table, getattr(now, name))
+    images = pixels.load(cfg.pixels_file)
+    np.save(now.pixels_file, np.delete(images, rows[gone], axis=0))
+    changed = photo.Predictor(now)
+    after = changed.similar_images(found)
+    assert [image is None for image in after] == [k == first for k in range(photo.SIMILAR)]
+    assert all(b is None or (a == b).all() for a, b in zip(before, after, strict=True))
+    assert len(changed.figure(found).axes) == 4 + photo.SIMILAR
+    np.save(now.pixels_file, images)
+    assert changed.similar_images(found) == [None] * photo.SIMILAR
+    assert len(changed.figure(found).axes) == 4

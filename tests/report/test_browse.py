@@ -1,5 +1,7 @@
 """Every mistake with its picture and its neighbours, and the numbers behind the threshold."""
 
+import dataclasses
+
 import numpy as np
 from PIL import Image
 
@@ -7,7 +9,7 @@ from dermai_utils import files
 from dermai_utils.config import CLASSES
 from dermai_utils.data import pixels, split
 from dermai_utils.metrics import predictions
-from dermai_utils.report import browse, render
+from dermai_utils.report import browse, figures, render
 
 
 def test_every_mistake_has_its_own_picture_and_probabilities(corrected):
@@ -63,6 +65,23 @@ def test_pictures_of_an_earlier_model_are_gone(corrected, tmp_path, monkeypatch)
     wrong = predictions.mistakes(predictions.primary_rows(table))
     assert {p.name for p in (tmp_path / "mistakes").iterdir()} == {f"{r}.jpg" for r in wrong["row"]}
     assert not (tmp_path / "similar.json").exists()
+
+
+def test_images_of_ones_own_test_set_are_not_forgotten(corrected, tmp_path):
+    """They lie in a table of their own: how a mistake was confirmed, and pairs side by side."""
+    pairs, table = tmp_path / "pairs.csv", files.read_table(corrected.table_file)
+    own = table["source"] == "test"
+    one, other = table.loc[~own, "image"].iloc[0], table.loc[own, "image"].iloc[0]
+    pairs.write_text(f"image_a,image_b\n{one},{other}\n")
+    cfg = dataclasses.replace(
+        corrected, work_dir=str(tmp_path / "work"), near_duplicates=str(pairs)
+    )
+    files.write_table(table[~own], cfg.table_file)
+    files.write_table(table[own].assign(confirmed_by="histo"), cfg.own_file)
+    found = browse.mistakes(cfg, files.read_table(corrected.report_dir / "predictions.csv"))
+    assert {row["confirmed_by"] for row in found} == {"histo"}
+    figures.save_near_duplicates(cfg, pixels.load(cfg.pixels_file))
+    assert (cfg.report_dir / "near_duplicates.jpg").exists()
 
 
 def test_the_first_page_links_only_what_is_there(corrected):

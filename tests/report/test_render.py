@@ -334,21 +334,24 @@ def test_the_effect_of_leakage_is_shown_where_it_was_measured(made, metrics, tex
 
 def test_near_duplicates_are_counted_and_shown_side_by_side(made, metrics, tmp_path, folder):
     subsets = split.read(made).set_index("image")["subset"]
-    one, two, other, official = (
+    one, two, left, other, official = (
         subsets.index[subsets == subset][k]
-        for subset, k in (("train", 0), ("train", 1), ("val", 0), ("official", 0))
+        for subset, k in (("train", 0), ("train", 1), ("train", 2), ("val", 0), ("official", 0))
     )
-    pairs = [(one, two), (one, other), (two, official), (one, "ISIC_not_here")]
+    pairs = [(one, two), (one, other), (two, official), (left, official), (one, "ISIC_not_here")]
     (tmp_path / "pairs.csv").write_text(
         "image_a,image_b\n" + "".join(f"{a},{b}\n" for a, b in pairs)
     )
     cfg = dataclasses.replace(made, near_duplicates=str(tmp_path / "pairs.csv"))
-    counts = evaluate.near_duplicates(cfg, split.read(cfg))
-    assert counts == {"pairs": 3, "in_two_subsets": 1, "with_official": 1}
+    table = split.read(cfg)
+    table["subset"] = table["subset"].mask(table["image"] == left, "left out")
+    counts = evaluate.near_duplicates(cfg, table)
+    assert counts == {"pairs": 4, "in_two_subsets": 1, "with_official": 1, "left_out": 1}
     figures.save_near_duplicates(cfg, pixels.load(cfg.pixels_file))
     render.report(cfg, metrics | {"near_duplicates": counts})
     text = words(folder / "report.html")
-    assert "1</span> more tie a training image to an official test image" in text
+    assert "1</span> more tie an image of another subset to an official test image" in text
+    assert "1</span> more an image is left out, and nothing is learned from it. Judge" in text
     assert (
         text.count("data:image/jpeg") == 1
         and 'src="near_duplicates.jpg"' in text
@@ -357,3 +360,20 @@ def test_near_duplicates_are_counted_and_shown_side_by_side(made, metrics, tmp_p
     # the list of the repository has none of these images
     figures.save_near_duplicates(made, pixels.load(cfg.pixels_file))
     assert not list(folder.glob("*.jpg"))
+    render.model_card(cfg, metrics | {"near_duplicates": counts})
+    text = words(folder / "model_card.md")
+    assert "; of 1 more an image is left out, and nothing is learned from it. " in text
+    nothing = counts | {"with_official": 0, "left_out": 0}
+    render.report(cfg, metrics | {"near_duplicates": nothing})
+    text = words(folder / "report.html")
+    assert "or folds, of this split. Judge" in text and "left out, and" not in text
+
+
+def test_of_all_folds_as_one_run_a_pair_in_two_folds_is_in_two_subsets(made, tmp_path):
+    """Each of its images is val, and in the other folds it was learned from."""
+    table = split.read(made).head(3).assign(subset="val", fold=[0, 0, 1])
+    a, b, c = table["image"]
+    (tmp_path / "pairs.csv").write_text(f"image_a,image_b\n{a},{b}\n{a},{c}\n")
+    cfg = dataclasses.replace(made, near_duplicates=str(tmp_path / "pairs.csv"))
+    counts = evaluate.near_duplicates(cfg, table)
+    assert counts == {"pairs": 2, "in_two_subsets": 1, "with_official": 0, "left_out": 0}

@@ -7,9 +7,10 @@ import unicodedata
 import zipfile
 from pathlib import Path
 
+from dermai_utils import files
 from dermai_utils.config import IMAGE_SUFFIXES, UserError
 from dermai_utils.data.layouts import labels
-from dermai_utils.data.unpack import unpack
+from dermai_utils.data.unpack import DAMAGED, unpack
 
 TABLES = (".csv", ".tsv", ".tab")
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
@@ -31,8 +32,7 @@ def image_id(name) -> str:
     stem = os.path.splitext(name)[0]
     if stem.isascii():
         return stem
-    stem = stem.encode(errors="surrogateescape").decode(errors="replace")
-    return unicodedata.normalize("NFC", stem)
+    return unicodedata.normalize("NFC", files.printable(stem))
 
 
 class Inventory:
@@ -68,6 +68,7 @@ class Inventory:
             self.notes.append(f"{here} cannot be looked into: not allowed")
             return
         entries = [entry for entry in entries if not entry.name.startswith((".", "__MACOSX"))]
+        entries = [entry for entry in entries if self._can_be_named(here, entry)]
         plain = [entry for entry in entries if entry.is_file()]
         images = [entry for entry in plain if entry.name.lower().endswith(IMAGE_SUFFIXES)]
         self.folders[here] = images
@@ -79,6 +80,14 @@ class Inventory:
         for entry in entries if depth < DEEPEST_IMAGE else []:
             if entry.is_dir():
                 self._walk(here / entry.name, depth + 1, level)
+
+    def _can_be_named(self, here, entry) -> bool:
+        """Whether a name can be written down. An image is taken all the same: its row says so."""
+        name = files.printable(entry.name)
+        if name == entry.name or not (entry.is_dir() or _is(name, (*TABLES, ".zip"))):
+            return True
+        self.notes.append(f"{here / name} is not looked into: its name is not in UTF-8; rename it")
+        return False
 
     def _take(self, archive, level, members):
         """Unpack a zip and note what it holds, where that adds anything."""
@@ -143,7 +152,7 @@ def _read(archive, level):
     try:
         with zipfile.ZipFile(archive) as bundle:
             infos = [info for info in bundle.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, NotImplementedError):
+    except DAMAGED:
         return archive, level, None
     hidden = re.compile(r"(^|/)(\.|__MACOSX)")
     members = {i.filename: i.file_size for i in infos if not hidden.search(i.filename)}

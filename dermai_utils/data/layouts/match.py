@@ -6,9 +6,11 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
+from dermai_utils import files
 from dermai_utils.data.layouts import labels
 from dermai_utils.data.layouts.inventory import image_id, plain_name
 
+NOT_UTF8 = "the name of the file is not in UTF-8; rename it"
 _MASK = re.compile(r"_(segmentation|mask|superpixels)$")
 
 
@@ -30,12 +32,14 @@ def rows_of_table(table, candidates, own_names, notes) -> tuple[pd.DataFrame, li
     missing = labelled["path"].isna()
     others = images[images["image"].isna() & images["folder"].isin(used)]
     others = _without_masks(others, {image.casefold() for image in rows["image"]}, notes)
-    alone = sorted({image_id(name) for name in others["name"]} - set(rows["image"]))
+    odd = _not_utf8(others)
+    alone = {image_id(name) for name in others["name"]} - {*rows["image"], *odd["image"]}
     parts = [
         labelled[~missing],
         rows[~good],
         labelled[missing].assign(reason="image file missing", label=""),
-        pd.DataFrame({"image": alone, "reason": "image without a label row"}),
+        pd.DataFrame({"image": sorted(alone), "reason": "image without a label row"}),
+        odd,
     ]
     named = set(images.loc[images["image"].notna(), "folder"])
     return pd.concat(parts, ignore_index=True), used, named
@@ -49,9 +53,16 @@ def _files(ids, candidates) -> pd.DataFrame:
         for entry in entries:
             stem = image_id(entry.name)
             image = stem if stem in exact else folded.get(stem.casefold())
-            image = None if "\ufffd" in stem else image  # such a name cannot be written down
+            if files.printable(entry.name) != entry.name:  # it cannot be written down
+                image = None
             records.append((folder, entry.name, folder / entry.name, image))
     return pd.DataFrame(records, columns=["folder", "name", "path", "image"])
+
+
+def _not_utf8(images) -> pd.DataFrame:
+    """(image, reason) of each of the files whose name cannot be written down."""
+    odd = [image_id(name) for name in images["name"] if files.printable(name) != name]
+    return pd.DataFrame({"image": odd, "reason": NOT_UTF8})
 
 
 def _without_masks(images, ids, notes) -> pd.DataFrame:
@@ -115,9 +126,11 @@ def rows_of_folders(folders, notes) -> pd.DataFrame:
         if label and not entries:
             notes.append(f"folder {folder} is empty: no {label} from there")
         ids = pd.Series([image_id(entry.name) for entry in entries], dtype=object)
-        images = _without_masks(_files(ids, {folder: entries}), {*ids.str.casefold()}, notes)
+        images = _files(ids, {folder: entries})
+        odd, images = _not_utf8(images), images[images["image"].notna()]
+        images = _without_masks(images, {*ids.str.casefold()}, notes)
         reason = "" if label else labels.unknown_class(folder.name)
-        parts.append(_choose(images, notes).assign(label=label, reason=reason))
+        parts += [_choose(images, notes).assign(label=label, reason=reason), odd]
     rows = pd.concat(parts, ignore_index=True)
     rows["image"] = _unique_ids(rows, notes)
     return rows[["image", "path", "label", "reason"]].sort_values("image")

@@ -72,6 +72,11 @@ def test_links_in_a_ring_and_hidden_files_are_no_obstacle(tmp_path):
     assert contents(folder, tmp_path)[0] == {"d.jpg"}
 
 
-def test_a_damaged_zip_is_one_line(tmp_path):
-    folder = write(tmp_path / "in", {"X.zip": b"PK no"})
+@pytest.mark.parametrize(
+    "data",
+    [b"PK no", zipped({"é.jpg": b"1"}).replace("é".encode(), b"\xff\xff")],
+    ids=["no zip", "a name that is no UTF-8"],
+)
+def test_a_damaged_zip_is_one_line(tmp_path, data):
+    folder = write(tmp_path / "in", {"X.zip": data})
     assert "X.zip is damaged" in refusal(Inventory, folder, tmp_path / "unpacked")

@@ -1,11 +1,14 @@
 """Every layout and every fault of a copy, on 14 made-up pictures: two of each class, one lesion."""
 
+import os
+
 import pytest
 from mirror import refusal, write, zipped
 from pictures import encoded, picture
 
+from dermai_utils import files
 from dermai_utils.config import CLASSES, UserError
-from dermai_utils.data.layouts import recognisers
+from dermai_utils.data.layouts import match, recognisers
 
 TRAIN = "ISIC2018_Task3_Training"
 IDS = [f"ISIC_{k:07}" for k in range(14)]
@@ -324,6 +327,24 @@ def test_class_folders_with_other_scripts_and_the_same_names(recognise):
     copy = recognise({**contents, "данные/MEL/étude.jpg": MASK})
     assert column(copy, "label") == {"étude": "MEL", **{f"{c}_снимок 1": c for c in CLASSES}}
     assert notes_of(copy, "7 files (снимок 1, ...) have the same name")
+
+
+@pytest.mark.parametrize("layout", ["one folder a class", "isic-cli"])
+def test_what_has_a_name_that_is_no_utf8_is_said(recognise, layout):
+    """An image has a row with the reason, a folder and a table a line; all else is as it was."""
+    top = "MEL/" if layout == "one folder a class" else ""
+    odd = [b"caf\xe8.jpg", b"caf\xe9.jpg", b"l\xe9sions/x.jpg", b"donn\xe9es.csv"]
+    try:
+        copy = recognise(LAYOUTS[layout][0] | {top + os.fsdecode(n): JPEG[IDS[0]] for n in odd})
+    except (OSError, UnicodeError):
+        pytest.skip("this system has no such names")
+    assert column(copy, "label") == LABEL
+    rejected = copy.rows[copy.rows["reason"] != ""]
+    assert rejected["image"].tolist() == ["caf\ufffd"] * 2
+    assert set(rejected["reason"]) == {match.NOT_UTF8}
+    for name in ("l\ufffdsions", "donn\ufffdes.csv"):
+        assert notes_of(copy, f"{name} is not looked into: its name is not in UTF-8; rename it")
+    assert files.table_text(copy.rows).encode()  # which letters for such bytes refuse
 
 
 def test_an_empty_class_folder_is_named(recognise, tmp_path):
