@@ -250,8 +250,9 @@ def _own_folders(cfg):
     with _no_empty_folders(cfg), contextlib.ExitStack() as locks:
         locked = [_claim(folder, locks) for folder in (cfg.cache, cfg.work)]
         if all(locked) and "RANK" not in os.environ:  # else others may be writing
-            caches = (cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir)
-            for folder in (*caches, cfg.work, cfg.run_dir, cfg.report_dir):
+            folders = [cfg.cache, *cfg.cache.glob("*/"), cfg.pending_dir]
+            folders += [cfg.work, cfg.run_dir, *cfg.member_dirs]
+            for folder in (*folders, cfg.report_dir, *cfg.report_dir.glob("*/")):
                 files.sweep(folder)
         yield
 

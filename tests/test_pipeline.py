@@ -264,12 +264,14 @@ def test_leftovers_are_swept_at_the_next_start(way):
         cfg.pending_dir,
         cfg.work,
         cfg.run_dir,
+        cfg.run_dir.with_name("baseline-1"),
         cfg.report_dir,
+        cfg.report_dir / "mistakes",
     )
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / ".half.csv.123.tmp").touch()
-    way("download")
+    way("download", folds=2)
     assert not any((folder / ".half.csv.123.tmp").exists() for folder in folders)
 
 
