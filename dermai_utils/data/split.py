@@ -36,13 +36,12 @@ def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
     """(N,) group numbers: images of one lesion or patient, with the same pixels, in `pairs` of ids,
     or with a name that says that one was made from the other (X_aug0 or X_downsampled from X)."""
     patients = leakage.key_values(table, "patients")
-    ids = leakage.key_values(table, "image_ids")
     links = [
         *_same_value(table["lesion_id"]),
         *_same_value(leakage.first_copies(table)),
         *_same_value(patients.where(patients != "", table["image"])),
         *_same_value(leakage.families(table["image"])),
-        *_same_value(ids),
+        *_same_value(leakage.key_values(table, "image_ids")),
         *leakage.pair_rows(table, pairs),
     ]
     return connected_components(len(table), links)
@@ -146,7 +145,7 @@ def run(cfg) -> None:
     _keep_previous(cfg, new)
     audits |= {
         "left_out": left_out,
-        "pairs": leakage.audit_pairs(*_merged_folds(cfg, whole), pairs),
+        "pairs": leakage.audit_pairs(whole, _merged_folds(cfg, whole["subset"]), pairs),
     }
     settings = {"strategy": cfg.split, "test_fraction": cfg.test_fraction}
     files.write_json(cfg.audit_file, settings | audits)
@@ -189,10 +188,9 @@ def _subsets_before(cfg) -> set:
     return set()
 
 
-def _merged_folds(cfg, whole):
-    """(table, subsets for the audit): with folds train and val are one, as each fold is both."""
-    names = {str(fold): "train" for fold in range(cfg.folds)}
-    return whole, whole["subset"].replace(names)
+def _merged_folds(cfg, subset):
+    """The subsets for the audit: with folds train and val are one, as each fold is both."""
+    return subset.replace({str(fold): "train" for fold in range(cfg.folds)})
 
 
 def _without_leaks(cfg, whole, pairs):
