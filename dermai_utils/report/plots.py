@@ -214,7 +214,7 @@ def _legend(ax, **options):
     if ax.get_legend_handles_labels()[0]:
         ax.legend(frameon=False, fontsize=8, handlelength=4, **options)
     else:
-        ax.text(0.5, 0.5, "images of one class alone: no curve", ha="center", fontsize=9)
+        ax.text(0.98, 0.1, "images of one class alone: no curve", ha="right", fontsize=9)
 
 
 def precision_recall(truth, probabilities, title: str = "") -> Figure:
