@@ -1,0 +1,38 @@
+"""What every module needs: the seven classes, the disclaimer, and the error of a user's mistake.
+
+Standard library only.
+"""
+
+import difflib
+
+CLASS_NAMES = {  # in the official column order
+    "MEL": "melanoma",
+    "NV": "melanocytic nevus",
+    "BCC": "basal cell carcinoma",
+    "AKIEC": "actinic keratosis / Bowen's disease",
+    "BKL": "benign keratosis",
+    "DF": "dermatofibroma",
+    "VASC": "vascular lesion",
+}
+CLASSES = tuple(CLASS_NAMES)
+MALIGNANT = ("MEL", "BCC", "AKIEC")  # Tschandl et al. 2019, doi.org/10.1016/S1470-2045(19)30333-X
+ZERO_WEIGHT = "ISIC_0035068"  # the official test image that the official scorer ignores
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp")
+IMAGE_SUFFIXES += (".webp", ".heic", ".heif")
+DISCLAIMER = (
+    "Research and education only. Not a medical device: never use it to decide about a person's "
+    "skin."
+)
+
+
+class UserError(Exception):
+    """A user's mistake in one line: what, where, what was expected, what to do. Exit status 2."""
+
+    def _render_traceback_(self):  # IPython's hook: a notebook shows the line alone
+        return [f"error: {self}"]
+
+
+def did_you_mean(word, words) -> str:
+    """A question that names the nearest of `words`; "" where none is near."""
+    near = difflib.get_close_matches(str(word), [str(candidate) for candidate in words], 1)
+    return f"did you mean {near[0]}?" if near else ""

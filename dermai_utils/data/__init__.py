@@ -1,1 +1,0 @@
-"""A copy of the data -> one table, one pixel array, one split."""

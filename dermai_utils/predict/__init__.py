@@ -1,1 +1,0 @@
-"""A run -> an answer about your own photo."""

@@ -1,1 +1,0 @@
-"""A run -> metrics, figures, report.html and model card."""

@@ -1,1 +1,0 @@
-"""A split -> a trained run, and what its network says of images."""
