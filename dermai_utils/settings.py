@@ -1,0 +1,311 @@
+"""The settings of the command line, declared once: type, default, what is allowed, help.
+
+Sources, later wins: the defaults, the preset, `DERMAI_<SETTING>` in the environment, flags.
+docs/settings.md lists them all. Whatever is no setting here is an argument of a function.
+Standard library only.
+"""
+
+import dataclasses
+import functools
+import itertools
+import os
+import re
+from pathlib import Path
+
+from dermai_utils.basics import UserError, did_you_mean
+
+PACKAGE = Path(__file__).resolve().parent
+# Another package may have left a pyproject.toml in site-packages.
+_IN_CHECKOUT = PACKAGE.with_name("pyproject.toml").exists() and "-packages" not in str(PACKAGE)
+ROOT = PACKAGE.parent if _IN_CHECKOUT else Path.cwd()  # cache/ and work/ lie here by default
+
+PRESETS = {
+    "sample": dict(  # half a million weights
+        backbone="timm:test_resnet",
+        size=64,
+        weights="none",
+        epochs=20,
+        batch_size=8,
+        learning_rate=6e-3,
+    ),
+    "baseline": dict(size=224, epochs=10, batch_size=64, learning_rate=7e-4),  # ResNet18
+    "quick": dict(
+        backbone="timm:tf_efficientnet_lite2",
+        size=260,
+        epochs=10,
+        batch_size=32,
+        learning_rate=7e-4,
+        tta=4,
+    ),
+    "quick_cpu": dict(  # for two processor cores
+        backbone="timm:tf_efficientnet_lite0",
+        size=224,
+        first_size=144,
+        freeze="early",
+        epochs=10,
+        batch_size=32,
+        learning_rate=7e-4,
+        tta=4,
+    ),
+}
+PRESETS |= {"strong": PRESETS["quick"] | {"folds": 5}}
+PRESETS |= {"strong_cpu": PRESETS["quick_cpu"] | {"folds": 5}}
+
+
+def _setting(group, default, allowed, help):
+    """A field of Settings. allowed: a tuple of values, [least, largest], or a word of those below;
+    a tuple that ends with PATH also allows a path that exists."""
+    metadata = dict(group=group, allowed=allowed, help=help)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+TEXT, FOLDER, PATH, PATHS = "text", "a folder", "or a path", "files or folders"
+SHARE = "auto, or 0.0 to 0.5"
+SEEDS = [0, 2**31 - 1]
+_data, _split, _model, _train, _machine, _eval = (
+    functools.partial(_setting, group)
+    for group in ("Data and folders", "Split", "Model", "Training", "Machine", "Evaluation")
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """All settings, checked; `read()` makes one from every source.
+
+    Raises UserError: one line that names the setting, what was given and what is allowed.
+    """
+
+    preset: str = _data(
+        "", ("", *PRESETS), "settings to start from; empty: sample for data=sample, else quick"
+    )
+    data: str = _data(
+        "sample",
+        ("sample", "isic2018", PATH),
+        "the made-up sample, the official archives, or a folder with any copy (docs/data.md)",
+    )
+    test: tuple = _data(
+        (), PATHS, "labelled test sets of your own, in any layout; may be given several times"
+    )
+    extra: tuple = _data(
+        (), PATHS, "more training data, never in val or test; may be given several times"
+    )
+    base_url: str = _data("", TEXT, "one address in place of the official mirrors")
+    cache_dir: str = _data("", FOLDER, "large files that can be made again; empty: cache/DATA")
+    work_dir: str = _data("", FOLDER, "small files to keep: runs, reports; empty: work/DATA")
+    run_name: str = _data("first", TEXT, "the folder of a run in WORK_DIR/runs")
+    seed: int = _data(0, SEEDS, "for new weights, the order of batches and augmentation")
+
+    split: str = _split(
+        "lesion",
+        ("lesion", "random", PATH),
+        "keep each lesion in one subset; split image by image, which leaks; or a CSV with image "
+        "and subset",
+    )
+    split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
+    near_duplicates: str = _split(
+        "listed",
+        ("listed", "none", PATH),
+        "pairs of images that stay in one subset: the shipped list, none, or a CSV",
+    )
+    val_fraction: float = _split(
+        0.12, [0.01, 0.5], "share of val, on which the decision rule and thresholds are chosen"
+    )
+    test_fraction: str = _split(
+        "auto",
+        SHARE,
+        "share of test, which only evaluation reads; auto: 0.12, or 0 with an official test set "
+        "or one of your own",
+    )
+    folds: int = _split(0, [0, 20], "from 2: cross-validation, one network a fold; 0: one val")
+    train_fraction: float = _split(
+        1.0, [0.01, 1.0], "share of the training lesions to train on, for a learning curve"
+    )
+
+    size: int = _model(224, [32, 1024], "px, the side of the square that the network sees")
+    backbone: str = _model("resnet18", TEXT, "a classifier of torchvision, or timm:NAME")
+    weights: str = _model(
+        "imagenet", ("imagenet", "none", PATH), "to start from; a .safetensors or .pth file"
+    )
+
+    imbalance: str = _train(
+        "none",
+        ("none", "class_weights", "sampler", "logit_adjustment"),
+        "none (only the decision rule corrects for the prior), inverse class frequency as weights, "
+        "classes drawn equally often, or the prior's logarithm added to the logits",
+    )
+    freeze: str = _train(
+        "none",
+        ("none", "early", "backbone"),
+        "layers that do not learn: those at a quarter of the side or more, or all but the new head",
+    )
+    first_size: int = _train(
+        0, [0, 1024], "px, the side in the first epoch, rising to size; 0: always size"
+    )
+    epochs: int = _train(10, [1, 1000], "passes over the training images")
+    batch_size: int = _train(64, [2, 4096], "images a step, on all devices together")
+    learning_rate: float = _train(5e-4, [1e-7, 10.0], "the backbone's, at the schedule's peak")
+
+    device: str = _machine("auto", ("auto", "cpu", "cuda", "mps"), "where the network computes")
+    precision: str = _machine("auto", ("auto", "fp32", "fp16", "bf16"), "auto: the fastest one")
+    tracker: str = _machine(
+        "none", ("none", "tensorboard"), "curves and images, in CACHE_DIR/tensorboard"
+    )
+
+    tta: int = _eval(
+        1, (1, 2, 4, 8), "test-time augmentation: flips and turns of an image, logits averaged"
+    )
+
+    def __post_init__(self):
+        for field in FIELDS.values():
+            object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
+        if not _FOLDER_NAME.fullmatch(self.run_name):
+            raise UserError(
+                f"run_name={self.run_name!r:.80}: expected a plain folder name, without "
+                '/ \\ : * ? " < > |'
+            )
+        if self.folds == 1:
+            raise UserError("folds=1 is no cross-validation: give 0 (one val subset) or 2 to 20")
+        if self.val_fraction + (self.test_share or 0.0) > 0.8:
+            raise UserError("val_fraction + test_fraction leave under 20 % to train on: lower one")
+
+    @property
+    def name(self) -> str:
+        """`data` as a folder name: sample, isic2018, or the last part of the path."""
+        words = FIELDS["data"].metadata["allowed"]
+        return self.data if self.data in words else Path(self.data).resolve().name
+
+    @property
+    def test_sets(self) -> tuple:
+        """`test`; without it, the sample is also evaluated on pictures of a second clinic."""
+        elsewhere = PACKAGE / "sample_elsewhere"
+        return self.test or ((str(elsewhere),) if self.data == "sample" else ())
+
+    @property
+    def test_share(self) -> float | None:
+        """`test_fraction` as a number; None: auto."""
+        return None if self.test_fraction == "auto" else float(self.test_fraction)
+
+    def _folder(self, given, kind):
+        return Path(given).absolute() if given else ROOT / kind / self.name
+
+    cache = property(lambda self: self._folder(self.cache_dir, "cache"))
+    work = property(lambda self: self._folder(self.work_dir, "work"))
+    runs = property(lambda self: self.work / "runs")
+    run_folder = property(lambda self: self.runs / self.run_name)
+
+
+FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
+_FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|]{1,80}(?<![ .])')
+_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_KINDS = {int: "a whole number", float: "a number"}
+
+
+def allowed(field) -> str:
+    """What a field of Settings may be, in words."""
+    limits = field.metadata["allowed"]
+    if isinstance(limits, list):
+        return f"{limits[0]} to {limits[1]}"
+    return (
+        limits
+        if isinstance(limits, str)
+        else ", ".join(word or "(empty)" for word in map(str, limits))
+    )
+
+
+def _checked(field, value):
+    """`value` as the field's type. UserError."""
+    limits, shown = field.metadata["allowed"], f"{field.name}={value!r:.80}"
+    if limits == PATHS:
+        paths = value.split(os.pathsep) if isinstance(value, str) else value
+        return tuple(_path(field, str(path)) for path in paths if str(path))
+    try:
+        value = _converted(field.type, value)
+    except ValueError:
+        raise UserError(f"{shown}: expected {_KINDS[field.type]}") from None
+    if isinstance(limits, list) and not limits[0] <= value <= limits[1]:
+        raise UserError(f"{field.name}={value}: expected {allowed(field)}")
+    if field.type is str and _CONTROL.search(value):
+        raise UserError(f"{shown}: expected plain characters, without line breaks")
+    if limits == SHARE and value != "auto":
+        return _share(shown, value)
+    if limits == FOLDER:
+        return os.path.expanduser(value)
+    if isinstance(limits, tuple) and value not in limits:
+        if PATH in limits:
+            return _path(field, value)
+        hint = did_you_mean(value, limits)
+        raise UserError(f"{shown}: expected one of {allowed(field)}{hint and '; ' + hint}")
+    return value
+
+
+def _path(field, value):
+    """`value` with ~ as the home folder. UserError where nothing is there."""
+    path, limits = os.path.expanduser(value), field.metadata["allowed"]
+    if not _CONTROL.search(path) and os.path.exists(path):
+        return path
+    words = limits if isinstance(limits, tuple) else ()
+    hint = did_you_mean(value, words)
+    raise UserError(
+        f"{field.name}={value!r:.80}: no such file or folder; expected {allowed(field)}"
+        + (hint and f"; {hint}")
+    )
+
+
+def _share(shown, value):
+    """The text of a share of 0 to 0.5. UserError."""
+    try:
+        number = _converted(float, value)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= 0.5:
+        raise UserError(f"{shown}: expected {SHARE}")
+    return str(number)
+
+
+def _converted(kind, value):
+    """`value`, or its text, as a `kind`. ValueError where it is none."""
+    if kind is str:
+        return str(value)
+    number = kind(str(value))
+    if isinstance(value, bool) or number != float(str(value)):  # nan, inf for an int
+        raise ValueError
+    return number
+
+
+def read(env=os.environ, **given) -> Settings:
+    """Settings from the defaults, the preset, `env` and `given` (None, "" and (): not set).
+
+    >>> read({"DERMAI_EPOCHS": "3"}, data="sample", size=96).epochs
+    3
+    """
+    env = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_")}
+    given = {name: value for name, value in given.items() if value not in (None, "", (), [])}
+    values = {name: value for name, value in (env | given).items() if value != ""}
+    for name in values.keys() - FIELDS.keys():
+        hint = did_you_mean(name, FIELDS) or f"the settings are {', '.join(FIELDS)}"
+        raise UserError(f"unknown setting {name}: {hint}")
+    default = "sample" if values.get("data", "sample") == "sample" else "quick"
+    values = {"preset": default} | values
+    return Settings(**PRESETS.get(values["preset"], {}) | values)
+
+
+def page() -> str:
+    """docs/settings.md."""
+    lines = [
+        "# Settings\n\nWritten by `python -m dermai_utils settings > docs/settings.md`.\n",
+        "Sources, later wins: the default, the preset, `DERMAI_<SETTING>` in the environment "
+        "(several paths are separated as in `PATH`), a flag (`--epochs 3`). A run keeps the "
+        "settings that it was trained with; to train with others, give another `run_name`.",
+    ]
+    for group, fields in itertools.groupby(FIELDS.values(), key=lambda f: f.metadata["group"]):
+        lines.append(
+            f"\n## {group}\n\n| setting | default | allowed | meaning |\n|---|---|---|---|"
+        )
+        for field in fields:
+            default = f"`{field.default}`" if field.default not in ("", ()) else ""
+            meaning = field.metadata["help"]
+            lines.append(f"| `{field.name}` | {default} | {allowed(field)} | {meaning} |")
+    lines.append("\n## Presets\n\n| preset | settings |\n|---|---|")
+    for preset, values in PRESETS.items():
+        lines.append(f"| `{preset}` | {', '.join(f'`{k}={v}`' for k, v in values.items())} |")
+    return "\n".join(lines) + "\n"
