@@ -1,0 +1,316 @@
+"""The setup cell, what this machine can do, Google Drive, and files to and from the browser.
+
+Where there is no Colab, each of them still works or says in one line what to do instead. Nothing
+heavy is imported here: what speeds torch up must be set before it is loaded.
+"""
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+from dermai_utils import __version__, files
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.settings import ROOT
+
+PINNED = ("torch", "torchvision", "numpy", "pandas")  # never replaced: Colab builds its own
+IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "opencv-python-headless": "cv2"}
+REPORTED = "torch torchvision timm accelerate numpy pandas scikit-learn".split()
+OFFICIAL, OFFICIAL_TEST = 10_015, 1_512  # images
+ARCHIVES_GB = 5.8  # the official archives, and the images unpacked from them
+MEMORY_GB = 4.0  # ResNet18 at 224 px in batches of 64 on a CPU took 3.4 (tools/bench.py)
+PATIENCE = 4.0  # seconds of measuring; a busy or slow machine does fewer steps
+DRIVE = Path("/content/drive")  # where Colab's own examples mount it
+DRIVE_FOLDER = "DermAI-ISIC2018"  # in My Drive
+GPU_CLICKS = {
+    "colab": " (for one: Runtime > Change runtime type > T4 GPU, then Runtime > Run all)",
+    "kaggle": " (for one: Settings > Accelerator > GPU T4 x2, then Run all)",
+    "": "",
+}
+
+
+# Setup.
+
+
+def setup() -> None:
+    """Install what is missing, print the version line, tune this process: the setup cell.
+
+    Raises UserError where the kernel has no PyTorch and is not a hosted one (5 GB).
+    """
+    if not host() and importlib.util.find_spec("torch") is None:
+        raise UserError(
+            f"this kernel ({sys.executable}) has no PyTorch; choose the kernel .venv, or "
+            "%pip install torch torchvision (5 GB) and run this cell again"
+        )
+    tune_process()
+    install_missing(requirements())
+    print(version_line())
+
+
+def tune_process() -> None:
+    """Set what makes torch fast beside other programs; call it before torch is imported."""
+    # Threads that wait for another one sleep after some microseconds. By default they spin, and
+    # training takes 2.8 times as long while another program uses a core (docs/speed.md). OpenMP
+    # reads these once, when torch loads it.
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", "5000")  # GNU's, on Linux: turns
+        os.environ.setdefault("KMP_BLOCKTIME", "1")  # LLVM's and Intel's: milliseconds
+    # glibc keeps freed memory; else the kernel clears every page of a large tensor in each step.
+    # 2 AVX2 cores, EfficientNet-Lite0 at 128 px, batches of 64: 29 -> 49 images/s.
+    with contextlib.suppress(OSError, AttributeError):  # another C library: nothing to tune
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no mapping of its own for a large block
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD, bytes
+
+
+def host() -> str:
+    """The service that runs this kernel: "colab", "kaggle", or "" for a machine of one's own."""
+    if "google.colab" in sys.modules:
+        return "colab"
+    return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ""
+
+
+def install_missing(lines) -> list[str]:
+    """pip-install those of `lines` (such as "timm>=1.0") that cannot be imported; return them.
+
+    The versions of torch, torchvision, numpy and pandas are part of pip's task, so that none is
+    replaced and the notebook needs no restart. Raises UserError with pip's reason.
+    """
+    missing = [line for line in lines if importlib.util.find_spec(_module(line)) is None]
+    if missing:
+        print(f"setup: installing {', '.join(missing)}")
+        pins = [f"{name}=={version}" for name in PINNED if (version := _version(name))]
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-color"]
+        done = subprocess.run([*command, *missing, *pins], capture_output=True, text=True)
+        if done.returncode:
+            said = done.stderr.strip().splitlines() or ["?"]
+            # pip's last line is often a link
+            why = next((line for line in said if line.startswith("ERROR: ")), said[-1])
+            raise UserError(f"pip could not install {', '.join(missing)}: {why}")
+        importlib.invalidate_caches()
+    return missing
+
+
+def requirements() -> list[str]:
+    """What the package needs, as lines such as torch>=2.4."""
+    try:
+        return importlib.metadata.requires("dermai-isic2018") or []
+    except importlib.metadata.PackageNotFoundError:  # a checkout that was never installed
+        lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+        return [line for line in lines if line and not line.startswith("#")]
+
+
+def _module(line):
+    name = re.match(r"[\w.-]+", line)[0].lower()
+    return IMPORTED_AS.get(name, name.replace("-", "_"))
+
+
+def _version(name):
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(name)
+
+
+def version_line() -> str:
+    """One line for a bug report: this package, Python, the main libraries, the machine."""
+    libraries = " ".join(f"{name} {_version(name) or '-'}" for name in REPORTED)
+    python = f"Python {platform.python_version()}"
+    return f"DermAI-ISIC2018 {__version__}, {python}, {libraries}, {platform.system()} {machine()}"
+
+
+# This machine.
+
+
+def machine() -> str:
+    """The processor cores and the NVIDIA GPU in words, without importing torch."""
+    cores = f"{os.cpu_count()} cores"
+    if shutil.which("nvidia-smi"):
+        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
+        answer = subprocess.run(query, capture_output=True, text=True)
+        if answer.returncode == 0 and answer.stdout.strip():
+            return f"{cores}, {answer.stdout.strip().splitlines()[0]}"
+    return f"{cores}, no GPU"
+
+
+def memory_gb() -> float | None:
+    """The machine's memory in GB (10^9 bytes); None where the system does not say (Windows)."""
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+
+
+def check(settings) -> None:
+    """Print what this machine has and how long training with these Settings will take here.
+
+    The time is measured on some training steps, which takes seconds; not for the sample.
+    """
+    memory = memory_gb()
+    print(f"machine: {machine()}" + (f", {memory:.1f} GB of memory" if memory else ""))
+    if settings.data == "sample":
+        print("time: made-up pictures and a tiny network: a minute or two, with or without a GPU")
+        return
+    if memory and memory < MEMORY_GB:
+        print(
+            f"memory: batches of {settings.batch_size} may need {MEMORY_GB:.0f} GB; a smaller "
+            "batch_size needs less"
+        )
+    if settings.data == "isic2018":
+        print(disk_line(settings))
+    print(time_line(settings, images_per_second(settings)))
+    if "no GPU" in machine():
+        print(
+            f"no GPU: it works, slowly{GPU_CLICKS[host()]}; the preset quick_cpu is made for two "
+            "processor cores"
+        )
+
+
+def disk_line(settings, free=None) -> str:
+    """The free disk space where the cache lies, against what the official data still needs."""
+    folder = next(path for path in (settings.cache, *settings.cache.parents) if path.exists())
+    free = shutil.disk_usage(folder).free / 1e9 if free is None else free
+    known = folder == settings.cache and any(folder.iterdir())
+    height, width = round(settings.size * 8 / 7), round(settings.size * 8 / 7 * 4 / 3)
+    pixels = (OFFICIAL + OFFICIAL_TEST) * height * width * 3 / 1e9
+    needed = pixels + (0 if known else ARCHIVES_GB)
+    line = f"disk: {free:.0f} GB free, up to {needed:.1f} GB needed"
+    return line + (": TOO LITTLE, free some or give another cache_dir" if needed > free else "")
+
+
+def time_line(settings, speed) -> str:
+    """The time that training takes at `speed` images/s; for 1,000 images where n is not known."""
+    if not speed:
+        return (
+            f"time: a batch of {settings.batch_size} does not fit into this GPU's memory: give a "
+            "smaller batch_size"
+        )
+    measured, epochs = f"{speed:.3g} images/s measured here", settings.epochs
+    if settings.data != "isic2018":
+        return f"time: {measured}, so {_duration(1000 / speed)} for 1,000 images and one epoch"
+    val = 1 / settings.folds if settings.folds else settings.val_fraction
+    images = OFFICIAL * (1 - val + val / 3)  # validation has a forward pass only, a third
+    total = images * epochs * max(settings.folds, 1) / speed
+    return (
+        f"time: {_duration(total)} for {epochs} epochs, at {measured}; download and decoding extra"
+    )
+
+
+def _duration(seconds):
+    minutes = seconds / 60
+    if minutes < 1.5:
+        return f"about {max(seconds, 1):.0f} s"
+    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+
+
+def images_per_second(settings, steps: int = 5) -> float:
+    """Speed of training steps here, on made-up images and random weights; 0 where a batch does not
+    fit into the GPU's memory."""
+    import torch
+
+    from dermai_utils import inference, networks
+
+    device = inference.device(settings.device)
+    on_gpu = device.type == "cuda"
+    # the first steps choose kernels
+    batch, warm = (settings.batch_size, 2) if on_gpu else (min(8, settings.batch_size), 1)
+    net = networks.network(settings.backbone, "none", settings.size).to(device).train()
+    if settings.freeze != "none":
+        net.backbone.requires_grad_(settings.freeze == "early")
+        for layer in networks.early_layers(net, settings.size):
+            layer.requires_grad_(False)
+    optimizer = torch.optim.AdamW(p for p in net.parameters() if p.requires_grad)
+    images = torch.rand(batch, 3, settings.size, settings.size, device=device)
+    targets = torch.arange(batch, device=device) % len(CLASSES)
+    times = [time.monotonic()]
+    try:
+        while len(times) <= warm + 1 or (
+            len(times) <= warm + steps and times[-1] - times[0] < PATIENCE
+        ):
+            with torch.autocast(device.type, enabled=on_gpu):
+                loss = torch.nn.functional.cross_entropy(net(images), targets)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            loss.item()  # waits for the device
+            times.append(time.monotonic())
+    except torch.cuda.OutOfMemoryError:
+        return 0.0
+    return (len(times) - 1 - warm) * batch / (times[-1] - times[warm])
+
+
+# What only Colab has: elsewhere, one plain line.
+
+
+def drive_folders(keep_on_drive: bool, name: str = "sample") -> dict:
+    """{"work_dir": a folder on Drive, "cache_dir": one that is not}, for settings.read().
+
+    {} where nothing is to be kept there. Not on Colab, refused or not writable: one line says so
+    and results stay on this machine. name: the data set's.
+    """
+    if not keep_on_drive:
+        return {}
+    try:
+        from google.colab import drive
+
+        drive.mount(str(DRIVE))
+        work = DRIVE / "MyDrive" / DRIVE_FOLDER / name
+        files.try_write(work)
+    except ImportError:
+        print("drive: not on Colab, so there is no Drive to mount; results stay on this machine")
+        return {}
+    # google.colab has errors of its own for each way to refuse; none may stop the run
+    except Exception as reason:
+        why = (str(reason).strip() or type(reason).__name__).splitlines()[0]
+        print(
+            f"drive: not mounted ({why}); results stay on this machine and are lost with it: "
+            "download them at the end"
+        )
+        return {}
+    print(f"drive: results and checkpoints are kept in {work}")
+    # thousands of images never go to Drive, even where the repository itself lies there
+    on_drive = ROOT.is_relative_to(DRIVE)
+    cache = {"cache_dir": str(DRIVE.with_name("cache") / name)} if on_drive else {}
+    return {"work_dir": str(work)} | cache
+
+
+def zip_folder(folder) -> Path:
+    """Make `folder`.zip beside `folder`: all but checkpoints (*.pt) and hidden files."""
+    folder = Path(folder)
+    archive = folder.with_name(f"{folder.name}.zip")
+    with (
+        files.atomic(archive, "wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle,
+    ):
+        for path in sorted(folder.rglob("[!.]*")):
+            if path.suffix != ".pt":
+                bundle.write(path, path.relative_to(folder.parent))
+    return archive
+
+
+def download(path) -> None:
+    """Have the browser save `path`; outside Colab, print where it lies."""
+    try:
+        from google.colab import files as browser
+    except ImportError:
+        print(f"download: it is on this machine already, {path}")
+    else:
+        browser.download(str(path))
+
+
+def upload() -> dict:
+    """{name: bytes} of the files that the user picks in the browser; none: one line and {}."""
+    try:
+        from google.colab import files as browser
+    except ImportError:
+        print("upload: not on Colab, so there is no button; write the picture's path into `photo`")
+        return {}
+    chosen = browser.upload()
+    if not chosen:
+        print("upload: nothing was chosen; run this cell again to choose a picture")
+    return chosen
