@@ -1,0 +1,470 @@
+"""Lesion-safe, stratified splits, the leaks between subsets, and their audit.
+
+A table has a row for each image (datasets.COLUMNS); only `image` and `label` must be there, and
+each other column counts as not known where it is missing. A split is a Series of subset names on
+the table's index: train, val, test (or a fold's number), official, the name of each test set, and
+"left out". Images of the source `extra` are in train. Nothing here reads or writes a file, except
+that `read_split` and `near_duplicates` read a CSV.
+"""
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils import copies
+from dermai_utils.basics import CLASSES, UserError, did_you_mean
+from dermai_utils.copies import tables
+
+INNER = ("train", "val", "test")  # the subsets of the training data
+LEFT_OUT = "left out"
+KEYS = ("images", "lesions", "patients", "copies")
+# What follows X in the name of a copy of X: _aug0, " (1)", _1, -flipped, _rotated90.
+_ENDING = r"[ _-]?\(\d+\)|[ _-](?:aug|copy|rot|flip|crop)[a-z]*\d*|_\d{1,2}"
+_COPY = re.compile(f"(.+?)(?:{_ENDING})", re.IGNORECASE)
+
+
+# Groups: what must stay together
+
+
+def connected_components(n: int, pairs) -> np.ndarray:
+    """(n,) component numbers, from 0: rows linked by `pairs` (of rows), even indirectly, share one.
+
+    Union-find. The splits of all published runs depend on the numbers: they must stay as they are.
+    """
+    parent = list(range(n))
+
+    def root(row):
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for i, j in pairs:
+        parent[root(i)] = root(j)
+    return np.unique([root(row) for row in range(n)], return_inverse=True)[1]
+
+
+def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
+    """(N,) group numbers: images that one subset must hold together share one.
+
+    They show one lesion or patient, have equal pixels or one id, are a pair of ids in `pairs`, or
+    their names say that one was made from the other (X_aug0 and X_downsampled from X).
+
+    >>> table = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["L1", "", "L1"]})
+    >>> groups(table).tolist()
+    [1, 0, 1]
+    """
+    patients, hashes = _column(table, "patient_id"), _column(table, "pixel_hash")
+    links = [
+        *_same_value(lesions(table)),
+        *_same_value(hashes.where(hashes != "", table["image"])),
+        *_same_value(patients.where(patients != "", table["image"])),
+        *_same_value(families(table["image"])),
+        *_same_value(table["image"].map(base_id)),
+        *pair_rows(table, pairs),
+    ]
+    return connected_components(len(table), links)
+
+
+def _same_value(key):
+    """(N, 2) pairs: each row, and the first row with its value of `key`."""
+    _, first, codes = np.unique(np.asarray(key, dtype=str), return_index=True, return_inverse=True)
+    return np.stack([np.arange(len(codes)), first[codes]], axis=1)
+
+
+def lesions(table: pd.DataFrame) -> pd.Series:
+    """(N,) lesion ids; an image whose lesion is not known counts as a lesion of its own."""
+    ids = _column(table, "lesion_id")
+    return ids.where(ids != "", table["image"])
+
+
+def base_id(image: str) -> str:
+    """An image id without what tells copies apart: a source's prefix, and `_downsampled`."""
+    return image.rpartition(":")[2].removesuffix("_downsampled")
+
+
+def families(images) -> list[str]:
+    """(N,) the image that each was made from, by its name: X for X_aug0, X_1 and X (1) beside X."""
+    names = set(images)
+    return [_original(image, names) for image in images]
+
+
+def _original(image, names):
+    while (match := _COPY.fullmatch(image)) and match[1] in names:
+        image = match[1]
+    return image
+
+
+def _column(table, name):
+    return table[name] if name in table else pd.Series("", table.index, dtype=object)
+
+
+def pair_rows(table: pd.DataFrame, pairs) -> np.ndarray:
+    """(P', 2) row numbers of those `pairs` of image ids that have both images in the table."""
+    row = {image: k for k, image in enumerate(table["image"])}
+    rows = [(row[a], row[b]) for a, b in pairs if a in row and b in row]
+    return np.array(rows, int).reshape(-1, 2)
+
+
+def near_duplicates(which="listed") -> np.ndarray:
+    """(P, 2) image ids: pairs that show one lesion under two lesion ids.
+
+    which: `listed` (the pairs of the official training data that people confirmed, which come with
+    the package), `none`, or a CSV with columns image_a and image_b. UserError where there is no
+    such file, or one of its columns is missing.
+
+    >>> near_duplicates().shape[1], len(near_duplicates("none"))
+    (2, 0)
+    """
+    if str(which) == "none":
+        return np.empty((0, 2), dtype=object)
+    path = copies.NEAR_DUPLICATES if str(which) == "listed" else which
+    try:
+        return tables.read_csv(path, ["image_a", "image_b"]).to_numpy()
+    except FileNotFoundError:
+        raise UserError(
+            f"near_duplicates={which}: no such file; give listed, none, or a CSV of "
+            "image_a,image_b (python -m dermai_utils near-duplicates makes one)"
+        ) from None
+
+
+# Splits
+
+
+def stratified(groups, labels, shares, seed: int) -> np.ndarray:
+    """(N,) subset numbers that keep groups together and give each subset its share of each class.
+
+    groups, labels: (N,). shares: (P,) positive, any scale. A group's class is its commonest label.
+    Class by class the groups are shuffled, and then, from the largest on, each goes to the subset
+    that is relatively emptiest. So each subset is off by less than one group's size where that can
+    be, and a class with at least P groups is in every subset.
+    """
+    groups, labels, shares = np.asarray(groups), np.asarray(labels), np.asarray(shares, float)
+    random = np.random.default_rng(seed)
+    names, codes = np.unique(labels, return_inverse=True)
+    ids, member = np.unique(groups, return_inverse=True)
+    table = np.zeros((len(ids), len(names)), int)
+    np.add.at(table, (member, codes), 1)
+    size, majority = table.sum(axis=1), table.argmax(axis=1)
+    subset = np.zeros(len(ids), int)
+    by_share = np.argsort(-shares, kind="stable")  # on a tie the largest subset goes first
+    for name in range(len(names)):
+        order = random.permutation(np.flatnonzero(majority == name))
+        filled = np.zeros(len(shares))
+        for group in order[np.argsort(-size[order], kind="stable")]:
+            subset[group] = by_share[np.argmin(filled[by_share] / shares[by_share])]
+            filled[subset[group]] += size[group]
+    return subset[member]
+
+
+def split(
+    table: pd.DataFrame,
+    val: float = 0.12,
+    test: float | None = None,
+    *,
+    seed: int = 0,
+    strategy: str = "lesion",
+    pairs=None,
+    train_fraction: float = 1.0,
+) -> pd.Series:
+    """(N,) subset names: train, val and test for the training data, and each test set's own name.
+
+    val, test: shares of the training data. test=None: 0.12, or 0 with an official test set or one
+    of your own. strategy: `lesion` keeps each group in one subset; `random` splits image by image,
+    which leaks. pairs: near-duplicates, None for the shipped list. train_fraction: share of the
+    training lesions to train on. What would leak into a test set is `left out` (see `leaks`).
+    UserError where this cannot be done.
+
+    >>> table = pd.DataFrame({"image": list("abcdefgh"), "label": "NV"})
+    >>> split(table, val=0.25, test=0.25).value_counts().to_dict()
+    {'train': 4, 'val': 2, 'test': 2}
+    """
+    if strategy not in ("lesion", "random"):
+        hint = did_you_mean(strategy, ("lesion", "random"))
+        raise UserError(f"split={strategy}: expected lesion or random{hint and '; ' + hint}")
+    pairs = near_duplicates() if pairs is None else pairs
+    subset, home, test = _start(table, val, test)
+    together = groups(table[home], pairs) if strategy == "lesion" else np.arange(home.sum())
+    subset[home] = drawn = _drawn(table.loc[home, "label"], together, val, test, seed)
+    subset = _without_leaks(table, subset, pairs)
+    _check_filled(subset, INNER if test else INNER[:2], drawn)
+    return _shortened(table, subset, train_fraction, pairs, seed)
+
+
+def folds(
+    table: pd.DataFrame,
+    n: int,
+    test: float | None = None,
+    *,
+    seed: int = 0,
+    pairs=None,
+    train_fraction: float = 1.0,
+    val: float = 0.12,
+) -> pd.Series:
+    """(N,) subset names as in `split`, with the folds "0" to "n-1" in place of train and val.
+
+    The test subset is the one that `split` draws (with the same `val`): what is chosen by folds was
+    not chosen on it. train_fraction: share of the lesions that are in a fold; the others are
+    `left out`. UserError where this cannot be done.
+
+    >>> table = pd.DataFrame({"image": list("abcdef"), "label": "NV"})
+    >>> folds(table, 3, test=0).value_counts().sort_index().to_dict()
+    {'0': 2, '1': 2, '2': 2}
+    """
+    if not 2 <= n <= 20:
+        raise UserError(f"folds={n}: expected 2 to 20, or 0 for one val subset")
+    pairs = near_duplicates() if pairs is None else pairs
+    subset, home, test = _start(table, val, test)
+    labels, together = table.loc[home, "label"].to_numpy(), groups(table[home], pairs)
+    drawn = _drawn(labels, together, val, test, seed)
+    rest = drawn != "test"
+    drawn[rest] = stratified(together[rest], labels[rest], np.ones(n), seed)
+    subset[home] = drawn = drawn.astype(str)
+    subset = _without_leaks(table, subset, pairs)
+    _check_filled(subset, [*map(str, range(n)), *["test"] * bool(test)], drawn)
+    return _shortened(table, subset, train_fraction, pairs, seed)
+
+
+def read_split(path, table: pd.DataFrame) -> pd.Series:
+    """(N,) subset names from a CSV with columns image and subset, such as a split that you edited.
+
+    Training images are in train, val, test, a fold's number or `left out`; `extra` ones in train or
+    `left out`; all others in their test set, where the file need not name them, or `left out`.
+    UserError where the file says something else, or leaves a training image without a subset.
+    """
+    rows = tables.read_csv(path, ["image", "subset"])[["image", "subset"]].astype(str)
+    twice, known = rows["image"].duplicated(), rows["image"].isin(table["image"])
+    _refuse(path, rows[twice], "is in two rows; give each image one row")
+    advice = "give the --test and --extra that the split was made with, or delete the rows"
+    _refuse(path, rows[~known], f"is not in the data; {advice}")
+    subset = _subsets_elsewhere(table)
+    given = rows.set_index("image")["subset"].reindex(table["image"]).set_axis(table.index)
+    training = subset.isin(("", "train"))
+    missing = table.loc[training & given.isna(), "image"]
+    _refuse(path, missing.to_frame(), "has no row; give each training image one row")
+    subset = subset.mask(given.notna(), given)
+    _check_names(path, table, subset)
+    return subset
+
+
+def _check_names(path, table, subset):
+    """UserError for an image in a subset where its source cannot be."""
+    source, elsewhere = _column(table, "source"), _subsets_elsewhere(table)
+    fold = subset.str.fullmatch(r"\d{1,2}") & (elsewhere == "")
+    allowed = (subset == LEFT_OUT) | (subset == elsewhere) | fold
+    allowed |= (elsewhere == "") & subset.isin(INNER)
+    wrong = table[~allowed].assign(subset=subset, source=source)
+    if len(wrong):
+        first = wrong.iloc[0]
+        expected = elsewhere[wrong.index[0]] or "train, val, test, a fold's number"
+        hint = did_you_mean(first["subset"], (*INNER, LEFT_OUT))
+        what = f"cannot be in {first['subset'] or 'no subset'}: expected {expected} or {LEFT_OUT}"
+        _refuse(path, wrong, f"{what}{hint and '; ' + hint}")
+    numbers = sorted(set(subset[fold]), key=int)
+    if numbers and numbers != [str(k) for k in range(max(2, len(numbers)))]:
+        raise UserError(
+            f"{path}: folds {', '.join(numbers)}; expected 0, 1 and so on, at least two"
+        )
+    needed = "a fold" if numbers else "train and val"
+    inner = set(subset[elsewhere == ""]) - {LEFT_OUT, "test"}
+    if inner != (set(numbers) or {"train", "val"}):
+        found = ", ".join(sorted(inner)) or "none"
+        raise UserError(f"{path}: found the subsets {found}; expected images in {needed}")
+
+
+def _refuse(path, rows, why):
+    """UserError that names the first of `rows`, and how many there are."""
+    if len(rows):
+        more = f" (as {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+        raise UserError(f"{path}: image {rows['image'].iloc[0]}{more} {why}")
+
+
+def _start(table, val, test):
+    """(the subsets of all other sources, where the training data is, the share of test)."""
+    if missing := {"image", "label"} - set(table):
+        raise UserError(f"the table has no column {', '.join(sorted(missing))}: expected both")
+    if twice := table["image"][table["image"].duplicated()].tolist():
+        raise UserError(f"image {twice[0]} has two rows in the table: expected one row an image")
+    if unknown := sorted(set(table["label"]) - set(CLASSES)):
+        raise UserError(f"label {unknown[0]}: expected one of {', '.join(CLASSES)}")
+    subset = _subsets_elsewhere(table)
+    home = subset == ""
+    if not home.any():
+        raise UserError("the table has no training image (source train): give data with some")
+    if test is None:
+        test = 0.0 if set(subset) - {"", "train"} else 0.12
+    if not 0.01 <= val <= 0.5 or not 0 <= test <= 0.5:
+        raise UserError(
+            f"val={val}, test={test}: expected val from 0.01 to 0.5, test from 0 to 0.5"
+        )
+    if val + test > 0.8:
+        raise UserError(f"val={val} + test={test} leave under 20 % to train on: lower one of them")
+    return subset, home, test
+
+
+def _subsets_elsewhere(table):
+    """(N,) the subset that a row's source gives it; "" for the training data."""
+    return _column(table, "source").replace({"train": "", "extra": "train"}).rename("subset")
+
+
+def _drawn(labels, together, val, test, seed):
+    """(N,) train, val and test for the training data."""
+    shares = zip(INNER, (1 - val - test, val, test), strict=True)
+    shares = {name: share for name, share in shares if share}
+    numbers = stratified(together, labels, list(shares.values()), seed)
+    return np.array(list(shares), object)[numbers]
+
+
+def _check_filled(subset, names, drawn):
+    """UserError where one of the subsets `names` is empty."""
+    empty = [name for name in names if not (subset == name).any()]
+    if not empty:
+        return
+    if too_few := [name for name in empty if name not in set(drawn)]:
+        advice = "give more images, or fewer or larger subsets"
+        raise UserError(f"too few lesions: none is left for {', '.join(too_few)}; {advice}")
+    raise UserError(
+        f"no image is left in {', '.join(empty)}: {(subset == LEFT_OUT).sum():,} images would leak "
+        "into a test set and are left out; remove them from the test set, or give other data"
+    )
+
+
+def _shortened(table, subset, train_fraction, pairs, seed):
+    """The subsets with that share of the training lesions; the others are left out."""
+    if not 0.01 <= train_fraction <= 1:
+        raise UserError(f"train_fraction={train_fraction}: expected 0.01 to 1")
+    train = table[(subset == "train") | subset.str.isdigit()]
+    if train_fraction < 1:
+        shares = [train_fraction, 1 - train_fraction]
+        number = stratified(groups(train, pairs), train["label"], shares, seed)
+        subset = subset.mask(subset.index.isin(train.index[number == 1]), LEFT_OUT)
+    return subset
+
+
+# Leaks
+
+
+def leaks(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.Series:
+    """(N,) text: why an image that a run learns from leaks into a test set, such as "lesions shared
+    with official"; "" where it does not.
+
+    Training images and val must share nothing with official and with each other test set; `extra`
+    images also not with test, val and the folds. What is left out already keeps its reason. A whole
+    group (see `groups`) leaks where one image of it is in a test set: "related images".
+    """
+    subset, values = pd.Series(np.asarray(subset), table.index), keys(table)
+    values = values.rename(columns={"images": "image ids"})
+    ends, reasons = pair_rows(table, pairs), pd.Series("", table.index)
+    near = np.concatenate([ends, ends[:, ::-1]])
+    values["near duplicates"] = ""
+    values["names"] = families(values["image ids"])
+    values["related images"] = groups(table, pairs)
+    for name, there, learnt in _tests(table, subset):
+        found = {key: column.isin(set(column[there]) - {""}) for key, column in values.items()}
+        found["near duplicates"].iloc[near[there.to_numpy()[near[:, 1]], 0]] = True
+        for key, leak in found.items():
+            reasons[learnt & leak & (reasons == "")] = f"{key} shared with {name}"
+    return reasons
+
+
+def _tests(table, subset):
+    """(name, its rows, the rows that must share nothing with it) of each subset that is scored."""
+    elsewhere = _subsets_elsewhere(table)
+    home, extra = elsewhere == "", elsewhere == "train"
+    learnt = (home | extra) & (subset != "test")  # weights and thresholds: train, val, folds, extra
+    names = [name for name in dict.fromkeys(elsewhere) if name not in ("", "train", "official")]
+    for name in ("official", *names):
+        yield name, subset == name, learnt
+    yield "test", subset == "test", extra
+    yield "val", home & ~subset.isin(("train", "test", LEFT_OUT)), extra
+
+
+def _without_leaks(table, subset, pairs):
+    return subset.mask(leaks(table, subset, pairs) != "", LEFT_OUT)
+
+
+def keys(table: pd.DataFrame) -> pd.DataFrame:
+    """(N, 4) text in columns KEYS: what two leaking images have in common; "" not known."""
+    columns = (_column(table, name) for name in ("lesion_id", "patient_id", "pixel_hash"))
+    values = (table["image"].map(base_id), *columns)
+    return pd.DataFrame(dict(zip(KEYS, values, strict=True)), index=table.index)
+
+
+def audit(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.DataFrame:
+    """What every two subsets share: index "train/val" and so on, a column for each of KEYS, and
+    near_duplicates, the `pairs` that have an image in each.
+
+    Cells are counts; <NA> means not known: one of the two has no id of that kind (near-duplicates:
+    no image in `pairs`). What is left out is in no subset. With folds, "folds" is all of them, and
+    the row "fold/fold" counts what is in two or more of them.
+
+    >>> table = pd.DataFrame({"image": ["a", "b"], "lesion_id": ["L1", "L1"]})
+    >>> audit(table, ["train", "val"])[["images", "lesions", "patients"]].values.tolist()
+    [[0, 1, <NA>]]
+    """
+    subset, ends = np.asarray(subset, dtype=str), pair_rows(table, pairs)
+    fold = np.where(np.char.isdigit(subset), subset, "")
+    side = np.where(fold == "", subset, "folds")
+    names = [*("train", "folds", "val", "test", "official"), *_column(table, "source"), *side]
+    names = [name for name in dict.fromkeys(names) if name in set(side) - {LEFT_OUT}]
+    listed = np.isin(np.arange(len(table)), ends)
+    values = keys(table)
+    counts = {}
+    for a, b in itertools.combinations(names, 2):
+        row = {key: _shared(column[side == a], column[side == b]) for key, column in values.items()}
+        apart = (np.sort(side[ends], axis=1) == sorted([a, b])).all(axis=1).sum()
+        known = listed[side == a].any() and listed[side == b].any()
+        counts[f"{a}/{b}"] = row | {"near_duplicates": apart if known else pd.NA}
+    if "folds" in names:
+        counts["fold/fold"] = _between_folds(values, fold, ends)
+    columns = [*KEYS, "near_duplicates"]
+    return pd.DataFrame.from_dict(counts, "index", dtype="Int64", columns=columns)
+
+
+def _shared(a, b):
+    a, b = set(a) - {""}, set(b) - {""}
+    return len(a & b) if a and b else pd.NA
+
+
+def _between_folds(values, fold, ends):
+    """The audit's row of the folds among themselves."""
+    row = {}
+    for key, column in values[fold != ""].items():
+        known = column != ""
+        several = pd.Series(fold[fold != ""], column.index)[known].groupby(column[known]).nunique()
+        row[key] = int((several > 1).sum()) if known.any() else pd.NA
+    a, b = fold[ends].reshape(-1, 2).T
+    within = (a != "") & (b != "")
+    return row | {"near_duplicates": int((a != b)[within].sum()) if within.any() else pd.NA}
+
+
+def counts(table: pd.DataFrame, subset: pd.Series) -> pd.DataFrame:
+    """Images of each class in each subset, in the official order of the classes."""
+    order = [*INNER, *map(str, range(20)), "official", *_column(table, "source"), LEFT_OUT]
+    order = [name for name in dict.fromkeys(order) if name in set(subset)]
+    images = pd.crosstab(table["label"], np.asarray(subset))
+    return images.reindex(index=CLASSES, columns=order, fill_value=0)
+
+
+def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
+    """What a user must know about a split, one line each: what is left out and why, classes that a
+    subset lacks, subsets that share lesions, and what is not known."""
+    reasons = leaks(table, subset, pairs)[np.asarray(subset) == LEFT_OUT]
+    lines = [
+        f"{count:,} images are left out of training: {reason or 'train_fraction is below 1'}"
+        for reason, count in reasons.value_counts().items()
+    ]
+    for name, images in counts(table, subset).drop(columns=LEFT_OUT, errors="ignore").items():
+        if absent := [label for label, count in images.items() if not count]:
+            lines.append(f"{name} has no {', '.join(absent)}: results there are not defined")
+    shared = audit(table, subset, pairs)
+    for names, row in shared.iterrows():
+        if found := [
+            f"{n:,} {k.replace('_', ' ')}" for k, n in row.items() if n is not pd.NA and n
+        ]:
+            lines.append(f"WARNING: {names} share {', '.join(found)}")
+    if shared["lesions"].isna().all() and len(shared):
+        lines.append("lesions: not known, no image has a lesion id; images of one may be apart")
+    return lines
