@@ -51,6 +51,8 @@ def weights(images) -> np.ndarray:
 def lesions(rows: pd.DataFrame) -> np.ndarray:
     """(N,) text: the lesion of each row, for grouping and intervals; where it is not known, the
     image counts as a lesion of its own."""
+    if "lesion_id" not in rows:
+        return rows["image"].to_numpy(str)
     return rows["lesion_id"].where(rows["lesion_id"] != "", rows["image"]).to_numpy(str)
 
 

@@ -1,0 +1,1 @@
+"""Questions to a run's predictions and features: calibration, decisions, answers, baselines."""

@@ -1,0 +1,84 @@
+"""Numbers and their names as text, the same in messages, figures and the report."""
+
+from dermai_utils.metrics import UNDEFINED
+from dermai_utils.predictions import subset_name
+
+CONFIRMED_BY = {  # HAM10000's codes for how a diagnosis was confirmed
+    "histo": "histopathology",
+    "follow_up": "follow-up",
+    "consensus": "expert consensus",
+    "confocal": "confocal microscopy",
+}
+
+
+def format_number(number) -> str:
+    """Three decimals, whole numbers with separators, UNDEFINED for None.
+
+    >>> format_number(0.7171), format_number(10015), format_number(None)
+    ('0.717', '10,015', 'not defined')
+    """
+    if number is None:
+        return UNDEFINED
+    if isinstance(number, float):
+        return f"{number:.3f}"
+    return f"{number:,}" if isinstance(number, int) else str(number)
+
+
+def with_interval(row, name: str = "") -> str:
+    """A value and its interval, of a dict with value, low and high, or with `name`, `name`_low and
+    `name`_high.
+
+    >>> with_interval({"value": 0.7171, "low": 0.659, "high": 0.769})
+    '0.717 [0.659, 0.769]'
+    """
+    value, low, high = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
+    if row[value] is None:
+        return UNDEFINED
+    return f"{format_number(row[value])} [{format_number(row[low])}, {format_number(row[high])}]"
+
+
+def percent(share) -> str:
+    """A probability or a share as a percentage.
+
+    >>> percent(0.9768), percent(0.0004), percent(0.9999)
+    ('97.7 %', '<0.1 %', '>99.9 %')
+    """
+    if share is None:
+        return UNDEFINED
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.1f} %"
+
+
+def rule_name(decisions: dict) -> str:
+    """The rule that metrics.json's `decisions` chose: "argmax", or the prior correction and its
+    exponent."""
+    if decisions["chosen"] == "argmax":
+        return "argmax"
+    return f"prior-corrected, tau = {decisions['tau']:g}"
+
+
+def headline(metrics: dict) -> str:
+    """Of metrics.json: the number to quote, its interval, the rule, and the number by argmax."""
+    subset, rule = metrics["primary_subset"], rule_name(metrics["decisions"])
+    by_rule, by_argmax = (
+        with_interval(source["intervals"][subset]["balanced_accuracy"])
+        for source in (metrics, metrics["argmax"])
+    )
+    name = subset_name(subset, metrics.get("data", ""), metrics["folds"])
+    lines = [f"{name}, n={metrics['subsets'][subset]['n']:,}:"]
+    lines.append(f"balanced accuracy {by_rule} ({rule})")
+    return "\n".join(lines + ([f"by argmax {by_argmax}"] if rule != "argmax" else []))
+
+
+def pretty_name(name: str) -> str:
+    """A key of metrics.json, or a code of how a diagnosis was confirmed, in words.
+
+    >>> pretty_name("macro_f1"), pretty_name("histo")
+    ('macro F1', 'histopathology')
+    """
+    if name in CONFIRMED_BY:
+        return CONFIRMED_BY[name]
+    return name.replace("_", " ").replace("auc", "AUC").replace("f1", "F1")
