@@ -1,0 +1,175 @@
+"""What lies in a folder: images, tables, and zips, which are unpacked where that adds anything."""
+
+import functools
+import os
+import re
+import unicodedata
+import zipfile
+from pathlib import Path
+
+from dermai_utils import files
+from dermai_utils.basics import IMAGE_SUFFIXES, UserError
+from dermai_utils.copies import tables
+from dermai_utils.copies.unpack import DAMAGED, unpack
+
+TABLES = (".csv", ".tsv", ".tab")
+DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
+DEEPEST_ZIP = 2  # zips in zips
+HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
+
+
+@functools.cache
+def plain_name(name) -> str:
+    """A file's or folder's name in lower case, without suffix and without what a browser and
+    Google Drive add.
+
+    >>> plain_name("X (1).zip"), plain_name("X-20250131T120000Z-001.zip"), plain_name("X-002.zip")
+    ('x', 'x', 'x')
+    """
+    name = name.casefold()
+    for suffix in (".zip", *TABLES):
+        name = name.removesuffix(suffix)
+    return re.sub(r"-\d{8}t\d{6}z(-\d+)*$|(-\d+)?-\d{3}$| ?\(\d+\)$", "", name)
+
+
+def image_id(name) -> str:
+    """A file's name without its suffix; accents composed (a Mac writes them as two letters)."""
+    return unicodedata.normalize("NFC", os.path.splitext(name)[0])
+
+
+class Inventory:
+    """folders: {folder: names of its image files}; tables: paths; notes: lines for the user.
+
+    A zip is unpacked below `unpacked`, unless its content lies unpacked beside it, or no table
+    names an image of it. leave_out: folders not to look into.
+    """
+
+    def __init__(self, folder, unpacked, leave_out=()):
+        self.folders, self.tables, self.notes = {}, [], []
+        self._unpacked, self._zips = Path(unpacked), []
+        self._seen = {os.path.realpath(path) for path in leave_out}
+        self._walk(Path(folder), 0, 0)
+        while self._zips:  # a zip may hold further ones
+            self._zips.sort(key=_order)
+            self._take(*self._zips.pop(0))
+
+    def named(self, *names) -> list[Path]:
+        """The tables with one of these plain names; X.csv before X (1).csv."""
+        found = [path for path in self.tables if plain_name(path.name) in names]
+        return sorted(found, key=lambda path: plain_name(path.name) != path.stem.casefold())
+
+    def folders_named(self, *names) -> dict:
+        """The folders with one of these plain names, as in `folders`."""
+        return {
+            path: found for path, found in self.folders.items() if plain_name(path.name) in names
+        }
+
+    def _walk(self, here, depth, level):
+        """Note what lies in `here` and below; level: of zips in zips."""
+        if os.path.realpath(here) in self._seen:  # a link to a folder above
+            return
+        self._seen.add(os.path.realpath(here))
+        try:
+            with os.scandir(here) as scan:
+                entries = sorted(scan, key=lambda entry: entry.name)
+        except PermissionError:
+            self.notes.append(f"{here} cannot be looked into: not allowed")
+            return
+        entries = [entry for entry in entries if not HIDDEN.search(entry.name)]
+        entries = self._with_utf8_names(here, entries)
+        names = [entry.name for entry in entries if entry.is_file()]
+        self.folders[here] = [name for name in names if _is(name, IMAGE_SUFFIXES)]
+        if depth <= DEEPEST_TABLE:
+            self.tables += [here / name for name in names if _is(name, TABLES)]
+            self._zips += [_read(here / name, level) for name in names if _is(name, (".zip",))]
+        for entry in entries if depth < DEEPEST_IMAGE else []:
+            if entry.is_dir():
+                self._walk(here / entry.name, depth + 1, level)
+
+    def _with_utf8_names(self, here, entries):
+        """The entries whose names can be written into a table; a note counts the others."""
+        odd = [name for entry in entries if (name := files.printable(entry.name)) != entry.name]
+        if odd:
+            what = f"{len(odd):,} names are not in UTF-8 ({odd[0]}): not used; rename them"
+            self.notes.append(f"{files.printable(here)}: {what}")
+        return [entry for entry in entries if files.printable(entry.name) == entry.name]
+
+    def _take(self, archive, level, members):
+        """Unpack a zip and note what it holds, where that adds anything."""
+        if level == DEEPEST_ZIP:
+            self.notes.append(f"{archive.name} is a zip in a zip in a zip: not unpacked")
+        elif members is None or self._adds(archive, members):
+            self._walk(unpack(archive, self._unpacked), 0, level + 1)
+
+    def _adds(self, archive, members) -> bool:
+        """Whether a zip holds a table, a zip, or an image in use, that does not lie here yet."""
+        images = {_key(archive, n): s for n, s in members.items() if _is(n, IMAGE_SUFFIXES)}
+        inside = {_base(name) for name in members if _is(name, TABLES)}
+        if inside - {path.name.casefold() for path in self.tables}:
+            return True
+        if any(_is(name, (".zip",)) for name in members):
+            return True
+        if not images or not self._in_use(archive, images):
+            what = "holds no image that a table names"
+            self.notes += [] if inside else [f"{archive.name} {what}: not unpacked"]
+            return False
+        sizes = {
+            (plain_name(folder.name), name.casefold()): (folder / name).stat().st_size
+            for folder, names in self.folders.items()
+            for name in names
+        }
+        same = sum(sizes.get(key) == size for key, size in images.items())
+        here = sum(key in sizes for key in images)
+        # no size is the same: a copy in another size, which is as whole as its number of files
+        return not (here == len(images) and same in (0, here))
+
+    def _in_use(self, archive, images) -> bool:
+        official = plain_name(archive.name) == "isic2018_task3_training_input"
+        classes = any(tables.class_of(folder) for folder, _ in images)
+        named = {image_id(name).casefold() for _, name in images} & self._named_images()
+        return bool(official or classes or named)
+
+    def _named_images(self) -> set[str]:
+        """The ids, in lower case, of all images that a table names."""
+        ids = set()
+        for path in self.tables:
+            if column := tables.column_of(tables.header(path), "image"):
+                try:
+                    column = tables.read_csv(path, [column])[column]
+                except UserError:  # the user hears of it when the table is used
+                    continue
+                ids |= set(tables.image_ids(column).str.casefold())
+        return ids
+
+
+def _read(archive, level):
+    """(archive, level, {name: bytes} of its members, or None if it is no zip)."""
+    try:
+        with zipfile.ZipFile(archive) as bundle:
+            infos = [info for info in bundle.infolist() if not info.is_dir()]
+    except DAMAGED:
+        return archive, level, None
+    return archive, level, {i.filename: i.file_size for i in infos if not HIDDEN.search(i.filename)}
+
+
+def _order(item):
+    """Zips with tables first: they say which images are in use. X.zip before X (1).zip."""
+    archive, _, members = item
+    first = any(_is(name, (*TABLES, ".zip")) for name in members or ())
+    return not first, plain_name(archive.name) != archive.stem.casefold()
+
+
+def _is(name, suffixes) -> bool:
+    if suffixes == TABLES and _base(name) == "ham10000_metadata":  # the Dataverse's has no suffix
+        return True
+    return name.casefold().endswith(suffixes)
+
+
+def _base(name) -> str:
+    return name.rpartition("/")[2].casefold()
+
+
+def _key(archive, name):
+    """(folder, file) in lower case of a member; the folder of a flat zip is the zip's name."""
+    folder, _, file = name.rpartition("/")
+    return plain_name(folder.rpartition("/")[2] or archive.stem), file.casefold()

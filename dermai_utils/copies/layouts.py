@@ -1,0 +1,317 @@
+"""Which copy of the data is this? One row of LAYOUTS a layout; each gives the same rows.
+
+docs/data.md shows the layouts. `find` takes stock of a folder, tries every layout on every table
+in it, and takes the copy with most usable images.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pandas as pd
+
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.copies import matching, tables
+from dermai_utils.copies.inventory import Inventory, plain_name
+
+TRAIN, TEST = "isic2018_task3_training", "isic2018_task3_test"  # plain names, see `plain_name`
+GROUPINGS, HAM = f"{TRAIN}_lesiongroupings", "ham10000_metadata"
+TRUTH, TEST_TRUTH = f"{TRAIN}_groundtruth", f"{TEST}_groundtruth"
+TRAIN_IMAGES = (f"{TRAIN}_input",)
+TEST_IMAGES = (f"{TEST}_input", f"{TEST}_images")  # the Dataverse's name is the second
+ONLY = {GROUPINGS: ("lesion_id",)}  # tables of which we need this column, and take no other
+COLUMNS = ["image", "source", "path", "label", "reason", *tables.METADATA]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a copy of the data looks. A new layout is a new row of LAYOUTS, above "label table".
+
+    table: plain name of its label table; "" for any name, None if folders are named by class.
+    suffixes: of that table's name; () for any. needs: columns that the table must have.
+    image: names of its id column, if not those of `tables.COLUMN_NAMES`; classes: its columns
+    of class words, the most precise first (one-hot columns are found by their names).
+    metadata: plain names of the tables with lesions, ages and so on, the first one that knows a
+    value counts; () for the label table and then all others. images: plain names of the folders
+    that alone hold its images, if there are any. test: the official test set may lie beside it.
+    """
+
+    name: str
+    table: str | None = ""
+    suffixes: tuple = ()
+    needs: tuple = ()
+    image: tuple = ()
+    classes: tuple = tables.CLASS_COLUMNS
+    metadata: tuple = ()
+    images: tuple = ()
+    test: bool = False
+
+    def fits(self, path) -> bool:
+        """Whether the table `path` holds this layout's labels."""
+        plain, names = plain_name(path.name), tables.header(path)
+        if self.table:
+            known = plain == self.table
+        else:  # by its columns; the official test set is no training data
+            known = tables.column_of(names, "image", self.image) and plain != TEST_TRUTH
+            known = known and tables.class_columns(names, self.classes)
+        suffix = not self.suffixes or path.suffix.lower() in self.suffixes
+        return bool(known) and suffix and set(self.needs) <= set(names)
+
+
+OFFICIAL = "official ISIC 2018"
+LAYOUTS = (
+    Layout(OFFICIAL, TRUTH, metadata=(GROUPINGS, TRUTH, HAM), images=TRAIN_IMAGES, test=True),
+    Layout("ISIC 2019", needs=("ak", "scc")),
+    Layout("Kaggle HAM10000", HAM, suffixes=(".csv",), needs=("dx",), metadata=(HAM,), test=True),
+    Layout("Dataverse HAM10000", HAM, needs=("dx",), metadata=(HAM,), test=True),
+    Layout("isic-cli", needs=("isic_id",), image=("isic_id",)),
+    Layout("label table {table}"),
+    Layout("one folder a class", None),
+)
+
+
+@dataclass
+class Copy:
+    """One copy of the data.
+
+    layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
+    is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
+    other blanks are ""). notes: lines for the user. images: {source: image files in its folders};
+    folders: {source: these folders}; tables: {what: CSV}. beside: folders with a file of an image
+    that has a better one.
+    """
+
+    layout: str
+    rows: pd.DataFrame
+    notes: list[str]
+    images: dict[str, int]
+    folders: dict[str, list[Path]]
+    tables: dict[str, Path]
+    beside: set[Path] = field(default_factory=set)
+
+    def usable(self, source=None) -> int:
+        rows = self.rows[self.rows["reason"] == ""]
+        return len(rows if source is None else rows[rows["source"] == source])
+
+    def counts(self) -> dict[str, int]:
+        """{class: usable images} of the source "train"."""
+        good = (self.rows["reason"] == "") & (self.rows["source"] == "train")
+        return self.rows.loc[good, "label"].value_counts().reindex(CLASSES, fill_value=0).to_dict()
+
+    def _place(self) -> str:
+        table = self.tables.get("train labels")
+        return f"{self.layout}{f' ({table.name})' if table else ''} in {self.folders['train'][0]}"
+
+
+def find(folder, unpacked, leave_out=(), what="training") -> Copy:
+    """The copy of the data in `folder`: archives or unpacked files, at most 3 levels deep.
+
+    unpacked: folder below which zips are unpacked. leave_out: folders not to look into. what: the
+    images are, in words. UserError if no layout is known, or none has a usable image.
+
+    >>> import tempfile
+    >>> copy = find("dermai_utils/sample", tempfile.mkdtemp())
+    >>> copy.layout, copy.counts()["MEL"] > 0
+    ('official ISIC 2018', True)
+    """
+    inventory = Inventory(folder, unpacked, leave_out)
+    copies, seen = [], set()
+    for layout in LAYOUTS:
+        for table in _label_tables(layout, inventory):
+            if table not in seen and (copy := _copy(layout, table, inventory)):
+                copies.append(copy)
+            seen.add(table)
+    if not copies:
+        raise UserError(_nothing_recognised(folder, inventory, what))
+    best = copies[0]
+    for copy in copies[1:]:
+        best = _better(best, copy)
+    if not best.usable("train"):
+        raise UserError(_nothing_usable(best))
+    official = best.layout == OFFICIAL and what == "training"
+    best.notes += inventory.notes + _unused(inventory, copies, best)
+    best.notes += _missing(best) if official else []
+    return best
+
+
+def _label_tables(layout, inventory) -> list:
+    """The tables that hold labels of this layout; [None] for folders named by class."""
+    if layout.table is None:
+        classes = [path for path in inventory.folders if tables.class_of(path.name)]
+        return [None] if any(inventory.folders[path] for path in classes) else []
+    found = inventory.named(layout.table) if layout.table else inventory.tables
+    return [path for path in found if layout.fits(path)]
+
+
+# A layout and a table become rows
+
+
+def _copy(layout, table, inventory) -> Copy | None:
+    """The rows of this table, or of the class folders; None if there is no image for them."""
+    notes, used, named_by, beside = [], {}, {}, set()
+    if table is None:
+        folders = _class_folders(inventory)
+        parts = [matching.rows_of_folders(folders, notes).assign(source="train")]
+        used["train"] = [path for path, names in folders.items() if names]
+    else:
+        parts = []
+    for source, labels in _sources(layout, table, inventory):
+        candidates = _image_folders(inventory, layout, source)
+        own = TRAIN_IMAGES if source == "train" else TEST_IMAGES
+        labelled = tables.read_labels(labels, layout.image, layout.classes)
+        rows, used[source], named = matching.rows_of_table(labelled, candidates, own, notes)
+        if not used["train"]:
+            return None
+        beside |= named
+        parts.append(rows.assign(source=source))
+        named_by[f"{source} labels"] = labels
+    rows = pd.concat(parts, ignore_index=True)
+    sources = _metadata_tables(layout, table, inventory)
+    metadata = _metadata(sources, layout.image, set(rows["image"]), named_by, notes)
+    rows = rows.merge(metadata, on="image", how="left")
+    notes += filter(None, map(tables.encoding_note, dict.fromkeys(named_by.values())))
+    text = [name for name in COLUMNS if name != "age"]
+    rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
+    images = {s: sum(len(inventory.folders[path]) for path in paths) for s, paths in used.items()}
+    name = layout.name.format(table=table and table.name)
+    return Copy(name, rows[COLUMNS], notes, images, used, named_by, beside)
+
+
+def _class_folders(inventory) -> dict:
+    """{folder: names of its images} of folders named by class, and of those beside them."""
+    parents = {path.parent for path in inventory.folders if tables.class_of(path.name)}
+    return {path: names for path, names in inventory.folders.items() if path.parent in parents}
+
+
+def _sources(layout, table, inventory) -> Iterator[tuple[str, Path]]:
+    """(source, label table) of the training images, and of the official test set."""
+    if table is not None:
+        yield "train", table
+    tests = inventory.named(TEST_TRUTH) if layout.test else []
+    if tests and any(inventory.folders_named(*TEST_IMAGES).values()):
+        yield "test", tests[0]
+
+
+def _image_folders(inventory, layout, source) -> dict:
+    """{folder: names} where images of this source may lie; those with its own name alone, if any of
+    them holds an image."""
+    own, other = (layout.images, TEST_IMAGES) if source == "train" else (TEST_IMAGES, TRAIN_IMAGES)
+    named = inventory.folders_named(*own)
+    if any(named.values()):
+        return named
+    apart = inventory.folders_named(*other)
+    return {path: names for path, names in inventory.folders.items() if path not in apart}
+
+
+def _metadata_tables(layout, table, inventory) -> list[Path]:
+    """The tables to look for lesions, ages and so on, in this order."""
+    if layout.metadata:
+        names = [*layout.metadata, *([TEST_TRUTH] if layout.test else [])]
+        return [path for name in names for path in inventory.named(name)]
+    every = [table] * (table is not None) + [path for path in inventory.tables if path != table]
+    headers = {path: tables.header(path) for path in every}
+    return [
+        path
+        for path, names in headers.items()
+        if tables.column_of(names, "image", layout.image)
+        and any(tables.column_of(names, column) for column in tables.METADATA)
+    ]
+
+
+def _metadata(sources, image, ids, named_by, notes) -> pd.DataFrame:
+    """(image, *METADATA) of these ids from all tables; the first one that knows a value counts."""
+    empty = pd.DataFrame(columns=["image", *tables.METADATA], dtype=object)
+    frame = empty.set_index("image")
+    for path in sources:
+        name = plain_name(path.name)
+        only = ONLY.get(name, tables.METADATA)
+        part, note = tables.read_metadata(path, only, ONLY.get(name, ()), image)
+        part = part[part["image"].isin(ids)]
+        if len(part) and part.shape[1] > 1:
+            notes += [note] if note else []
+            named_by.setdefault(name, path)
+            frame = frame.combine_first(part.set_index("image"))
+    frame = frame.reindex(columns=list(tables.METADATA)).reset_index()
+    return frame.assign(age=tables.numbers(frame["age"]))
+
+
+# Which copy, and what the user hears about it
+
+
+def _better(best, copy) -> Copy:
+    """The copy with more usable images; tables of the same images are not another copy."""
+    if set(copy.folders["train"]) <= set(best.folders["train"]) and copy.layout != best.layout:
+        return best
+    first, second = (copy, best) if copy.usable() > best.usable() else (best, copy)
+    words = [f"{c._place()}, {c.usable():,} usable images" for c in (first, second)]
+    first.notes.append(f"two copies of the data: used is {words[0]}; not used is {words[1]}")
+    return first
+
+
+def _unused(inventory, copies, best) -> list[str]:
+    """The line about images that belong to no copy."""
+    used = {path for copy in copies for paths in copy.folders.values() for path in paths}
+    used |= {path for copy in copies for path in copy.beside}
+    rest = {p: len(names) for p, names in inventory.folders.items() if names and p not in used}
+    where = ", ".join(path.name for path in rest)
+    count = f"{sum(rest.values()):,} images in {where:.100} are not used: no label names them"
+    return [count] if rest else []
+
+
+def _missing(copy) -> list[str]:
+    """A line for each part of the official data that this copy lacks."""
+    lines = {
+        GROUPINGS: "no ISIC2018_Task3_Training_LesionGroupings.csv: the split works without the "
+        "official lesion groups",
+        HAM: "no HAM10000_metadata.csv (the challenge's own mirrors lack it): no age, sex and "
+        "localization",
+        "test labels": "no ISIC2018_Task3_Test_Input with ISIC2018_Task3_Test_GroundTruth: no "
+        "official test set",
+    }
+    return [line for table, line in lines.items() if table not in copy.tables]
+
+
+def commonest(rows) -> str:
+    """The reason that rejected most of these rows, in words."""
+    counts = rows.loc[rows["reason"] != "", "reason"].value_counts()
+    return f"{counts.iloc[0]:,} × {counts.index[0]}" if len(counts) else "it has no rows"
+
+
+def _nothing_usable(copy) -> str:
+    folder = copy.folders["train"][0]
+    where = copy.tables.get("train labels", folder)
+    return (
+        f"{where}: no row is the usable label of an image in {folder} "
+        f"({commonest(copy.rows[copy.rows['source'] == 'train'])}); "
+        "expected the files' names as ids, and one class for each"
+    )
+
+
+def _nothing_recognised(folder, inventory, what) -> str:
+    images = {path.name: len(names) for path, names in inventory.folders.items() if names}
+    places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
+    readable = [path.name for path in inventory.tables if Layout("").fits(path)]
+    official = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training")
+    if images and readable:
+        return (
+            f"{folder} holds no {what} image that a row of {', '.join(readable)} names: expected "
+            f"the files' names as ids (docs/data.md); found {places}"
+        )
+    if images and inventory.tables:
+        has = [f"{p.name} ({', '.join(tables.header(p)):.100})" for p in inventory.tables]
+        return (
+            f"{folder} holds no {what} labels: found {', '.join(has):.300}, beside {places}; "
+            "expected a column of ids (image, image_id, isic_id, file) and one of classes (dx, "
+            "diagnosis, label, class), or one for each of the seven classes (docs/data.md)"
+        )
+    if images:
+        return (
+            f"{folder}: no table of labels for its {places}: expected {official}another CSV, or "
+            "one folder a class, at most 3 levels deep (docs/data.md)"
+        )
+    expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" if official else "a"
+    found = ", ".join(path.name for path in inventory.tables)[:150] or "nothing of use"
+    return (
+        f"{folder} holds no {what} images: expected {expected} layout of docs/data.md, at most 3 "
+        f"levels deep; found {found}"
+    )

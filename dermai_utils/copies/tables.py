@@ -1,0 +1,264 @@
+"""Tables of labels and metadata, however their columns and classes are named: read as one form."""
+
+import csv
+import functools
+import io
+import re
+import unicodedata
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
+
+METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by")
+COLUMN_NAMES = {  # what tables call each of our columns; the first name that is there counts
+    "image": ("isic_id", "image_id", "image", "image_name", "file", "filename", "file_name"),
+    "lesion_id": ("lesion_id",),
+    "patient_id": ("patient_id",),
+    "age": ("age", "age_approx"),
+    "sex": ("sex",),
+    "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+    "confirmed_by": ("dx_type", "diagnosis_confirm_type"),
+}
+CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1)), "label", "class")
+CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and accents don't count
+    "MEL": "mel, melanoma, melanomas, malignant melanoma, melanoma NOS, melanoma in situ, "
+    "melanoma invasive, melanoma metastasis, nodular melanoma, superficial spreading melanoma, "
+    "lentigo maligna, lentigo maligna melanoma, acral lentiginous melanoma",
+    "NV": "nv, nevus, naevus, nevi, naevi, melanocytic nevus, melanocytic naevus, "
+    "melanocytic nevi, melanocytic naevi, dysplastic nevus, atypical nevus, blue nevus, "
+    "spitz nevus, congenital nevus, nevus NOS",
+    "BCC": "bcc, basal cell carcinoma, basal cell carcinomas, basal cell carcinoma NOS",
+    "AKIEC": "akiec, ak, scc, bowen, bowens, bowen disease, bowens disease, actinic keratosis, "
+    "actinic keratoses, solar keratosis, solar or actinic keratosis, intraepithelial carcinoma, "
+    "actinic keratosis / Bowen's disease, actinic keratoses and intraepithelial carcinoma, "
+    "actinic keratoses and intraepithelial carcinoma / Bowen's disease, "
+    "actinic keratoses and intraepithelial carcinomas, squamous cell carcinoma, "
+    "squamous cell carcinoma NOS, squamous cell carcinoma in situ, "
+    "squamous cell carcinoma invasive",
+    "BKL": "bkl, sk, seborrheic keratosis, seborrhoeic keratosis, seborrheic keratoses, lplk, "
+    "benign keratosis, benign keratoses, benign keratosis-like lesion, "
+    "benign keratosis-like lesions, pigmented benign keratosis, lichenoid keratosis, "
+    "lichen planus-like keratosis, benign lichenoid keratosis, solar lentigo, lentigo solaris",
+    "DF": "df, dermatofibroma, dermatofibromas, fibrous papule or dermatofibroma",
+    "VASC": "vasc, vascular, vascular lesion, vascular lesions, angioma, angiomas, "
+    "cherry angioma, hemangioma, haemangioma, angiokeratoma, pyogenic granuloma, "
+    "hemorrhage, haemorrhage, subcorneal hemorrhage",
+}
+
+
+def _plain(word) -> str:
+    letters = unicodedata.normalize("NFKD", str(word).casefold())  # accents become signs
+    return re.sub(r"[^\w]|_", "", letters)
+
+
+_CLASS_OF = {_plain(w): name for name, words in CLASS_WORDS.items() for w in words.split(", ")}
+ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), "ak", "scc", "unk")}
+
+
+@functools.cache
+def class_of(word) -> str:
+    """The class, of the seven, that a word stands for; "" for any other word.
+
+    >>> class_of("Bowen's disease"), class_of("wart")
+    ('AKIEC', '')
+    """
+    return _CLASS_OF.get(_plain(word), "")
+
+
+@functools.cache
+def unknown_class(word) -> str:
+    """The reason for a label that is none of the seven classes."""
+    return f"class {' '.join(str(word).split()):.60}: none of the seven"
+
+
+# Any CSV
+
+
+def header(path) -> list[str]:
+    """The column names of a user's table in lower case; [] if it is no text."""
+    with open(path, "rb") as file:
+        line = re.split(rb"[\r\n]", file.read(2**20), maxsplit=1)[0]
+    try:
+        line = _decoded(line)[0].removeprefix("\ufeff")
+    except UnicodeDecodeError:
+        return []
+    cells = next(csv.reader([line], delimiter=_separator(line), skipinitialspace=True), [])
+    return [cell.strip().casefold() for cell in cells]
+
+
+def encoding_note(path) -> str:
+    """A line about a table that is not in UTF-8; "" if it is."""
+    if _decoded(Path(path).read_bytes())[1] == "utf-8":
+        return ""
+    return f"{Path(path).name} is not in UTF-8: read as Windows-1252, as Excel saves a CSV"
+
+
+def _decoded(data: bytes) -> tuple[str, str]:
+    """A table's text and its encoding, UTF-8 or Windows-1252; UnicodeDecodeError for another."""
+    try:
+        return data.decode("utf-8"), "utf-8"
+    except UnicodeDecodeError:
+        if b"\0" in data:  # UTF-16, or no text at all
+            raise
+        return data.decode("cp1252"), "cp1252"
+
+
+def _separator(line) -> str:
+    return max(",;\t", key=line.count)
+
+
+def read_csv(path, columns) -> pd.DataFrame:
+    """These columns of a user's CSV as text, however a spreadsheet saved it; blanks are NaN.
+
+    A BOM, CRLF, semicolons or tabs between the cells, and a header in another case are understood.
+    UserError if the file is no CSV in UTF-8 or Windows-1252, or a column is missing or there twice.
+    """
+    frame = _parse(path, f"expected a CSV with the columns {', '.join(columns)}")
+    frame.columns = frame.columns.str.strip()
+    present = [name.casefold() for name in frame.columns]
+    if missing := [name for name in columns if name.casefold() not in present]:
+        has = " ".join(", ".join(frame.columns).split())[:200]
+        advice = f"it has {has}. Restore the official header"
+        raise UserError(f"{path}: no column {', '.join(missing)}; {advice}")
+    # pandas calls a second `age` age.1
+    names = [(name, name.casefold()) for name in columns]
+    twice = [n for n, plain in names if present.count(plain) > 1 or f"{plain}.1" in present]
+    if twice:
+        raise UserError(f"{path}: column {', '.join(twice)} stands there twice; remove one")
+    frame = frame.iloc[:, [present.index(name.casefold()) for name in columns]]
+    frame = frame.set_axis(columns, axis=1).apply(lambda column: column.str.strip())
+    return frame.where(frame != "")  # "HAM_1 " is HAM_1
+
+
+def _parse(path, expected) -> pd.DataFrame:
+    try:
+        text = _decoded(Path(path).read_bytes())[0]  # pandas takes off a BOM
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        separator = _separator(text.split("\n", 1)[0])
+        options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
+        with warnings.catch_warnings():
+            # pandas cuts a row that is longer than the header: its label would be another
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(io.StringIO(text), **options)
+    except UnicodeDecodeError:
+        advice = f"{expected}; in a spreadsheet, save it as CSV UTF-8"
+        raise UserError(f"{path}: not a text file in UTF-8; {advice}") from None
+    except pd.errors.ParserWarning:
+        why = "a row has more cells than the header"
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
+        why = " ".join(str(reason).split())
+    raise UserError(f"{path}: cannot be read as a CSV ({why}); {expected}")
+
+
+def numbers(column) -> pd.Series:
+    """A text column as numbers, NaN for what is none; a decimal comma is a decimal point."""
+    text = column.astype(str).str.replace(",", ".")
+    return pd.to_numeric(text, errors="coerce").astype(float)
+
+
+# Which column is which
+
+
+def column_of(names, ours: str, known=()) -> str | None:
+    """Which of a table's column `names` (lower case) is our column `ours`; None if none is.
+
+    known: what the table calls it, if not by one of COLUMN_NAMES.
+    """
+    return next((name for name in known or COLUMN_NAMES[ours] if name in names), None)
+
+
+def class_columns(names, known=CLASS_COLUMNS) -> list[str]:
+    """The columns (lower case) that give an image's class: one-hot over all seven, or words."""
+    one_hot = list(dict.fromkeys(name for name in names if name in ONE_HOT))
+    if set(CLASSES) <= {ONE_HOT[name] for name in one_hot}:
+        return one_hot
+    return [name for name in known if name in names]
+
+
+def image_ids(column) -> pd.Series:
+    """Image ids as the files' names have them: without folder and suffix, accents composed."""
+    suffixes = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+    ids = column.fillna("").str.replace(rf"^.*[/\\]|(?:{suffixes})$", "", case=False, regex=True)
+    return ids.str.normalize("NFC")
+
+
+# Labels and metadata
+
+
+def read_labels(path, image=(), classes=CLASS_COLUMNS) -> pd.DataFrame:
+    """(image, label, reason) of each row of a label table, one-hot or with columns of words.
+
+    image, classes: names of the id column and of the columns of words; see `layouts.Layout`.
+    label: one of the seven, or "" with the reason. UserError if the file is no such table.
+    """
+    names = header(path)
+    ids, columns = column_of(names, "image", image) or "image", class_columns(names, classes)
+    words = not columns or columns[0] not in ONE_HOT
+    frame = read_csv(path, [ids, *(columns or CLASSES)]).rename(columns={ids: "image"})
+    frame["image"] = image_ids(frame["image"])
+    label, faults = (_of_words if words else _of_one_hot)(frame[columns])
+    frame["label"] = label
+    repeated = frame["image"].duplicated(keep=False)
+    contradicts = repeated & (frame.groupby("image")["label"].transform("nunique") > 1)
+    reasons = [
+        (frame["image"] == "", "label row without an image id"),
+        *faults,
+        (contradicts, "duplicate id with different labels"),
+        (frame["image"].duplicated(), "duplicate id (the first row is kept)"),
+    ]
+    tests, texts = zip(*reasons, strict=True)
+    frame["reason"] = np.select(tests, texts, "")
+    frame["label"] = frame["label"].where(frame["reason"] == "", "")
+    return frame[["image", "label", "reason"]]
+
+
+def _of_one_hot(frame):
+    """The label of each row of one-hot columns, and [(rows, reason)] of the rows without one."""
+    switches = {"true": "1", "false": "0"}
+    values = frame.apply(lambda column: numbers(column.str.casefold().replace(switches)))
+    hot = (values == 1).to_numpy()
+    names = np.array([ONE_HOT[name] or "" for name in frame])
+    label = np.where(hot.any(axis=1), names[hot.argmax(axis=1)], "")
+    faults = [
+        (~values.isin([0, 1]).all(axis=1), "a label that is neither 0 nor 1"),
+        (hot.sum(axis=1) == 0, "no label"),
+        (hot.sum(axis=1) > 1, "several labels"),
+        (label == "", unknown_class("UNK")),
+    ]
+    return label, faults
+
+
+def _of_words(frame):
+    """The same for columns of words; the first one that names one of the seven counts."""
+    label, word = pd.Series("", frame.index), pd.Series("", frame.index)
+    for column in frame:
+        words = frame[column].fillna("")
+        word = word.where(word != "", words)
+        label = label.where(label != "", words.map(class_of))
+    return label, [(word == "", "no label"), (label == "", word.map(unknown_class))]
+
+
+def read_metadata(path, only=METADATA, required=(), image=()) -> tuple[pd.DataFrame, str]:
+    """(image, and those of METADATA that the table has), one row an image, and a note or "".
+
+    only: the columns to take. UserError without an image id, or without one of `required`.
+    """
+    names = header(path)
+    columns = {name: column_of(names, name) for name in only}
+    columns |= {name: columns[name] or name for name in required}
+    columns = {"image": column_of(names, "image", image) or "image_id"} | columns
+    columns = {name: column for name, column in columns.items() if column}
+    frame = read_csv(path, list(columns.values())).set_axis(list(columns), axis=1)
+    frame = frame.assign(image=image_ids(frame["image"]))
+    frame = frame[frame["image"] != ""]
+    note = ""
+    if "lesion_id" in frame:
+        lesions = frame.groupby("image")["lesion_id"].nunique()
+        if count := (lesions > 1).sum():
+            what = f"gives {count} images several lesions ({lesions.idxmax()})"
+            note = f"{path} {what}; the first row counts"
+    return frame.drop_duplicates("image"), note
