@@ -17,12 +17,13 @@ from dermai_utils import colab, files, settings
 from dermai_utils.basics import DISCLAIMER, UserError, did_you_mean
 from dermai_utils.settings import FIELDS
 
-# What each group of commands reads.
-DATA = ("Data and folders", "size")
+# What the commands read: groups of settings, and single ones.
+FOLDERS = ("data", "test", "extra", "base_url", "cache_dir", "work_dir")
+DATA = (*FOLDERS, "preset", "size")
 SPLIT = (*DATA, "Split")
-RUN = ("Data and folders", "device")  # the rest stands in the run
 ALL = ("Data and folders", "Split", "Model", "Training", "Machine", "Evaluation")
-FEATURES = (*SPLIT, "Model", "device")
+RUN = (*FOLDERS, "run_name", "device")  # the rest stands in the run
+FEATURES = (*SPLIT, "Model", "seed", "device")
 
 
 def main(words=None) -> int:
@@ -97,7 +98,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
 
     def error(self, message):
-        raise UserError(f"{self.prog}: {message}; --help lists what it takes")
+        raise UserError(f"{message}; {self.prog} --help lists what it takes")
 
     def parse(self, words) -> dict:
         """{name: value} of what was given. UserError names the first word that is not known."""
@@ -106,8 +107,8 @@ class Parser(argparse.ArgumentParser):
             flag, known = unknown[0].partition("=")[0], list(self._option_string_actions)
             hint = did_you_mean(flag, known) if flag.startswith("-") else ""
             if flag.removeprefix("--").replace("-", "_") in FIELDS:
-                hint = "this command does not read that setting"
-            self.error(f"unexpected {flag}{hint and ': ' + hint}")
+                hint = "which this command does not read"
+            self.error(f"unexpected {flag}{hint and ', ' + hint}")
         return vars(found)
 
 

@@ -178,7 +178,9 @@ class Settings:
     def test_sets(self) -> tuple:
         """`test`; without it, the sample is also evaluated on pictures of a second clinic."""
         elsewhere = PACKAGE / "sample_elsewhere"
-        return self.test or ((str(elsewhere),) if self.data == "sample" else ())
+        return self.test or (
+            (str(elsewhere),) if self.data == "sample" and elsewhere.is_dir() else ()
+        )
 
     @property
     def test_share(self) -> float | None:

@@ -8,7 +8,7 @@ What the setup cell installs goes into a layer on top of the environment, made f
 and thrown away. The setup cell runs twice. A notebook passes where no cell raises, the package came
 from that URL, no package that was there (torch, numpy, pandas ...) has another version after the
 setup, the second run of that cell installs and changes nothing, and what is not tagged
-nbval-ignore-output says what it says in the repository.
+nbval-ignore-output prints what it prints in the repository.
 """
 
 import argparse
@@ -18,16 +18,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import datetime
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
-import publish  # noqa: E402
+from notebooks import REPO, ROOT, code_cells
 
 TAG = "v-now"
 PACKAGE = "dermai-isic2018"
@@ -41,7 +38,7 @@ def serve(folder):
     bare = Path(folder, "repository.git")
     subprocess.run(["git", "clone", "--quiet", "--bare", ROOT, bare], check=True)
     subprocess.run(["git", "-C", bare, "tag", "--force", TAG, "HEAD"], check=True)
-    return f"git+{bare.as_uri()}@{TAG}"
+    return f"{bare.as_uri()}@{TAG}"
 
 
 def layer(folder):
@@ -53,16 +50,15 @@ def layer(folder):
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     site = "import site; print(site.getsitepackages()[0])"
     inner, base = (
-        subprocess.run([p, "-c", site], check=True, capture_output=True, text=True).stdout.strip()
+        subprocess.check_output([p, "-c", site], text=True).strip()
         for p in (python, sys.executable)
     )
     Path(inner, "base.pth").write_text(f"import site; site.addsitedir({base!r})\n")
     command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = folder / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True, exist_ok=True)
-    kernel.write_text(
-        json.dumps({"argv": command, "display_name": "Python 3", "language": "python"})
-    )
+    about = {"argv": command, "display_name": "Python 3", "language": "python"}
+    kernel.write_text(json.dumps(about))
     return folder / "share" / "jupyter"
 
 
@@ -79,21 +75,21 @@ def surroundings(jupyter):
 
 
 def prepared(path, address):
-    """The notebook as published at `address`, its setup cell twice.
+    """(the notebook with `address` in its setup cell, what its cells printed in the repository).
 
-    Around the two runs of that cell stand three looks at the installed packages. Returns (notebook,
-    setup cell, its second run, looks, what the cells printed in the repository).
+    The setup cell stands twice, with a look at the installed packages before, between and after:
+    cells 0 to 4 of the code cells.
     """
     notebook = nbformat.read(path, as_version=4)
-    setup, before = publish.first_code(notebook), outputs(notebook)
-    number = notebook.cells.index(setup)
-    setup.source, addresses = publish.ADDRESS.subn(address, setup.source)
+    setup, before = code_cells(notebook)[0], outputs(notebook)
+    setup.source, addresses = REPO.subn(f'REPO = "{address}"', setup.source)
     if addresses != 1:
-        sys.exit(f"error: {path.name}: the setup cell has no address git+URL@TAG")
-    again = nbformat.v4.new_code_cell(setup.source)
+        sys.exit(f"error: {path.name}: the setup cell has no line REPO = ...")
+    number = notebook.cells.index(setup)
     look = [nbformat.v4.new_code_cell(PROBE) for _ in range(3)]
+    again = nbformat.v4.new_code_cell(setup.source)
     notebook.cells[number : number + 1] = [look[0], setup, look[1], again, look[2]]
-    return notebook, setup, again, look, before
+    return notebook, before
 
 
 def text(cell):
@@ -109,57 +105,40 @@ def outputs(notebook):
     """[(cell, its output)] of the code cells that are compared."""
     return [
         (cell, output_of(cell))
-        for cell in notebook.cells
-        if cell.cell_type == "code" and "nbval-ignore-output" not in cell.metadata.get("tags", [])
+        for cell in code_cells(notebook)
+        if "nbval-ignore-output" not in cell.metadata.get("tags", [])
     ]
 
 
-def seconds(cell):
-    started, ended = (
-        datetime.fromisoformat(cell.metadata.execution[key])
-        for key in ("iopub.execute_input", "shell.execute_reply")
-    )
-    return (ended - started).total_seconds()
-
-
-def judge(setup, again, look):
-    """(what the setup cell did wrong, in words; the names of the packages it installed)."""
+def judge(first_cells):
+    """What the setup cell did wrong, in words, by the five cells that `prepared` makes."""
+    look, setup, again = first_cells[::2], first_cells[1], first_cells[3]
     before, between, after = (json.loads(text(cell)) for cell in look)
     wrong = []
     if PACKAGE in before or PACKAGE not in between:
         wrong.append(f"{PACKAGE} did not come from the setup cell")
-    changed = [
-        f"{name} {version} -> {between.get(name)}"
-        for name, version in before.items()
-        if version != between.get(name)
-    ]
-    if changed:
-        wrong.append(f"the setup cell changed {', '.join(changed)}")
+    for name, version in before.items():
+        if version != between.get(name):
+            wrong.append(f"the setup cell changed {name} {version} -> {between.get(name)}")
     longer = len(text(again).splitlines()) > len(text(setup).splitlines())
     if between != after or "installing" in text(again) or longer:
         wrong.append(f"the setup cell is no no-op the second time: {text(again).strip()}")
-    return wrong, sorted(set(between) - set(before))
+    return wrong
 
 
 def alone(path, address, keep):
     """Run one notebook; returns what went wrong as lines."""
+    started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         environment, empty = surroundings(layer(Path(folder, "layer"))), Path(folder, "content")
         empty.mkdir()
-        notebook, setup, again, look, before = prepared(path, address)
-        nbformat.write(notebook, empty / path.name)
+        notebook, before = prepared(path, address)
         os.environ |= environment
-        client = NotebookClient(
-            notebook,
-            timeout=None,
-            kernel_name="python3",
-            resources={"metadata": {"path": str(empty)}},
-            extra_arguments=[
-                "--IPKernelApp.log_level=ERROR",
-                "--IPKernelApp.exec_lines=import google.colab",
-            ],
-        )
-        started = time.monotonic()
+        arguments = ["--IPKernelApp.log_level=ERROR"]
+        arguments += ["--IPKernelApp.exec_lines=import google.colab"]
+        where = {"metadata": {"path": str(empty)}}
+        options = dict(timeout=None, kernel_name="python3", resources=where)
+        client = NotebookClient(notebook, extra_arguments=arguments, **options)
         try:
             client.execute(env=environment)
         except (CellExecutionError, DeadKernelError) as error:  # dead: out of memory, as a rule
@@ -167,13 +146,8 @@ def alone(path, address, keep):
         finally:
             if keep:
                 nbformat.write(notebook, keep / path.name)
-    wrong, installed = judge(setup, again, look)
-    print(
-        f"{path.stem}: {time.monotonic() - started:.0f} s, setup {seconds(setup):.0f} s "
-        f"({' '.join(installed)}), again {seconds(again):.1f} s",
-        flush=True,
-    )
-    return wrong + [
+    print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
+    return judge(code_cells(notebook)[:5]) + [
         f"output {output_of(cell)} where the repository has {old}"
         for cell, old in before
         if output_of(cell) != old
@@ -181,18 +155,13 @@ def alone(path, address, keep):
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument(
-        "--keep", type=Path, metavar="FOLDER", help="leave the executed notebooks here"
-    )
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--keep", type=Path, help="leave the executed notebooks in this folder")
     every = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
     parser.add_argument("notebooks", nargs="*", type=Path, default=every)
-    given = parser.parse_args()
+    given, failed = parser.parse_args(), 0
     if given.keep:
         given.keep.mkdir(parents=True, exist_ok=True)
-    failed = 0
     with tempfile.TemporaryDirectory() as folder:
         address = serve(folder)
         for path in given.notebooks:

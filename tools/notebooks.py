@@ -1,6 +1,6 @@
 """The notebooks from a terminal.
 
-    python tools/notebooks.py run [--field value ...]    execute 01 and on in order, as HTML
+    python tools/notebooks.py run [--setting value ...]  execute 01 and on in order, as HTML
     python tools/notebooks.py sync                       make each pair equal; outputs: the sample's
     python tools/notebooks.py check                      say which pairs differ (exit 1)
     python tools/notebooks.py publish owner/name v1      where Colab gets the package
@@ -10,6 +10,7 @@ everybody's. A pair is compared by content, cell types and sources, never by fil
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,105 +25,111 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-import publish  # noqa: E402
-
-from dermai_utils import config, files, pipeline  # noqa: E402
-from dermai_utils.__main__ import read_words  # noqa: E402
-from dermai_utils.metrics import text  # noqa: E402
-from dermai_utils.report import render  # noqa: E402
+from dermai_utils import cli, files, settings  # noqa: E402
+from dermai_utils.basics import UserError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
-NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell
+UNSET = "<!-- make publish puts the Colab button of {} here -->"  # nothing is shown until then
+COLAB = "https://colab.research.google.com"
 # Colab's runtime with Python 3.12 and torch 2.11; the list of those that can be pinned:
 # github.com/googlecolab/backend-info
-RUNTIME = "2026.07"
+RUNTIME = {"runtime_version": "2026.07"}
 # what changes from run to run and says nothing (times, the Python version) is left out
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "jupytext": {"formats": "ipynb,py:percent"},
     "language_info": {"name": "python"},
     "accelerator": "GPU",
-    "colab": {
-        "gpuType": "T4",
-        "provenance": [],
-        "runtime_attributes": {"runtime_version": RUNTIME},
-    },
-    "kaggle": {
-        "accelerator": "nvidiaTeslaT4",
-        "dataSources": [],
-        "isGpuEnabled": True,
-        "isInternetEnabled": True,
-        "language": "python",
-        "sourceType": "notebook",
-    },
+    "colab": {"gpuType": "T4", "provenance": [], "runtime_attributes": RUNTIME},
 }
+
+
+def notebooks(root=ROOT):
+    """The .py half of each."""
+    return sorted((root / "notebooks").glob("[0-9]*.py"))
 
 
 # The pairs.
 
 
 def cells(notebook):
-    """What of a notebook must be equal in both halves: [(cell type, source, tags)]."""
-    return [
-        (cell.cell_type, cell.source.strip(), cell.metadata.get("tags", []))
-        for cell in notebook.cells
-    ]
+    """What must be equal in both halves: [(cell type, source, tags)]."""
+    return [(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in notebook.cells]
 
 
-def equal(py):
-    ipynb = py.with_suffix(".ipynb")
-    both = py.exists() and ipynb.exists()
-    return both and cells(jupytext.read(py)) == cells(jupytext.read(ipynb))
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def check():
-    """Say which pairs, setup cells and badges are wrong; exit status 1 where there is one."""
-    halves = [p for p in (ROOT / "notebooks").iterdir() if p.suffix in (".py", ".ipynb")]
-    wrong = [
-        f"notebooks/{py.name} and its .ipynb differ: run `make sync`"
-        for py in sorted({path.with_suffix(".py") for path in halves})
-        if not equal(py)
-    ]
-    setup = publish.first_code(jupytext.read(NOTEBOOKS[0])).source
-    wrong += [
-        f"notebooks/{py.name}: its badge or its setup cell isn't everybody's: run `make sync`"
-        for py in NOTEBOOKS
-        if cells(jupytext.read(py)) != cells(publish.stamp(jupytext.read(py), py.stem, setup))
-    ]
-    page = (ROOT / "README.md").read_text(encoding="utf-8")
-    if missing := [path.stem for path in NOTEBOOKS if publish.badge(path.stem) not in page]:
-        wrong.append(
-            f"README.md: the Colab button of {', '.join(missing)} isn't the one that "
-            "pyproject.toml says: run `make publish REPO=... TAG=...`"
-        )
+def setup_of(root):
+    """The setup cell's source."""
+    return code_cells(jupytext.read(newer(notebooks(root)[0])))[0].source
+
+
+def badge(name, repo):
+    """Markdown: the button that opens notebook `name` in Colab (GitHub only), or its place."""
+    address, _, tag = repo.rpartition("@")
+    if not address.startswith("https://github.com/"):
+        return UNSET.format(name)
+    target = f"{COLAB}/github/{address[19:]}/blob/{tag}/notebooks/{name}.ipynb"
+    return f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({target})"
+
+
+def stamp(notebook, name, setup):
+    """`notebook` with its badge as the first cell, and `setup` as its setup cell."""
+    if "badge" not in notebook.cells[0].metadata.get("tags", []):
+        notebook.cells.insert(0, nbformat.v4.new_markdown_cell(metadata={"tags": ["badge"]}))
+    notebook.cells[0].source = badge(name, REPO.search(setup)[1])
+    first = code_cells(notebook)[0]
+    first.metadata["jupyter"] = {"source_hidden": True}  # JupyterLab folds it, as Colab does
+    first.source = setup
+    return notebook
+
+
+def check(root=ROOT) -> int:
+    """Print which pairs, setup cells and badges are wrong; exit status 1 where there is one."""
+    wrong, page = [], (root / "README.md").read_text(encoding="utf-8")
+    for path in sorted({path.with_suffix(".py") for path in (root / "notebooks").glob("[0-9]*.*")}):
+        halves = path, path.with_suffix(".ipynb")
+        if not all(half.exists() for half in halves) or not equal(*halves):
+            wrong.append(f"notebooks/{path.name} and its .ipynb differ: run `make sync`")
+            continue
+        setup = code_cells(jupytext.read(notebooks(root)[0]))[0].source
+        if cells(jupytext.read(path)) != cells(stamp(jupytext.read(path), path.stem, setup)):
+            wrong.append(f"notebooks/{path.name}: badge or setup cell differ: run `make sync`")
+        if badge(path.stem, REPO.search(setup)[1]) not in page:
+            wrong.append(f"README.md: another Colab button of {path.stem}: run `make publish`")
     print("".join(f"{line}\n" for line in wrong), end="")
     return 1 if wrong else 0
 
 
-def changed_since_commit(path):
+def equal(one, other):
+    return cells(jupytext.read(one)) == cells(jupytext.read(other))
+
+
+def edited(path):
     """Whether the cells of `path` differ from the last commit's (True where there was none)."""
-    command = ["git", "show", f"HEAD:{path.relative_to(ROOT).as_posix()}"]
-    old = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    if old.returncode or not path.exists():
-        return path.exists()
+    command = ["git", "show", f"HEAD:./{path.name}"]
+    old = subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
     form = "py:percent" if path.suffix == ".py" else "ipynb"
-    return cells(jupytext.reads(old.stdout, fmt=form)) != cells(jupytext.read(path))
+    return old.returncode or cells(jupytext.reads(old.stdout, fmt=form)) != cells(
+        jupytext.read(path)
+    )
 
 
 def newer(py):
-    """The half of a pair that was edited; different edits in both halves are refused."""
+    """The half of a pair that was edited. UserError where both were, differently."""
     ipynb = py.with_suffix(".ipynb")
-    if not ipynb.exists() or equal(py) or not changed_since_commit(ipynb):
+    if not ipynb.exists() or equal(py, ipynb) or not edited(ipynb):
         return py
-    if changed_since_commit(py):
-        raise config.UserError(
-            f"{py.name} and {ipynb.name} were both edited, differently: make one of them right, "
-            "delete the other"
-        )
+    if edited(py):
+        raise UserError(f"{py.name} and {ipynb.name} were both edited: delete the wrong one")
     return ipynb
 
 
 def write(notebook, path):
+    """One half, by its suffix."""
     with files.atomic(path) as file:
         if path.suffix == ".py":
             file.write(jupytext.writes(notebook, fmt="py:percent"))
@@ -134,17 +141,27 @@ def write(notebook, path):
         nbformat.write(notebook, file)
 
 
-def publish_as(repository, tag):
-    """Write the address wherever it stands. Executes nothing, so the outputs stay."""
-    publish.record(repository, tag)
-    for py in NOTEBOOKS:
+def publish(repository, tag, root=ROOT):
+    """Write the address into every setup cell and badge. Executes nothing: the outputs stay.
+
+    repository: `owner/name` on GitHub, or a URL that `pip install git+URL@TAG` understands.
+    """
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        repository = f"https://github.com/{repository}"
+    # the setup cell hands both to a shell
+    if not re.fullmatch(r"[\w.-]+", tag) or not re.fullmatch(r"\w+://[\w.:/~%+-]+", repository):
+        raise UserError("publish: expected REPO=owner/name (or a URL) and TAG=v1, without slashes")
+    setup, readme = setup_of(root), root / "README.md"
+    old, new = REPO.search(setup)[1], f"{repository}@{tag}"
+    page = readme.read_text(encoding="utf-8")
+    for py in notebooks(root):
+        page = page.replace(badge(py.stem, old), badge(py.stem, new))
         for half in (py, py.with_suffix(".ipynb")):
-            notebook = jupytext.read(half)
-            write(publish.stamp(notebook, py.stem, publish.first_code(notebook).source), half)
-    print(
-        f"notebooks get the package from {publish.published()[0]} at {tag}: "
-        f"now commit, `git tag {tag}`, and push both"
-    )
+            fresh = REPO.sub(f'REPO = "{new}"', setup)
+            write(stamp(jupytext.read(half), py.stem, fresh), half)
+    with files.atomic(readme) as file:
+        file.write(page)
+    print(f"notebooks get the package from {new}: now commit, `git tag {tag}`, and push both")
 
 
 # Execution.
@@ -152,19 +169,15 @@ def publish_as(repository, tag):
 
 def execute(notebook, name):
     """Run all cells in the folder notebooks/, with this checkout's package."""
-    started = time.monotonic()
-    client = NotebookClient(
-        notebook,
-        timeout=None,
-        kernel_name="python3",
-        extra_arguments=["--IPKernelApp.log_level=ERROR"],
-        resources={"metadata": {"path": str(ROOT / "notebooks")}},
-    )
+    started, where = time.monotonic(), {"metadata": {"path": str(ROOT / "notebooks")}}
+    quiet = ["--IPKernelApp.log_level=ERROR"]
+    options = dict(timeout=None, kernel_name="python3", extra_arguments=quiet, resources=where)
+    client = NotebookClient(notebook, **options)
     try:
         client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
     except CellExecutionError as error:
         kind = "" if error.ename == "UserError" else f"{error.ename}: "
-        raise config.UserError(f"in {name}: {kind}{error.evalue}") from None
+        raise UserError(f"in {name}: {kind}{error.evalue}") from None
     except Exception:
         # at Ctrl-C nbclient only ends the kernel, and stumbles over that: a kernel that died by
         # itself has no such future
@@ -176,107 +189,56 @@ def execute(notebook, name):
 
 def sync():
     """Write both halves of each notebook, with the outputs of a run on the sample."""
-    setup = publish.first_code(jupytext.read(newer(NOTEBOOKS[0]))).source
-    notebooks = {py: publish.stamp(jupytext.read(newer(py)), py.stem, setup) for py in NOTEBOOKS}
+    setup = setup_of(ROOT)
     with tempfile.TemporaryDirectory() as folder:
-        for py, notebook in notebooks.items():
+        for number, py in enumerate(notebooks()):
+            notebook = stamp(jupytext.read(newer(py)), py.stem, setup)
             # folders of its own for 00, so that 01 and on show how things are made, too
-            own = f"{folder}/{'00' if py == NOTEBOOKS[0] else 'others'}"
-            os.environ.update(
-                DERMAI_DATA="sample", DERMAI_CACHE_DIR=f"{own}/cache", DERMAI_WORK_DIR=f"{own}/work"
-            )
-            for cell in notebook.cells:
-                if cell.cell_type == "code":
-                    cell.outputs, cell.execution_count = [], None
+            own = f"{folder}/{'others' if number else '00'}"
+            folders = {"DERMAI_CACHE_DIR": f"{own}/cache", "DERMAI_WORK_DIR": f"{own}/work"}
+            os.environ.update(folders, DERMAI_DATA="sample")
+            for cell in code_cells(notebook):
+                cell.outputs, cell.execution_count = [], None
             execute(notebook, py.stem)
             write(notebook, py.with_suffix(".ipynb"))
             write(notebook, py)
 
 
-def run(arguments):
-    """Execute the notebooks from 01 on with these settings; leave them as HTML in work/."""
-    given, _ = read_words(arguments)
-    cfg = config.load(**given)
-    for name, value in given.items():
-        # the kernels work in notebooks/: paths become absolute
-        path = Path(value).expanduser()
-        if value and (
-            name.endswith("_dir") or name in ("data", "test", "extra", "weights") and path.exists()
-        ):
-            value = path.resolve()
-        os.environ[f"DERMAI_{name.upper()}"] = str(value)
-    pipeline.check(cfg)  # a mistake is told now, not after the notebooks before it
-    announce(cfg)
-    folder = cfg.work / "html"
-    for py in NOTEBOOKS[1:]:
+def run(words):
+    """Execute the notebooks from 01 on with these settings; leave them as HTML in work/html."""
+    given, _ = cli.split_words(cli.parser("run"), words)
+    chosen = settings.read(**given)
+    for name, value in given.items():  # the kernels work in notebooks/: paths become absolute
+        values = [value] if isinstance(value, str) else value
+        paths = name.endswith("_dir") or os.path.exists(os.path.expanduser(values[0]))
+        values = [os.path.abspath(os.path.expanduser(v)) if paths else v for v in values]
+        os.environ[f"DERMAI_{name.upper()}"] = os.pathsep.join(values)
+    for py in notebooks()[1:]:
         notebook = jupytext.read(py)
         execute(notebook, py.stem)
-        with files.atomic(folder / f"{py.stem}.html") as file:
+        with files.atomic(chosen.work / "html" / f"{py.stem}.html") as file:
             file.write(as_html(notebook))
-    print("", headline(files.read_json(cfg.report_dir / "metrics.json")), sep="\n")
-    named = {"notebooks": folder, "numbers": cfg.report_dir / "metrics.json"}
-    named |= {"report": cfg.report_dir / "report.html", "start here": render.index(cfg)}
-    for name, path in named.items():
-        if path.exists():
-            print(f"{name}: {path}")
-
-
-def announce(cfg):
-    """Say what a run will do and how long it takes here, measured in a process of its own, which
-    gives its memory back."""
-    print(
-        f"run: {NOTEBOOKS[1].stem} to {NOTEBOOKS[-1].stem} on data={cfg.data}: from the archives "
-        "to a trained and evaluated model; what is made already is skipped",
-        flush=True,
-    )
-    check = "from dermai_utils import config, runtime; runtime.check(config.load())"
-    command = [sys.executable, "-c", check]  # where it fails, a notebook says why
-    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
-    print(said, end="", flush=True)
-
-
-def headline(metrics):
-    """The number on top of the report, with its interval, and two more."""
-    subset = metrics["primary_subset"]
-    scores, n = metrics["intervals"][subset], metrics["subsets"][subset]["n"]
-    made_up = " (made-up pictures: the numbers mean nothing)" if metrics["data"] == "sample" else ""
-    lines = [f"{text.subset_name(metrics, subset)}, n={n:,}{made_up}, 95 % intervals:"]
-    for name in ("balanced_accuracy", "macro_f1", "macro_auc"):
-        lines.append(f"  {text.pretty_name(name):18} {text.with_interval(scores[name])}")
-    return "\n".join(lines)
+    print(f"notebooks: {chosen.work / 'html'}")
+    print(f"report: {chosen.run_folder / 'report.html'}")
 
 
 def as_html(notebook) -> str:
     """An executed notebook as one page without a CDN, titled by its first heading."""
-    exporter = HTMLExporter(raw_template=TEMPLATE.read_text(encoding="utf-8"))
-    title = next(
-        line[2:]
-        for cell in notebook.cells
-        for line in cell.source.splitlines()
-        if cell.cell_type == "markdown" and line.startswith("# ")
-    )
+    lines = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    title = re.search("^# (.*)", lines, re.M)[1]
     notebook.metadata["title"] = f"DermAI-ISIC2018: {title}"
+    exporter = HTMLExporter(raw_template=TEMPLATE.read_text(encoding="utf-8"))
     return exporter.from_notebook_node(notebook)[0]
 
 
-def main():
-    command, *rest = sys.argv[1:] or ["help"]
-    try:
-        if command == "run":
-            return run(rest)
-        if command in ("sync", "check"):
-            return globals()[command]()
-        if command == "publish" and len(rest) == 2:
-            return publish_as(*rest)
-    except config.UserError as reason:
-        print(f"error: {reason}", file=sys.stderr)
+def main(words):
+    """Do what the first of `words` says."""
+    commands = {"run": lambda *rest: run(rest), "sync": sync, "check": check, "publish": publish}
+    if not words or words[0] not in commands:
+        print(__doc__)
         return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on", file=sys.stderr)
-        return 130
-    print(__doc__)
-    return 2
+    return commands[words[0]](*words[1:])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.exit_status(main, sys.argv[1:]))

@@ -1,0 +1,145 @@
+"""What importing costs, and that no module imports itself by way of others."""
+
+import ast
+import doctest
+import graphlib
+import importlib
+import inspect
+import os
+import pkgutil
+import re
+import subprocess
+import sys
+
+import pytest
+
+import dermai_utils
+from dermai_utils.settings import PACKAGE, ROOT
+
+HEAVY = ("torch", "numpy", "pandas", "sklearn", "matplotlib", "cv2", "PIL", "scipy", "requests")
+LIGHT = ("basics", "settings", "colab", "cli", "files", "progress")
+
+
+def python(code, **env):
+    """What a new interpreter prints."""
+    command = [sys.executable, "-c", code]
+    env = {k: v for k, v in (os.environ | env).items() if v is not None}
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=True)
+    return done.stdout.strip(), done.stderr
+
+
+def loaded_by(statement):
+    said, _ = python(f"import sys; {statement}; print(*[m for m in {HEAVY} if m in sys.modules])")
+    return set(said.split())
+
+
+@pytest.mark.parametrize(
+    "statement", ["import dermai_utils", f"from dermai_utils import {', '.join(LIGHT)}"]
+)
+def test_importing_the_package_loads_nothing_heavy(statement):
+    assert loaded_by(statement) == set()
+
+
+def test_and_that_test_can_fail():
+    assert {"torch", "numpy"} <= loaded_by("from dermai_utils import network")
+
+
+def test_the_import_takes_no_time():
+    code = "import time; t = time.perf_counter(); import dermai_utils; print(time.perf_counter()-t)"
+    assert min(float(python(code)[0]) for _ in range(3)) < 0.1
+
+
+# The public functions.
+
+
+def test_every_public_name_is_there_and_no_module_has_its_name():
+    modules = {module.name for module in pkgutil.iter_modules(dermai_utils.__path__)}
+    assert not modules & set(dermai_utils.__all__) and len(dermai_utils.__all__) <= 27
+    assert set(dermai_utils.__all__) <= set(dir(dermai_utils))
+    for name in dermai_utils.__all__:
+        assert not inspect.ismodule(getattr(dermai_utils, name))
+    with pytest.raises(AttributeError, match="no attribute 'lod'"):
+        dermai_utils.lod  # noqa: B018
+
+
+NO_EXAMPLE = {"CLASSES", "UserError", "Dataset", "Run", "setup"}
+
+
+@pytest.mark.parametrize("name", sorted(set(dermai_utils.__all__) - NO_EXAMPLE))
+def test_every_public_function_has_an_example_that_runs(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    function = getattr(dermai_utils, name)
+    module = importlib.import_module(function.__module__)
+    [example] = doctest.DocTestFinder(recurse=False).find(function, name, globs=vars(module) | {})
+    assert example.examples, f"{name} has no example"
+    assert doctest.DocTestRunner(optionflags=doctest.ELLIPSIS).run(example).failed == 0
+
+
+# Who imports whom.
+
+
+def names_of_modules():
+    """{name: path} of every module of the package, without "dermai_utils."."""
+    found = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    del found[""]
+    return found
+
+
+MODULES = names_of_modules()
+
+
+def imports(path):
+    """The modules that a file imports, inside functions too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "dermai_utils":
+            base = node.module.removeprefix("dermai_utils").removeprefix(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".removeprefix(".")
+                home = dermai_utils._HOME.get(inner) if not base else None
+                yield inner if inner in MODULES else home or base
+        if isinstance(node, ast.Attribute) and getattr(node.value, "id", "") == "dermai":
+            yield dermai_utils._HOME[node.attr]  # `import dermai_utils as dermai`
+
+
+def test_imports_form_no_circle():
+    uses = {name: set(imports(path)) - {name, ""} for name, path in MODULES.items()}
+    assert len(list(graphlib.TopologicalSorter(uses).static_order())) == len(uses)
+
+
+def test_the_core_imports_no_room_but_copies():
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} - {"copies"}
+    shell = {"cli", "__main__"}
+    for name, path in MODULES.items():
+        if path.parent == PACKAGE and name not in shell:
+            used = {module.split(".")[0] for module in imports(path)}
+            assert not used & rooms, f"{name} imports {used & rooms}"
+
+
+def test_the_map_in_the_docstring_has_every_module():
+    names = set(re.findall(r"^    (\w+)/? ", dermai_utils.__doc__, re.M))
+    names |= set(re.findall(r"; (\w+): ", dermai_utils.__doc__))
+    assert {name.split(".")[0] for name in MODULES} - names == {"__main__"}
+
+
+# What makes torch fast is set by the command line and the setup cell, not by an import.
+
+SPIN = {"OMP_WAIT_POLICY": None, "GOMP_SPINCOUNT": None, "KMP_BLOCKTIME": None}
+
+
+def test_an_import_sets_nothing():
+    code = "import os; before = dict(os.environ); from dermai_utils import cli, colab; "
+    assert python(code + "print(before == dict(os.environ))", **SPIN)[0] == "True"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GNU's OpenMP on Linux only")
+@pytest.mark.parametrize("policy, turns", [({}, "5000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)])
+def test_waiting_threads_sleep_soon_unless_the_user_says_otherwise(policy, turns):
+    """By what OpenMP itself says of its settings when torch loads it."""
+    code = "from dermai_utils import colab; colab.tune_process(); import torch"
+    _, said = python(code, **SPIN | {"OMP_DISPLAY_ENV": "VERBOSE"} | policy)
+    found = re.search(r"GOMP_SPINCOUNT = '(\d+)'", said)
+    assert found and (found[1] == turns if turns else int(found[1]) > 5000)
