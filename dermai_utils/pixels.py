@@ -43,7 +43,7 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
     all training images are landscape: it fills the frame as they do. (Phones store an upright photo
     lying, to be turned clockwise: so we get it as the sensor had it.) Transparency becomes white.
 
-    Raises one of UNREADABLE for data that is no image, is too large, or has no 8 or 16 bit values.
+    Raises one of UNREADABLE for data that is no image, is too large, or has values of an unclear scale.
     """
     with _open(data) as image:
         if image.width * image.height > MAX_PIXELS:
@@ -93,11 +93,13 @@ def _rgb(image, stored):
 
     stored: Pillow's description of the file's values, such as "RGB;16B".
     """
-    if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-        stored = ";16B"
-    elif image.mode[0] in "IF":
-        raise ValueError("values of 32 bits have no clear scale; save it with 8 bits")
+    if image.mode[0] == "I":  # of 16 bits; some versions of Pillow widen them to 32
+        values, stored = np.asarray(image), ";16B"
+        if not 0 <= values.min() <= values.max() < 2**16:
+            raise ValueError("values beyond 16 bits; save it with 8 bits")
+        image = Image.fromarray((values >> 8).astype(np.uint8))
+    elif image.mode == "F":
+        raise ValueError("fractions have no clear scale; save it with 8 bits")
     # for a colour image, Pillow has dropped the lower byte of each value
     if re.search(";16[BLN]", stored) and np.asarray(image.convert("RGB")).max() < 16:
         raise ValueError("16 bits with values of 12 bits or less; save it with 8 bits")

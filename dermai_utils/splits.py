@@ -13,7 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from dermai_utils import copies
+from dermai_utils import copies, files
 from dermai_utils.basics import CLASSES, UserError, did_you_mean
 from dermai_utils.copies import tables
 
@@ -121,13 +121,13 @@ def near_duplicates(which="listed") -> np.ndarray:
     if str(which) == "none":
         return np.empty((0, 2), dtype=object)
     path = copies.NEAR_DUPLICATES if str(which) == "listed" else which
-    try:
-        return tables.read_csv(path, ["image_a", "image_b"]).to_numpy()
-    except FileNotFoundError:
-        raise UserError(
-            f"near_duplicates={which}: no such file; give listed, none, or a CSV of "
-            "image_a,image_b (python -m dermai_utils near-duplicates makes one)"
-        ) from None
+    return _read(path, ["image_a", "image_b"]).to_numpy()
+
+
+def _read(path, columns):
+    """These columns of a CSV as text; UserError where it cannot be read, or lacks one."""
+    with files.disk_errors(path):
+        return tables.read_csv(path, columns)
 
 
 # Splits
@@ -234,44 +234,26 @@ def read_split(path, table: pd.DataFrame) -> pd.Series:
     `left out`; all others in their test set, where the file need not name them, or `left out`.
     UserError where the file says something else, or leaves a training image without a subset.
     """
-    rows = tables.read_csv(path, ["image", "subset"])[["image", "subset"]].astype(str)
-    twice, known = rows["image"].duplicated(), rows["image"].isin(table["image"])
-    _refuse(path, rows[twice], "is in two rows; give each image one row")
+    rows = _read(path, ["image", "subset"]).fillna("")
     advice = "give the --test and --extra that the split was made with, or delete the rows"
-    _refuse(path, rows[~known], f"is not in the data; {advice}")
-    subset = _subsets_elsewhere(table)
-    given = rows.set_index("image")["subset"].reindex(table["image"]).set_axis(table.index)
-    training = subset.isin(("", "train"))
-    missing = table.loc[training & given.isna(), "image"]
-    _refuse(path, missing.to_frame(), "has no row; give each training image one row")
-    subset = subset.mask(given.notna(), given)
-    _check_names(path, table, subset)
+    _refuse(path, rows[~rows["image"].isin(table["image"])], f"is not in the data; {advice}")
+    _refuse(path, rows[rows["image"].duplicated()], "is in two rows; give each image one row")
+    elsewhere = _subsets_elsewhere(table)
+    subset = rows.set_index("image")["subset"].reindex(table["image"]).set_axis(table.index)
+    subset = subset.fillna(elsewhere.replace("train", "")).rename("subset")
+    named = table.assign(subset=subset)
+    _refuse(path, named[subset == ""], "has no subset; give each training image a row with one")
+    fits = (subset == LEFT_OUT) | (subset == elsewhere)
+    fits |= (elsewhere == "") & (subset.isin(INNER) | subset.str.fullmatch(r"\d{1,2}"))
+    if not fits.all():
+        first = fits.idxmin()
+        expected = elsewhere[first] or "train, val, test, a fold's number"
+        _refuse(path, named[~fits], f"is in {subset[first]}: expected {expected} or {LEFT_OUT}")
+    inner = sorted(set(subset[elsewhere == ""]) - {LEFT_OUT, "test"})
+    if set(inner) not in ({"train", "val"}, {str(k) for k in range(max(2, len(inner)))}):
+        expected = "expected train and val, or folds 0, 1 and so on"
+        raise UserError(f"{path}: training images are in {', '.join(inner) or 'test'}; {expected}")
     return subset
-
-
-def _check_names(path, table, subset):
-    """UserError for an image in a subset where its source cannot be."""
-    source, elsewhere = _column(table, "source"), _subsets_elsewhere(table)
-    fold = subset.str.fullmatch(r"\d{1,2}") & (elsewhere == "")
-    allowed = (subset == LEFT_OUT) | (subset == elsewhere) | fold
-    allowed |= (elsewhere == "") & subset.isin(INNER)
-    wrong = table[~allowed].assign(subset=subset, source=source)
-    if len(wrong):
-        first = wrong.iloc[0]
-        expected = elsewhere[wrong.index[0]] or "train, val, test, a fold's number"
-        hint = did_you_mean(first["subset"], (*INNER, LEFT_OUT))
-        what = f"cannot be in {first['subset'] or 'no subset'}: expected {expected} or {LEFT_OUT}"
-        _refuse(path, wrong, f"{what}{hint and '; ' + hint}")
-    numbers = sorted(set(subset[fold]), key=int)
-    if numbers and numbers != [str(k) for k in range(max(2, len(numbers)))]:
-        raise UserError(
-            f"{path}: folds {', '.join(numbers)}; expected 0, 1 and so on, at least two"
-        )
-    needed = "a fold" if numbers else "train and val"
-    inner = set(subset[elsewhere == ""]) - {LEFT_OUT, "test"}
-    if inner != (set(numbers) or {"train", "val"}):
-        found = ", ".join(sorted(inner)) or "none"
-        raise UserError(f"{path}: found the subsets {found}; expected images in {needed}")
 
 
 def _refuse(path, rows, why):
@@ -444,7 +426,7 @@ def counts(table: pd.DataFrame, subset: pd.Series) -> pd.DataFrame:
     """Images of each class in each subset, in the official order of the classes."""
     order = [*INNER, *map(str, range(20)), "official", *_column(table, "source"), LEFT_OUT]
     order = [name for name in dict.fromkeys(order) if name in set(subset)]
-    images = pd.crosstab(table["label"], np.asarray(subset))
+    images = pd.crosstab(table["label"], np.asarray(subset), colnames=["subset"])
     return images.reindex(index=CLASSES, columns=order, fill_value=0)
 
 

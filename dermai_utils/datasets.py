@@ -1,0 +1,320 @@
+"""load(): any copy of the data -> a Dataset, with each rejected row and its reason."""
+
+import dataclasses
+import functools
+import itertools
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils import copies, files, pixels, splits
+from dermai_utils.basics import CLASSES, UserError
+
+SAMPLE = Path(__file__).with_name("sample")
+COLUMNS = ["image", "source", "origin", "label", "lesion_id", "patient_id", "age", "sex"]
+COLUMNS += ["localization", "confirmed_by", "pixel_hash", "path"]
+OFFICIAL_IDS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on; none of HAM10000
+GIVEN_TEST = "given test"  # a test set that lies in the data, but is not the official one
+RESERVED = {"train", "val", "test", "official", "extra", "left out", "fold", "folds", GIVEN_TEST}
+SAME_ID = "extra image that is in the data already (same id)"
+SAME_PIXELS = "extra image that is in the data already (same pixels)"
+TWICE = "duplicate id (the first row is kept)"
+MUCH = 0.05  # share of a source's images that are left out: from here on a warning
+REASONS = 10  # shown on the screen
+
+
+@dataclasses.dataclass
+class Dataset:
+    """Images with labels, ready to use.
+
+    table: DataFrame with COLUMNS, a row for each usable image. pixels: (N, H, W, 3) uint8, mapped
+    from disk, row k of the table is pixels[k]. rejected: DataFrame of image, source and reason.
+    notes: the lines that `load` printed. layout: of the copy, in words. name: of the data.
+    """
+
+    name: str
+    table: pd.DataFrame
+    pixels: np.ndarray
+    rejected: pd.DataFrame
+    notes: list[str]
+    layout: str
+
+    def rows(self, images) -> np.ndarray:
+        """(n,) row numbers of these image ids; UserError for an id that is not in the table."""
+        found = pd.Index(self.table["image"]).get_indexer(list(images))
+        if (found < 0).any():
+            missing = list(images)[int(np.argmin(found))]
+            raise UserError(f"image {missing} is not in {self.name}: expected an id of its table")
+        return found
+
+
+def load(
+    data="sample",
+    size: int = 224,
+    *,
+    test=(),
+    extra=(),
+    cache=None,
+    base_url: str = "",
+    workers: int = 0,
+    leave_out=(),
+) -> Dataset:
+    """The Dataset of `data`: sample, isic2018 (the official archives, downloaded first), or a
+    folder with any copy of the data (docs/data.md).
+
+    size: px, of the square that a network will see; pixels have the 4:3 shape `pixels.shape(size)`.
+    test, extra: further folders, one or a list: test sets of your own, and more training data.
+    cache: folder for downloads, unpacked archives and the pixel array; None: cache/NAME. base_url:
+    an address in place of the official mirrors. workers: threads that decode, 0 for one a core.
+    leave_out: folders inside `data` to ignore, such as one with results.
+
+    Prints its notes. A second call with the same files decodes nothing. UserError where there is no
+    usable copy, or the disk or the network refuses.
+
+    >>> dataset = load("sample", size=32)  # doctest: +ELLIPSIS
+    data: ...
+    >>> len(dataset.table) == len(dataset.pixels), dataset.pixels.shape[1:]
+    (True, (75, 100, 3))
+    """
+    name, extras, tests = folder_name(data), _named("extra", extra), _named("test", test)
+    cache = Path(cache or Path("cache") / name)
+    with files.disk_errors(cache):
+        files.try_write(cache)
+        with files.locked(cache):
+            files.sweep(cache)
+            folder, notes = _folder(data, cache, base_url)
+            find = functools.partial(
+                _find, unpacked=cache / "images", leave_out=(cache, *leave_out)
+            )
+            rows, layout = _main(find, folder, notes, made_up=data == "sample")
+            for source, further in (("extra", extras), ("test", tests)):
+                for called, path in further.items():
+                    added = _further(find, path, notes, source, called, rows)
+                    rows = pd.concat([rows, added], ignore_index=True)
+            combination = [str(path.resolve()) for path in (*extras.values(), *tests.values())]
+            array = cache / f"{_array_name(size, combination)}.npy"
+            usable = rows[rows["reason"] == ""].reset_index(drop=True)
+            usable, images = _decoded(usable, size, array, workers)
+    good = usable["reason"] == ""
+    rejected = pd.concat([rows[rows["reason"] != ""], usable[~good]])
+    rejected = rejected[["image", "source", "reason"]]
+    rejected = rejected.sort_values(["source", "image"], ascending=[False, True], ignore_index=True)
+    table = usable.loc[good, COLUMNS].reset_index(drop=True)
+    _say(notes, *_counts(table, rejected), *_unknown_lesions(table), *_conflicts(table))
+    return Dataset(name, table, images, rejected, notes, layout)
+
+
+def folder_name(data) -> str:
+    """The name of `data` in folders and pages: sample, isic2018, or its folder's name."""
+    return str(data) if str(data) in ("sample", "isic2018") else Path(data).resolve().name
+
+
+def class_counts(table: pd.DataFrame) -> pd.DataFrame:
+    """Images, lesions and share of the images of each class, in the official order."""
+    labels = pd.Categorical(table["label"], CLASSES)
+    grouped = splits.lesions(table).groupby(labels, observed=False)
+    counts = pd.DataFrame({"images": grouped.size(), "lesions": grouped.nunique()})
+    return counts.assign(share=(counts["images"] / counts["images"].sum()).round(3))
+
+
+# Where the rows come from
+
+
+def _say(notes, *lines):
+    """Print lines, and keep them as notes."""
+    for line in lines:
+        print(f"data: {line}")
+    notes += lines
+
+
+def _named(setting, paths) -> dict[str, Path]:
+    """{name: folder} of each path: its folder's name, made unique. UserError for no folder."""
+    named = {}
+    for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
+        path = Path(path).expanduser()
+        if not path.is_dir():
+            expected = "expected a folder with a copy of the data (docs/data.md)"
+            raise UserError(f"{setting}={path}: no such folder; {expected}")
+        first = files.printable(path.resolve().name)
+        first += " set" * (first.casefold() in RESERVED or first.isdigit())
+        numbered = (f"{first}-{k}" for k in itertools.count(2))
+        named[next(n for n in itertools.chain([first], numbered) if n not in named)] = path
+    return named
+
+
+def _folder(data, cache, base_url):
+    """(the folder of `data`, the first notes); fetches the official archives."""
+    notes = []
+    if str(data) == "isic2018":
+        fetched = copies.fetch_official(cache / "archives", base_url)
+        _say(notes, *[f"fetched {', '.join(fetched)}"] * bool(fetched))
+        return cache / "archives", notes
+    folder = SAMPLE if str(data) == "sample" else Path(data).expanduser().absolute()
+    if not folder.is_dir():
+        what = "is a file" if folder.exists() else "does not exist"
+        expected = "expected sample, isic2018, or a folder with a copy of the data (docs/data.md)"
+        raise UserError(f"data={data}: {folder} {what}; {expected}")
+    return folder, notes
+
+
+def _find(folder, what, *, unpacked, leave_out):
+    return copies.find(folder, unpacked, leave_out, what)
+
+
+def _main(find, folder, notes, made_up):
+    """(rows of the training data and of the test set beside it, the layout)."""
+    copy = find(folder, "training")
+    rows = copy.rows.assign(source=copy.rows["source"].replace("test", "official"), origin="")
+    counts = " · ".join(f"{label} {count:,}" for label, count in copy.counts().items())
+    lines = [f"layout {copy.layout}: {counts}", *copy.notes]
+    official = rows["source"] == "official"
+    numbers = rows.loc[official, "image"].str.extract(r"^ISIC_(\d{7})$", expand=False).astype(float)
+    others = (~numbers.between(*OFFICIAL_IDS)).sum()
+    if others and not made_up:
+        lines.append(
+            f"of {official.sum():,} test images {others:,} have no id of the official test set: "
+            "all of them count as a test set of your own"
+        )
+        origin = _origins(rows["lesion_id"], GIVEN_TEST).where(official, "")
+        rows = rows.assign(source=rows["source"].mask(official, GIVEN_TEST), origin=origin)
+    tests = rows["source"] != "train"
+    renamed, prefix = (tests, GIVEN_TEST) if others and not made_up else (~tests, "train")
+    usable = rows["reason"] == ""
+    renamed = renamed & usable & rows["image"].isin(_in_both(rows[usable]))
+    if renamed.any():
+        first = rows.loc[renamed, "image"].iloc[0]
+        which = "training" if prefix == "train" else "test"
+        lines.append(
+            f"{renamed.sum():,} test images have the id of a training image ({first}, ...): of the "
+            f"two, the {which} image is called {prefix}:{first}"
+        )
+        rows = rows.assign(image=rows["image"].mask(renamed, f"{prefix}:" + rows["image"]))
+    _say(notes, *lines)
+    return rows, copy.layout
+
+
+def _in_both(rows):
+    """The ids that a training and a test image have in common."""
+    training = rows["source"] == "train"
+    return set(rows.loc[training, "image"]) & set(rows.loc[~training, "image"])
+
+
+def _further(find, folder, notes, kind, name, before):
+    """The rows of a further folder; their ids are unlike all in the rows `before`.
+
+    kind: extra or test. An extra image with an id that is there already is rejected. A test image
+    stays, with the id NAME:ID: the audit counts what it shares with training images.
+    """
+    copy = find(folder, kind)
+    source = kind if kind == "extra" else name
+    rows = copy.rows.assign(source=source, origin=_origins(copy.rows["lesion_id"], name))
+    known = rows["image"].map(splits.base_id).isin(before["image"].map(splits.base_id))
+    rows["image"] = rows["image"].mask(known, f"{source}:" + rows["image"])
+    usable = rows["reason"] == ""
+    twice = usable & (rows["image"].duplicated() | rows["image"].isin(before["image"]))
+    rows["reason"] = rows["reason"].mask(twice, TWICE)
+    if kind == "extra":
+        rows["reason"] = rows["reason"].mask(known & (rows["reason"] == ""), SAME_ID)
+    usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
+    counts = " · ".join(f"{label} {count:,}" for label, count in usable.items())
+    what = "test set" if kind == "test" else "extra training data"
+    line = f"{what} {name}, layout {copy.layout}: {counts}"
+    _say(notes, line, *(f"{name}: {note}" for note in copy.notes))
+    return rows
+
+
+def _origins(lesion_ids, folder):
+    """(N,) the clinic that a lesion id begins with (BCN, MSK ... as in ISIC 2019), else `folder`.
+
+    Source: doi.org/10.48550/arXiv.1902.03368 and 1908.02288 name the clinics.
+    """
+    prefix = lesion_ids.str.extract(r"^([A-Za-z]{3,})\d*_", expand=False)
+    return prefix.where(prefix != "ISIC").fillna(folder)
+
+
+# The pixel array
+
+
+def _array_name(size, combination):
+    """The file's name: one for each stored size and each combination of further folders."""
+    height, width = pixels.shape(size)
+    digits = f"_{files.fingerprint(combination)[:8]}" if combination else ""
+    return f"pixels_{width}x{height}{digits}"
+
+
+def _decoded(rows, size, array, workers):
+    """(rows with `pixel_hash` and `reason`, the pixels of those without a reason).
+
+    A JSON beside the array says which files it was made from; it is there only when the array is
+    whole. So a second call decodes nothing, and neither does one after the folder was moved.
+    """
+    made = [_stamp(*row) for row in rows[["path", "source"]].to_numpy()]
+    made = files.fingerprint([pixels.shape(size), made])
+    record_file = array.with_suffix(".json")
+    record = files.read_json(record_file) or {}
+    whole = array.exists() and array.stat().st_size == record.get("bytes")
+    new = record.get("made_from") != made or not whole
+    if new:
+        record_file.unlink(missing_ok=True)
+        found = pixels.build(list(rows["path"]), size, array, workers)
+        record = {"made_from": made, "bytes": array.stat().st_size, **found.to_dict("list")}
+    rows = rows.assign(pixel_hash=record["pixel_hash"], reason=record["error"])
+    copied = rows["pixel_hash"].where(rows["reason"] == "", rows["image"]).duplicated()
+    rows.loc[copied & (rows["source"] == "extra"), "reason"] = SAME_PIXELS
+    kept = np.flatnonzero(rows["reason"] == "")
+    if not (rows["reason"].eq("") & rows["source"].eq("train")).any():
+        why = f"no training image can be read ({copies.commonest(rows)}); unpack them again"
+        raise UserError(f"{Path(rows['path'].iloc[0]).parent}: {why}")
+    if new:
+        pixels.compact(array, kept)
+        files.write_json(record_file, record)
+    return rows, np.load(array, mmap_mode="r")[: len(kept)]
+
+
+def _stamp(path, source):
+    """What of a file changes the array or what is kept of it."""
+    stat = os.stat(path)
+    return [Path(path).name, stat.st_size, stat.st_mtime_ns, source == "extra"]
+
+
+# What a user must know
+
+
+def _counts(table, rejected) -> list[str]:
+    """How many images are left out, the reasons, and a warning for a source that loses many."""
+    counts = rejected["reason"].value_counts()
+    lines = [f"{len(table):,} usable images, {len(rejected):,} rejected"]
+    lines += [f"{count:,} × {reason}" for reason, count in counts[:REASONS].items()]
+    if len(counts) > REASONS:
+        lines.append(f"{counts[REASONS:].sum():,} × {len(counts) - REASONS} other reasons")
+    lost = rejected[~rejected["reason"].isin((SAME_ID, SAME_PIXELS))]
+    lost = lost[~lost["image"].isin(table["image"])]  # a second row of an image loses nothing
+    for source, rows in lost.groupby("source", sort=False):
+        count = rows["image"].nunique()
+        share = count / (count + (table["source"] == source).sum())
+        if share > MUCH:
+            name = {"train": "training", "official": "official test"}.get(source, source)
+            what = f"{share:.1%} of the {name} images are left out ({copies.commonest(rows)})"
+            lines.append(f"WARNING: {what}; is this the data you mean?")
+    return lines
+
+
+def _unknown_lesions(table) -> list[str]:
+    training = table[table["source"] == "train"]
+    count = (training["lesion_id"] == "").sum()
+    what = (
+        "no lesion groupings" if count == len(training) else f"{count:,} images have no lesion id"
+    )
+    line = f"{what}: each such image counts as a lesion of its own, and may leak"
+    return [line] if count else []
+
+
+def _conflicts(table) -> list[str]:
+    """A line for each image with the pixels of an earlier one and another label."""
+    same = table.groupby("pixel_hash", sort=False)
+    first, labels = same["image"].transform("first"), same["label"].transform("nunique")
+    pairs = zip(table["image"], first, labels, strict=True)
+    what = "have the same pixels and different labels; both are kept, in one subset"
+    return [f"{a} and {b} {what}" for a, b, count in pairs if a != b and count > 1]
