@@ -1,0 +1,241 @@
+"""What a training is made of, each part replaceable: loss, optimiser, schedule, sampler, and the
+default of each. LOG.md holds what brought nothing."""
+
+import contextlib
+import copy
+import functools
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.networks import early_layers, heads, weighted_layers
+
+IMBALANCE = ("none", "class_weights", "sampler", "logit_adjustment")
+FREEZE = ("none", "early", "backbone")
+SMALL = 600_000  # parameters; a smaller network's layers are so short that two threads only wait
+# shares of the steps between which the balancing is phased in: deferred re-weighting, which
+# Cao et al. 2019, arXiv 1906.07413, switch on at once
+DEFERRED = (0.35, 0.65)
+
+
+def phase(progress: float) -> float:
+    """How much of the balancing is on, 0 to 1, after the share `progress` of all steps."""
+    start, end = DEFERRED
+    return min(1.0, max(0.0, (progress - start) / (end - start)))
+
+
+# The loss.
+
+
+class CrossEntropy(nn.Module):
+    """Cross-entropy of (B, 7) logits, with one of IMBALANCE against the rarity of classes.
+
+    labels: (N,) int of the training images. class_weights: by inverse frequency.
+    logit_adjustment: the logarithm of each class's share is added to its logit (Menon et al. 2021,
+    arXiv 2007.07314). Training sets `phase`, 0 to 1, how much of it is on.
+    """
+
+    def __init__(self, labels=(), imbalance="none"):
+        super().__init__()
+        self.imbalance, self.phase = imbalance, 1.0
+        counts = np.bincount(np.asarray(labels, int), minlength=len(CLASSES))
+        # a class without an image counts as seen once
+        log_share = np.log(np.maximum(counts, 1) / max(1, counts.sum()))
+        self.register_buffer("log_share", torch.tensor(log_share, dtype=torch.float32))
+        self.register_buffer("class_weights", torch.from_numpy(class_weights(labels)))
+
+    @property
+    def weight(self):
+        """(7,) the weight of each class's images in the mean, as nn.CrossEntropyLoss has it."""
+        return self.class_weights**self.phase if self.imbalance == "class_weights" else None
+
+    def forward(self, logits, labels):
+        if self.imbalance == "logit_adjustment":
+            logits = logits + self.phase * self.log_share
+        return F.cross_entropy(logits, labels, self.weight)
+
+
+def class_weights(labels) -> np.ndarray:
+    """(7,) float32, inverse to the classes' frequency: 1 on average over the images; 0 for a class
+    without any.
+
+    >>> class_weights([0, 0, 0, 1])[:3].round(2).tolist()
+    [0.67, 2.0, 0.0]
+    """
+    counts = np.bincount(np.asarray(labels, int), minlength=len(CLASSES)).astype(float)
+    weights = np.where(counts > 0, 1 / np.maximum(counts, 1), 0)
+    return (weights * counts.sum() / max((weights * counts).sum(), 1)).astype(np.float32)
+
+
+# The optimiser and its schedule.
+
+
+def adamw(net, learning_rate=5e-4, head_rate=3.0, weight_decay=0.01, fused=None):
+    """AdamW for the weights that learn: the new head's at `head_rate` times the backbone's rate."""
+    head = [p for layer in heads(net) for p in layer.parameters()]
+    in_head = {id(p) for p in head}
+    backbone = [p for p in net.parameters() if id(p) not in in_head and p.requires_grad]
+    groups = [
+        {"params": backbone, "lr": learning_rate},
+        {"params": head, "lr": learning_rate * head_rate},
+    ]
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, fused=fused, weight_decay=weight_decay)
+
+
+def one_cycle(optimizer, steps: int):
+    """The learning rates over `steps` steps: one cycle, Smith 2018, arXiv 1803.09820."""
+    peaks = [group["lr"] for group in optimizer.param_groups]
+    warm_up = max(0.25, 2 / (steps + 1))  # a single step at least: torch divides by its length
+    return torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peaks, total_steps=steps + 1, pct_start=warm_up
+    )
+
+
+def side(size: int, first_size: int, epoch: int, epochs: int) -> int:
+    """The side, px, of this epoch's squares: from `first_size` (0: none) in the first epoch to
+    `size` after 60 % of them, in steps of 16 px.
+
+    Small images first are cheap (Howard's progressive resizing).
+    """
+    if not first_size or first_size >= size:
+        return size
+    share = min(1.0, epoch / max(1, round(0.6 * epochs)))
+    return min(size, round((first_size + share * (size - first_size)) / 16) * 16)
+
+
+def freeze(net, what: str, size: int) -> list:
+    """The layers that stop learning; they are to stay in evaluation mode.
+
+    early: up to the last one whose map has a quarter of the image's side or more: half of the
+    arithmetic, for edges and colours that ImageNet has taught well. backbone: all but the head.
+    """
+    if what not in FREEZE:
+        raise UserError(f"freeze={what!r}: expected one of {', '.join(FREEZE)}")
+    layers = []
+    if what == "early":
+        layers = early_layers(net, size)
+    if what == "backbone":
+        head = {layer for top in heads(net) for layer in top.modules()}
+        layers = [layer for layer in weighted_layers(net) if layer not in head]
+    for layer in layers:
+        for parameter in layer.parameters(recurse=False):
+            parameter.requires_grad_(False)
+    return layers
+
+
+@torch.no_grad()
+def move_average(average, net, decay: float, step: int) -> None:
+    """Move the network `average` a step towards `net`, batch statistics too.
+
+    The decay rises to its value as (1 + step) / (10 + step), as in TensorFlow's
+    ExponentialMovingAverage: else a run of few steps would keep its first weights.
+    """
+    decay = min(decay, (1 + step) / (10 + step))
+    pairs = list(zip(average.state_dict().values(), net.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    torch._foreach_lerp_([old for old, _ in floats], [new for _, new in floats], 1 - decay)
+    for old, new in pairs:
+        if not old.is_floating_point():  # batch norm's count of batches
+            old.copy_(new)
+
+
+def copied(net):
+    """A copy of a network that learns nothing, to hold the average of its weights."""
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+@contextlib.contextmanager
+def threads_for(net):
+    """While it lasts, torch computes with one thread for a small network."""
+    before = torch.get_num_threads()
+    if sum(parameter.numel() for parameter in net.parameters()) < SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# Which images an epoch shows.
+
+
+def shuffled(labels, key) -> np.ndarray:
+    """(N,) positions to train on in an epoch: a permutation drawn from key, (seed, epoch)."""
+    return np.random.default_rng(key).permutation(len(labels))
+
+
+def balanced(labels, key, epochs=0) -> np.ndarray:
+    """(N,) draws in which every class comes equally often; with `epochs`, phased in over them."""
+    share = phase(key[1] / epochs) if epochs else 1.0
+    if not share:
+        return shuffled(labels, key)
+    chance = class_weights(labels)[labels] ** share
+    return np.random.default_rng(key).choice(len(labels), len(labels), p=chance / chance.sum())
+
+
+def sampler_for(imbalance: str, epochs: int):
+    """The sampler that `imbalance` asks for: sampler(labels, (seed, epoch)) -> positions."""
+    return functools.partial(balanced, epochs=epochs) if imbalance == "sampler" else shuffled
+
+
+class Mix:
+    """How home's training images and those of other sources (`extra`) share the batches.
+
+    Each home image comes once an epoch; beside them `extra_share` of a batch is from the other
+    sources, each equally often. A class that is rarer or absent in a source must not teach that it
+    is so at home: `log_odds` (S, 7), added to the logits of a source's images in the loss, are the
+    logarithms of its classes' shares over those at home, so that the network learns home's (logit
+    adjustment, Menon et al. 2021, arXiv 2007.07314, with the prior of each source).
+
+    origins (N,): "" for home, else the source. source (N,): 0 for home, then 1 to S - 1.
+    """
+
+    def __init__(self, origins, labels, batch_size: int, extra_share: float = 0.33):
+        origins, labels = np.asarray(origins), np.asarray(labels)
+        self.names = sorted(set(origins) - {""})
+        self.source = np.array([1 + self.names.index(o) if o else 0 for o in origins], np.int64)
+        self.home, *self.others = (
+            np.flatnonzero(self.source == k) for k in range(len(self.names) + 1)
+        )
+        n, whole = max(len(self.names), 1), min(batch_size, len(labels))
+        of_each = max(1, round(whole * extra_share / n))
+        self.each = min(of_each, (whole - 1) // n) if self.names else 0
+        self.of_home = min(whole - self.each * len(self.names), len(self.home))
+        self.batch = self.of_home + self.each * len(self.names)
+        # the rest of a shuffle waits for another epoch
+        self.steps = len(self.home) // self.of_home
+        rows = (self.home, *self.others)
+        log_odds = np.stack([_log_shares(labels[r]) for r in rows]).astype(np.float32)
+        self.log_odds = log_odds - log_odds[:1]
+
+    def positions(self, order, seed: int, epoch: int) -> np.ndarray:
+        """(steps, batch) positions: `order` (of home's images), and the others'."""
+        columns = [self.home[order[: self.steps * self.of_home]].reshape(self.steps, -1)]
+        for k, rows in enumerate(self.others):
+            n = self.steps * self.each
+            drawn = rows[_cycled(len(rows), epoch * n, n, (seed, k))]
+            columns.append(drawn.reshape(self.steps, -1))
+        return np.concatenate(columns, axis=1)
+
+    def __str__(self):
+        sizes = zip(self.names, self.others, strict=True)
+        sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in sizes)
+        each = f", {self.each} of each in a batch of {self.batch}"
+        return f" and from other sources {sizes}{each}" if self.names else ""
+
+
+def _log_shares(labels):
+    """(7,) logarithms of the classes' shares; an absent one counts as a millionth of an image."""
+    counts = np.bincount(labels, minlength=len(CLASSES))
+    return np.log(np.maximum(counts, 1e-6) / max(1, counts.sum()))
+
+
+def _cycled(n, first, count, seed):
+    """(count,) numbers below n: an endless row of shuffles, from its place `first` on."""
+    rounds = range(first // n, -(-(first + count) // n))
+    row = np.concatenate([np.random.default_rng((*seed, k, 1)).permutation(n) for k in rounds])
+    return row[first % n :][:count]

@@ -1,0 +1,239 @@
+"""A run: one folder with everything about one training, or with folds a folder of runs.
+
+settings.json, table.csv (with each image's subset), history.csv, last.pt (to go on from), best.pt
+(the averaged weights), predictions.csv of every held-out subset; the report adds its own files.
+The folder can be moved or copied: nothing in it names a place.
+"""
+
+import copy
+import io
+import pickle
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from dermai_utils import files, inference, networks, predictions
+from dermai_utils.basics import CLASSES, UserError, did_you_mean
+
+NOT_STORED = ("path",)  # columns of a dataset's table that are true on one machine only
+SAME = ("label", "lesion_id", "pixel_hash")  # columns whose change is worth a line
+
+
+class Run:
+    """A trained run, as `open_run` returns it.
+
+    folder; name; settings (dict); table (one row an image, with `subset`; with folds also `fold`,
+    and each image of a fold is `val`); history; networks (one, or one a fold; `net` is the first);
+    predictions (of every held-out image); metrics (after `report`, else None).
+    """
+
+    def __init__(self, folder, net=None, device="auto", precision="auto"):
+        self.folder, self.name, self._given = Path(folder), Path(folder).name, net
+        self.device = inference.device(device)
+        self.precision = inference.precision(self.device, precision)[0]
+
+    @cached_property
+    def settings(self) -> dict:
+        return files.read_json(self.folder / "settings.json") or {}
+
+    @property
+    def folds(self) -> int:
+        """How many folds the run has; 0 for a single training."""
+        return self.settings.get("folds", 0)
+
+    @cached_property
+    def members(self) -> list:
+        """The run of each fold."""
+        folders = [self.folder / str(k) for k in range(self.folds)]
+        return [Run(f, self._given, self.device.type, self.precision) for f in folders]
+
+    size = property(lambda self: self.settings["size"])
+    tta = property(lambda self: self.settings.get("tta", 1))
+    net = property(lambda self: self.networks[0])
+
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        return files.read_table(self.folder / "table.csv")
+
+    @property
+    def history(self):
+        path = self.folder / "history.csv"
+        return files.read_table(path) if path.exists() else None
+
+    @property
+    def metrics(self) -> dict | None:
+        return files.read_json(self.folder / "metrics.json")
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        return files.read_table(self.folder / "predictions.csv")
+
+    @cached_property
+    def networks(self) -> list:
+        """The trained networks on `device`, in evaluation mode."""
+        if self.folds:
+            return [member.net for member in self.members]
+        state = load_checkpoint(self.folder / "best.pt")
+        net = copy.deepcopy(self._given) or self._built()
+        try:
+            net.load_state_dict(state["model"])
+        except RuntimeError as reason:
+            why = str(reason).splitlines()[1].strip()
+            raise UserError(
+                f"{self.folder}: its weights do not fit {type(net).__name__} ({why:.200}); "
+                "give the network it was trained with"
+            ) from None
+        return [net.to(self.device, memory_format=torch.channels_last).eval()]
+
+    def _built(self):
+        backbone = self.settings.get("backbone")
+        if not backbone:
+            name = self.settings.get("network", "a network of your own")
+            raise UserError(
+                f"{self.folder} was trained with {name}: give it as "
+                f"open_run({str(self.folder)!r}, net=...)"
+            )
+        return networks.network(backbone, "none", self.size)
+
+    def probabilities(self, pixels, *, rows=None, tta=None, nets=None) -> np.ndarray:
+        """(N, 7) float64 for pictures (N, H, W, 3) uint8: the mean over the run's networks."""
+        options = dict(rows=rows, tta=tta or self.tta, precision=self.precision)
+        each = [
+            inference.softmax(inference.predict(net, pixels, self.size, **options))
+            for net in nets or self.networks
+        ]
+        return np.mean(each, axis=0)
+
+    def predict(self, dataset, tta=None) -> pd.DataFrame:
+        """The table of predictions (see predictions.py) of every held-out image in `dataset`.
+
+        Subsets are those of the run's own table; test sets that it lacks come with the dataset.
+        With folds, an image of a fold is predicted by the one network that did not learn it.
+        """
+        rows = self._held_out(dataset)
+        fold = rows["fold"].to_numpy() if self.folds else np.full(len(rows), -1)
+        places, probabilities = rows["row"].to_numpy(), np.empty((len(rows), len(CLASSES)))
+        for k in np.unique(fold):  # -1: in no fold, so that all networks may judge it
+            nets = self.networks if k < 0 else [self.networks[k]]
+            probabilities[fold == k] = self.probabilities(
+                dataset.pixels, rows=places[fold == k], tta=tta, nets=nets
+            )
+        names = ["subset", "lesion_id", "origin", *(["fold"] if self.folds else [])]
+        truth = rows["label"].map(CLASSES.index)
+        columns = {name: rows[name].to_numpy() for name in names}
+        return predictions.table(rows["image"].to_numpy(), truth, probabilities, **columns)
+
+    def _held_out(self, dataset):
+        known = self.table[self.table["subset"].isin(predictions.held_out(self.table["subset"]))]
+        new = dataset.table[~dataset.table["source"].isin(("train", "extra", "official"))]
+        new = new[~new["source"].isin(self.table["subset"])]
+        rows = pd.concat([known, new.assign(subset=new["source"], fold=-1)], ignore_index=True)
+        row = pd.Series(dataset.table.index, index=dataset.table["image"])
+        rows = rows.assign(row=rows["image"].map(row))
+        if missing := int(rows["row"].isna().sum()):
+            print(f"evaluate: {missing:,} held-out images of run {self.name} are not in the data")
+        return rows[rows["row"].notna()].astype({"row": int}).reset_index(drop=True)
+
+    def changes(self, dataset) -> str:
+        """What differs between the run's table and the data of now, in one line; "" for nothing."""
+        return table_changes(self.table, dataset.table)
+
+
+def open_run(folder, net=None, device: str = "auto", precision: str = "auto") -> Run:
+    """The trained run in `folder`. net: the network it was trained with, where that is your own.
+
+    UserError where there is no such run, or it is not trained to its end.
+
+    >>> run = open_run("work/sample/runs/baseline")  # doctest: +SKIP
+    >>> run.predictions.groupby("subset").size()  # doctest: +SKIP
+    """
+    folder = Path(folder)
+    if not (folder / "settings.json").exists():
+        there = run_names(folder.parent)
+        hint = did_you_mean(folder.name, there) or f"runs there: {', '.join(there) or 'none'}"
+        raise UserError(f"{folder}: there is no such run; {hint}")
+    if not (folder / "predictions.csv").exists():
+        raise UserError(f"{folder} is not trained to its end: run the same training again")
+    return Run(folder, net, device, precision)
+
+
+def run_names(folder) -> list[str]:
+    """The names of the runs in a folder of runs."""
+    return sorted(path.parent.name for path in Path(folder).glob("*/settings.json"))
+
+
+def join_folds(folder, dataset, subset: pd.Series, net=None) -> Run:
+    """Make the run of all folds from the trained runs 0 to n-1 in `folder`, and return it.
+
+    Its predictions are out of fold where the image is in a fold, else the mean of all networks'.
+    """
+    folder, in_fold = Path(folder), subset.str.isdecimal()
+    settings = files.read_json(folder / "0" / "settings.json")
+    n = subset[in_fold].nunique()
+    table = stored_table(dataset, subset.mask(in_fold, "val"))
+    table = table.assign(fold=subset.where(in_fold, "-1").astype(int))
+    files.write_table(table, folder / "table.csv")
+    files.write_json(folder / "settings.json", settings | {"folds": n, "run_name": folder.name})
+    run = Run(folder, net, settings.get("device", "auto"))
+    each = [member.predictions for member in run.members]
+    outside = [rows[rows["subset"] == "val"].assign(fold=k) for k, rows in enumerate(each)]
+    rest = [rows[rows["subset"] != "val"] for rows in each]
+    probabilities = np.mean([rows[list(CLASSES)].to_numpy() for rows in rest], axis=0)
+    columns = {c: rest[0][c].to_numpy() for c in ("subset", "lesion_id", "origin")} | {"fold": -1}
+    truth = rest[0]["truth"].map(CLASSES.index)
+    others = predictions.table(rest[0]["image"].to_numpy(), truth, probabilities, **columns)
+    files.write_table(pd.concat([*outside, others]), folder / "predictions.csv")
+    return run
+
+
+def stored_table(dataset, subset) -> pd.DataFrame:
+    """The dataset's table as a run keeps it: with each image's subset, without places."""
+    return dataset.table.drop(columns=list(NOT_STORED), errors="ignore").assign(subset=subset)
+
+
+def table_changes(old, new, further=()) -> str:
+    """What differs between two tables of images, in one line; "" for nothing.
+
+    further: columns to compare beside those in SAME.
+    """
+    old, new = old.set_index("image"), new.set_index("image")
+    both = old.index.intersection(new.index)
+    found = {
+        "images are gone": len(old.index.difference(new.index)),
+        "images are new": len(new.index.difference(old.index)),
+    }
+    for name in (*SAME, *further):
+        found[f"have another {name}"] = int((old.loc[both, name] != new.loc[both, name]).sum())
+    return ", ".join(f"{n:,} {what}" for what, n in found.items() if n)
+
+
+# Checkpoints: tensors and plain Python only, whole or refused.
+
+
+def save_checkpoint(path, state: dict) -> None:
+    """torch.save, atomically, with the SHA-256 of its bytes at the end."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with files.atomic(path, "wb") as file:
+        file.write(buffer.getvalue() + files.digest(buffer.getvalue()))
+
+
+def load_checkpoint(path, device="cpu") -> dict:
+    """What `save_checkpoint` wrote; UserError where the file is missing or not whole.
+
+    No code in it is executed.
+    """
+    advice = "train again, or take it from a copy of the run"
+    try:
+        content = Path(path).read_bytes()
+    except OSError as reason:
+        raise UserError(f"{path}: {reason.strerror}; {advice}") from None
+    if files.digest(content[:-32]) != content[-32:]:
+        raise UserError(f"{path}: broken, its checksum differs from its content; {advice}")
+    try:
+        return torch.load(io.BytesIO(content[:-32]), map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as reason:
+        raise UserError(f"{path}: no checkpoint ({str(reason).splitlines()[0]:.100})") from None

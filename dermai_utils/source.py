@@ -1,0 +1,81 @@
+"""What a reader's own loss, augmentation or factory is, so that a run goes on with the same one.
+
+Code is compared as a syntax tree: another comment or line break is no other code.
+"""
+
+import ast
+import functools
+import hashlib
+import inspect
+import textwrap
+import types
+
+PLAIN = (type(None), bool, int, float, complex, str, bytes)
+DEPTH = 6  # of functions that call functions, and of objects in objects
+
+
+def name_of(thing) -> str:
+    """The name to print: of a function or a class, or the class of an object."""
+    if isinstance(thing, functools.partial):
+        return name_of(thing.func)
+    return getattr(thing, "__qualname__", type(thing).__qualname__)
+
+
+def fingerprint(thing) -> str:
+    """16 hex digits that change with the code of `thing` (a function, a class, an object, a
+    functools.partial), with its plain attributes and buffers, and with what the code refers to in
+    its own module.
+
+    >>> fingerprint(functools.partial(round, ndigits=1)) == fingerprint(round)
+    False
+    """
+    return hashlib.sha256(repr(_described(thing, DEPTH)).encode()).hexdigest()[:16]
+
+
+def _described(thing, depth):
+    if isinstance(thing, PLAIN):
+        return thing
+    if depth == 0:
+        return name_of(thing)
+    inner = functools.partial(_described, depth=depth - 1)
+    if hasattr(thing, "tobytes") or hasattr(thing, "detach"):  # an array or a tensor
+        array = thing.detach().cpu().numpy() if hasattr(thing, "detach") else thing
+        return array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+    if isinstance(thing, dict):
+        return [(str(key), inner(value)) for key, value in thing.items()]
+    if isinstance(thing, list | tuple):
+        return [inner(item) for item in thing]
+    if isinstance(thing, set | frozenset):
+        return sorted(map(str, thing))
+    if isinstance(thing, functools.partial):
+        return [inner(part) for part in (thing.func, thing.args, thing.keywords)]
+    if isinstance(thing, types.MethodType):
+        return inner(thing.__func__), inner(thing.__self__)
+    if isinstance(thing, type):
+        return _tree(thing)
+    if isinstance(thing, types.FunctionType):
+        return _tree(thing), inner(_surroundings(thing))
+    if isinstance(thing, types.BuiltinFunctionType | types.ModuleType):
+        return name_of(thing) if callable(thing) else thing.__name__
+    state = {k: v for k, v in getattr(thing, "__dict__", {}).items() if k != "training"}
+    return _tree(type(thing)), inner(state)
+
+
+def _tree(thing) -> str:
+    """The syntax tree of a function or a class; its name where Python cannot find the source."""
+    try:
+        return ast.dump(ast.parse(textwrap.dedent(inspect.getsource(thing))))
+    except (OSError, TypeError, SyntaxError):  # the last: a lambda in the middle of a call
+        code = getattr(thing, "__code__", None)
+        return f"{name_of(thing)} {code.co_code.hex()} {code.co_consts}" if code else name_of(thing)
+
+
+def _surroundings(function) -> dict:
+    """What a function uses beside its own code: defaults, closure, and names of its own module."""
+    used = dict(inspect.getclosurevars(function).nonlocals)
+    for name in function.__code__.co_names:
+        value = function.__globals__.get(name)
+        own = getattr(value, "__module__", None) == function.__module__
+        if name in function.__globals__ and (isinstance(value, PLAIN) or own):
+            used[name] = value
+    return used | {"defaults": function.__defaults__, "keywords": function.__kwdefaults__}
