@@ -1,4 +1,4 @@
-"""The network as one file: .pt2 by torch.export, and ONNX by torch.onnx.
+"""The network as one file: model.pt2 by torch.export, model.onnx by torch.onnx.
 
     squares (N, 3, S, S) float32, RGB in 0..1 -> probabilities (N, 7) float32, calibrated
 
@@ -11,6 +11,7 @@ import copy
 import importlib.util
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -21,12 +22,11 @@ from dermai_utils.app import state
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, DISCLAIMER, UserError
 from dermai_utils.inference import dihedral
-from dermai_utils.study.calibration import apply_temperature
 
-TOLERANCE = 1e-4  # of a probability, between the file and the run's networks
+TOLERANCE = 1e-4  # of a probability, between a file and the run's networks
 CHECKED = 64  # images
 ONNX_NEEDS = ("onnx", "onnxscript", "onnxruntime")
-SMALLEST = np.finfo(float).eps  # as calibration.apply_temperature
+SMALLEST = np.finfo(float).eps  # as in calibration.apply_temperature
 
 
 class Calibrated(nn.Module):
@@ -46,50 +46,40 @@ class Calibrated(nn.Module):
         return (sum(net(dihedral(squares, k)) for k in range(self.tta)) / self.tta).softmax(dim=1)
 
 
-def export(run, dataset=None) -> list:
-    """Write model.pt2, model.onnx and export.json (how well they agree) to the run's folder.
+def export(run, dataset=None) -> list[Path]:
+    """Write model.pt2, model.onnx and export.json to the run's folder; the paths of the models.
 
-    dataset: its first validation images are what the files are checked on; without it noise of many
-    scales. Returns the paths of the model files; the ONNX file only where its packages are
-    installed. UserError where a file gives other probabilities than the run.
+    Each file is checked against the networks on this CPU: on validation images of `dataset`, or on noise of many
+    scales. The ONNX file needs requirements-export.txt. UserError where a file gives other
+    probabilities than the run.
 
     >>> [path.name for path in export(run)]    # doctest: +SKIP
     ['model.onnx', 'model.pt2']
     """
-    temperature = state.load(run).temperature
-    whole = Calibrated(run.networks, temperature, run.tta).eval()
+    fixed = state.load(run)
+    model = Calibrated(run.networks, fixed.about["temperature"], run.tta).eval()
     images = _images(run, dataset)
-    inputs = squares(torch.from_numpy(images).permute(0, 3, 1, 2), run.size)
-    inputs = inputs.contiguous()
+    inputs = squares(torch.from_numpy(images).permute(0, 3, 1, 2), run.size).contiguous()
     with torch.inference_mode():
-        expected = whole(inputs).numpy()
-    report = {
-        "input": ["N", *inputs.shape[1:]],
-        "classes": CLASSES,
-        "temperature": temperature,
-        "tta": run.tta,
-        "note": DISCLAIMER,
-        "images": len(images),
-        "run": difference(expected, apply_temperature(run.probabilities(images), temperature)),
-    }
-    paths = _write(run.folder, whole, inputs, expected, report)
-    files.write_json(run.folder / "export.json", report)
-    return paths
-
-
-def _write(folder, whole, inputs, expected, report):
-    """The file of every format, each checked; `report` gains how well each agrees."""
+        expected = model(inputs).numpy()
+    rounding = np.abs(expected - fixed.calibrated(run.probabilities(images))).max()
+    about = {"input": ["N", *inputs.shape[1:]], "classes": CLASSES, "note": DISCLAIMER}
+    about |= {"temperature": model.temperature, "tta": run.tta, "images": len(images)}
+    about["rounding"] = float(rounding)  # a GPU computes the run's own answers with fewer digits
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
-    program = torch.export.export(whole, (inputs[:2],), dynamic_shapes=dynamic)
-    paths = {kind: folder / f"model.{kind}" for kind in kinds()}
-    for kind, path in paths.items():
+    program = torch.export.export(model, (inputs[:2],), dynamic_shapes=dynamic)
+    paths = []
+    for kind in kinds():
         to_bytes, opened = FORMATS[kind]
+        path = run.folder / f"model.{kind}"
         with files.atomic(path, "wb") as file:
-            file.write(to_bytes(program, report))
-        report[kind] = agreement(path, opened, inputs, expected)
-        largest = report[kind]["largest"]
-        print(f"export: {path.name} agrees with the run to {largest:.1e} on {len(inputs)} images")
-    return list(paths.values())
+            file.write(to_bytes(program, about))
+        about[kind] = agreement(path, opened, inputs, expected)
+        largest = about[kind]["largest"]
+        print(f"export: {path.name} agrees with the run to {largest:.1e} on {len(images)} images")
+        paths.append(path)
+    files.write_json(run.folder / "export.json", about)
+    return paths
 
 
 def kinds() -> list[str]:
@@ -113,19 +103,18 @@ def _images(run, dataset) -> np.ndarray:
     return (255 * noise.clamp(0, 1)).byte().permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def _pt2_bytes(program, report) -> bytes:
+def _pt2_bytes(program, about) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"about.json": json.dumps(report)})
+    torch.export.save(program, buffer, extra_files={"about.json": json.dumps(about)})
     return buffer.getvalue()
 
 
-def _onnx_bytes(program, report) -> bytes:
+def _onnx_bytes(program, about) -> bytes:
     names = dict(input_names=["squares"], output_names=["probabilities"])
-    onnx = torch.onnx.export(program, **names, verbose=False).model_proto
-    onnx.metadata_props.add(key="note", value=report["note"])
-    for key in ("classes", "temperature"):
-        onnx.metadata_props.add(key=key, value=json.dumps(report[key]))
-    return onnx.SerializeToString()
+    model = torch.onnx.export(program, **names, verbose=False).model_proto
+    for key in ("classes", "temperature", "note"):
+        model.metadata_props.add(key=key, value=json.dumps(about[key]))
+    return model.SerializeToString()
 
 
 def _run_pt2(path):
@@ -144,25 +133,17 @@ FORMATS = {"onnx": (_onnx_bytes, _run_onnx), "pt2": (_pt2_bytes, _run_pt2)}
 
 
 def agreement(path, opened, inputs, expected) -> dict:
-    """`difference` between a file and the run, for one image and for the others at once.
+    """How far a file is from the (N, 7) `expected`: the largest and the mean distance.
 
-    UserError where it is above TOLERANCE; the file is deleted then.
+    It is asked for one image and then for the others. UserError above TOLERANCE; the file is
+    deleted then.
     """
     run = opened(path)
-    result = difference(np.concatenate([run(inputs[:1]), run(inputs[1:])]), expected)
-    if not result["largest"] <= TOLERANCE:
+    distance = np.abs(np.concatenate([run(inputs[:1]), run(inputs[1:])]) - expected)
+    if not distance.max() <= TOLERANCE:
         path.unlink()
         raise UserError(
-            f"{path.name} differs from the run by {result['largest']:.1e}, {TOLERANCE} is allowed: "
+            f"{path.name} differs from the run by {distance.max():.1e}, {TOLERANCE} is allowed: "
             "it was deleted; another version of torch or onnxscript may do better"
         )
-    return result
-
-
-def difference(a, b) -> dict:
-    """Of two (N, 7): the largest and the mean distance, and the share of rows of the same class."""
-    distance = np.abs(a - b)
-    same_class = float((a.argmax(1) == b.argmax(1)).mean())
-    return {"largest": float(distance.max()), "mean": float(distance.mean())} | {
-        "same_class": same_class
-    }
+    return {"largest": float(distance.max()), "mean": float(distance.mean())}

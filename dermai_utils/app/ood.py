@@ -36,7 +36,7 @@ def describe(run, pixels, rows=None, tta: int = 1):
         textures.append(torch.cat([maps.mean(2), maps.std(2)], 1).cpu().numpy())
 
     with hooked([place.module] if place else [], keep):
-        options = dict(rows=rows, tta=tta, precision=inference.precision(run.device)[0])
+        options = dict(rows=rows, tta=tta, precision=run.precision)
         logits, features = inference.predict(
             run.net, pixels, run.size, with_features=True, **options
         )

@@ -14,7 +14,6 @@ from dermai_utils.files import printable
 
 LARGEST = 200 * 10**6  # bytes of an encoded picture; the largest of the data set has under 1 MB
 TIMEOUT = (10, 30)  # seconds: to connect; without a byte
-CHUNK = 2**16  # bytes
 EXAMPLES = ("MEL", "NV", "BKL")  # classes that the page offers to try
 MADE_UP = Path(__file__).parents[1] / "sample" / "ISIC2018_Task3_Test_Input.zip"
 
@@ -28,7 +27,7 @@ def pictures(source):
     """
     if isinstance(source, dict):
         for name, one in source.items():
-            yield name, partial(bytes, one) if isinstance(one, bytes) else partial(content, one, name)
+            yield name, partial(*((bytes, one) if isinstance(one, bytes) else (content, one, name)))
     elif isinstance(source, bytes):
         yield "picture", partial(bytes, source)
     elif isinstance(source, list | tuple):
@@ -37,10 +36,12 @@ def pictures(source):
         yield str(source), partial(fetched, str(source))
     else:
         path = Path(os.path.expanduser(source))  # Path's own refuses ~x where x has no account
-        if os.path.isdir(path):
-            yield from _in_folder(path)
-        else:
+        if not os.path.isdir(path):
             yield printable(path.name), partial(content, path)
+            return
+        for file in _in_folder(path):
+            name = printable(path if file == path else file.relative_to(path).as_posix())
+            yield name, partial(content, file, name)
 
 
 def is_address(source) -> bool:
@@ -48,66 +49,42 @@ def is_address(source) -> bool:
     return str(source).lower().startswith(("http://", "https://"))
 
 
-def numbered(paths) -> dict:
-    """{name: path}, a second photo.jpg as "photo (2).jpg": some phones give all the same name."""
-    names = {}
-    for path in map(Path, paths):
-        others = (f"{path.stem} ({k}){path.suffix}" for k in count(2))
-        names[next(name for name in chain([path.name], others) if name not in names)] = path
-    return names
+def _in_folder(folder) -> list[Path]:
+    """Every file in a folder and its subfolders, and each subfolder that cannot be entered.
 
-
-def _in_folder(folder):
-    paths = list(_visible_files(folder))
-    for path in paths:
-        name = printable(path.relative_to(folder).as_posix())
-        yield name, partial(_content_in_folder, path, name)
-    if not paths:
-        suffixes = " ".join(sorted(IMAGE_SUFFIXES))
-        reason = f"{folder}: no image in this folder; expected files ending in {suffixes}"
-        yield str(folder), partial(_refuse, reason)
-
-
-def _refuse(reason):
-    raise UserError(reason)
-
-
-def _visible_files(folder):
-    """Every file in a folder and its subfolders; also a subfolder that cannot be entered.
-
-    Without hidden ones and a Mac's __MACOSX.
+    Without hidden ones and a Mac's __MACOSX; the folder itself where there is no file.
     """
-    refused = []
-    for top, folders, names in os.walk(folder, onerror=refused.append):
+    found, refused = [], []
+    for top, folders, names in os.walk(
+        folder, onerror=lambda error: refused.append(error.filename)
+    ):
         folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
         links = [name for name in folders if os.path.islink(os.path.join(top, name))]
-        names = sorted(name for name in names if name[0] != ".")
-        yield from (Path(top, name) for name in names + links)
-    yield from (Path(error.filename) for error in refused)
-
-
-def _content_in_folder(path, name) -> bytes:
-    if path.is_dir():
-        raise UserError(f"{name}: a folder that cannot be opened, or a link to one")
-    # a file without a suffix is judged by its content; a camera's raw file would be its thumbnail
-    if path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
-        raise UserError(f"{name}: not an image by its suffix")
-    return content(path, name)
+        names = sorted(name for name in names if name[0] != ".") + links
+        found += [os.path.join(top, name) for name in names]
+    return [Path(path) for path in found + refused or [folder]]
 
 
 def content(path, name: str = "") -> bytes:
-    """The bytes of a file; UserError where it is missing, unreadable or too large."""
+    """The bytes of a file; UserError where it is missing, no image by its name, or too large."""
     path = Path(path)
     name = name or printable(path)
     try:
-        if (size := path.stat().st_size) > LARGEST:
+        if path.is_dir():
+            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
+            why = "a folder without an image, or one that cannot be opened"
+            raise UserError(f"{name}: {why}; expected files ending in {suffixes}")
+        size = path.stat().st_size
+        # a file without a suffix is judged by its content; a camera's raw file holds a thumbnail
+        if path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
+            raise UserError(f"{name}: not an image by its suffix")
+        if size > LARGEST:
             most = f"a picture has at most {LARGEST / 1e6:.0f}"
             raise UserError(f"{name}: {size / 1e6:,.0f} MB; {most}")
         return path.read_bytes()
     except (FileNotFoundError, ValueError):  # the latter for a path with a NUL
-        raise UserError(
-            f"{name}: no such file; give an image file, a folder of them, or an http(s) address"
-        ) from None
+        expected = "give an image file, a folder of them, or an http(s) address"
+        raise UserError(f"{name}: no such file; {expected}") from None
     except OSError as reason:
         raise UserError(f"{name}: cannot be read ({reason.strerror})") from None
 
@@ -116,27 +93,22 @@ def fetched(url: str) -> bytes:
     """The bytes at an http(s) address; UserError for a 404, a web page, too much."""
     options = dict(stream=True, timeout=TIMEOUT, headers={"User-Agent": "DermAI-ISIC2018"})
     try:
-        with requests.get(url, **options) as answer:
-            return _body(url, answer)
+        with requests.get(url, **options) as reply:
+            kind, data = reply.headers.get("Content-Type", ""), bytearray()
+            if not reply.ok:
+                status = f"{reply.status_code} {reply.reason}"
+                raise UserError(f"{url}: the server answers {status}; open it in a browser first")
+            if kind.startswith("text/"):
+                raise UserError(f"{url}: a web page, not an image; give the image's own address")
+            for chunk in reply.iter_content(2**16):
+                data += chunk
+                if len(data) > LARGEST:
+                    raise UserError(f"{url}: more than {LARGEST / 1e6:.0f} MB is no picture")
+            return bytes(data)
     except (requests.RequestException, ValueError) as reason:  # the latter for http://a..b
-        raise UserError(
-            f"{url}: cannot be fetched ({type(reason).__name__}); is the address right, and this "
-            "machine online?"
-        ) from None
-
-
-def _body(url, answer):
-    if not answer.ok:
-        status = f"{answer.status_code} {answer.reason}"
-        raise UserError(f"{url}: the server answers {status}; open it in a browser first")
-    if answer.headers.get("Content-Type", "").startswith("text/"):
-        raise UserError(f"{url}: a web page, not an image; give the address of the image itself")
-    data = bytearray()
-    for chunk in answer.iter_content(CHUNK):
-        data += chunk
-        if len(data) > LARGEST:
-            raise UserError(f"{url}: more than {LARGEST / 1e6:.0f} MB, too large for a picture")
-    return bytes(data)
+        check = "is the address right, and this machine online?"
+        why = f"cannot be fetched ({type(reason).__name__})"
+        raise UserError(f"{url}: {why}; {check}") from None
 
 
 def decoded(name: str, read, height: int, width: int):
@@ -155,6 +127,15 @@ def decoded(name: str, read, height: int, width: int):
         return UserError(f"{name}: {fault}")
 
 
+def numbered(paths) -> dict:
+    """{name: path}, a second photo.jpg as "photo (2).jpg": some phones give all the same name."""
+    names = {}
+    for path in map(Path, paths):
+        others = (f"{path.stem} ({k}){path.suffix}" for k in count(2))
+        names[next(name for name in chain([path.name], others) if name not in names)] = path
+    return names
+
+
 def examples(run, dataset=None) -> dict:
     """{title: path or bytes} of a few pictures that the run never saw.
 
@@ -163,17 +144,15 @@ def examples(run, dataset=None) -> dict:
     """
     found = {}
     if dataset is not None:
-        subset = predictions.primary_subset(set(run.table["subset"]))
-        unseen = run.table.loc[run.table["subset"] == subset, ["image"]]
-        rows = dataset.table.merge(unseen, on="image").drop_duplicates("label")
-        paths = dict(zip(rows["label"], rows["path"], strict=True))
-        titles = {f"an unseen {CLASS_NAMES[c]}": Path(paths[c]) for c in EXAMPLES if c in paths}
-        found = {title: path for title, path in titles.items() if path.exists()}
-    return found or _made_up()
-
-
-def _made_up():
+        subset = predictions.primary_subset(run.table["subset"])
+        unseen = run.table.loc[run.table["subset"] == subset, "image"]
+        rows = dataset.table[dataset.table["image"].isin(unseen)].drop_duplicates("label")
+        paths = dict(zip(rows["label"], map(Path, rows["path"]), strict=True))
+        paths = {f"an unseen {CLASS_NAMES[c]}": paths[c] for c in EXAMPLES if c in paths}
+        found = {title: path for title, path in paths.items() if path.exists()}
+    if found:
+        return found
     with zipfile.ZipFile(MADE_UP) as archive:
         names = [name for name in archive.namelist() if name.lower().endswith(IMAGE_SUFFIXES)]
-        names = names[: len(EXAMPLES)]
-        return {f"a made-up picture ({k})": archive.read(n) for k, n in enumerate(names, 1)}
+        names = enumerate(names[: len(EXAMPLES)], 1)
+        return {f"a made-up picture ({k})": archive.read(name) for k, name in names}

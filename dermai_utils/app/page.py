@@ -1,0 +1,161 @@
+"""A page on this machine: drop photos, read the answers. Nothing leaves the machine; uploads are
+deleted at the end.
+
+It needs requirements-app.txt (Gradio), which nothing else does.
+"""
+
+import base64
+import io
+import os
+import signal
+import tempfile
+
+from PIL import Image
+
+from dermai_utils.app.answers import SAMPLE_WARNING, Answer, table
+from dermai_utils.app.pictures import LARGEST, examples, numbered
+from dermai_utils.app.predictor import Predictor, description
+from dermai_utils.app.templating import fill
+from dermai_utils.basics import UserError
+from dermai_utils.reports.pictures import overlay, overlay_colours
+
+PRIVATE = {
+    "GRADIO_ANALYTICS_ENABLED": "False",
+    "GRADIO_RUN_HISTORY": "False",
+    "HF_HUB_OFFLINE": "1",
+}
+FORGET = 600  # seconds after which an uploaded picture is deleted, at the latest
+FONT = ("system-ui", "sans-serif")  # the bold letters of Gradio's own have gaps
+# What Gradio's parts lack: a live region for the status, a name for the file input.
+ON_LOAD = """() => {
+  document.querySelector('#status').setAttribute('role', 'status');
+  document.querySelector('#photos input[type=file]')?.setAttribute('aria-label', 'Photos');
+}"""
+TO_THE_ANSWER = "() => document.querySelector('#answers h2')?.focus()"
+
+
+def serve(predictor: Predictor) -> None:
+    """Serve the page on 127.0.0.1 until Ctrl-C; uploads are deleted then, and after a kill."""
+    with tempfile.TemporaryDirectory(prefix="dermai-app-") as folder:
+        os.environ["GRADIO_TEMP_DIR"] = folder
+        blocks = launched(predictor)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        where = f"open {blocks.local_url} in a browser on this machine"
+        print(f"app: {where}; Ctrl-C ends it", flush=True)
+        blocks.block_thread()
+
+
+def launched(predictor):
+    """The page as gradio.Blocks, served on 127.0.0.1 only."""
+    blocks = page(predictor)
+    blocks.launch(
+        server_name="127.0.0.1",
+        share=False,
+        max_file_size=LARGEST,
+        footer_links=[],
+        quiet=True,
+        theme=gradio().themes.Default(font=FONT),
+        css=fill("page.css", colours=", ".join(overlay_colours())),
+        prevent_thread_lock=True,
+    )
+    return blocks
+
+
+def gradio():
+    """The module, without its telemetry; UserError where it is not installed."""
+    os.environ.update(PRIVATE)  # Gradio reads them when it is imported
+    try:
+        import gradio
+    except ImportError:
+        raise UserError("the page needs Gradio: pip install -r requirements-app.txt") from None
+    return gradio
+
+
+def page(predictor):
+    """The page as gradio.Blocks, not served yet."""
+    gr = gradio()
+
+    def reply(paths):
+        for status, html in replies(predictor, numbered(paths)):
+            yield status, html, gr.File(value=None)
+
+    def shower(name, source):
+        def show():
+            yield from replies(predictor, {name: source})
+
+        return show
+
+    with gr.Blocks(
+        title="DermAI-ISIC2018", analytics_enabled=False, delete_cache=(FORGET, FORGET)
+    ) as blocks:
+        gr.HTML(intro(predictor.run), elem_id="intro")
+        upload = gr.File(
+            label="Photos", file_count="multiple", type="filepath", height=150, elem_id="photos"
+        )
+        tries = examples(predictor.run, predictor.dataset)
+        with gr.Row():
+            buttons = [gr.Button(f"Try {name}", size="md") for name in tries]
+        shown = [gr.HTML(elem_id="status"), gr.HTML(elem_id="answers")]
+        options = dict(api_name=False, concurrency_id="model", show_progress="hidden")
+        done = upload.upload(reply, upload, [*shown, upload], **options)
+        done.then(None, js=TO_THE_ANSWER)
+        for button, (name, source) in zip(buttons, tries.items(), strict=True):
+            done = button.click(shower(name, source), None, shown, **options)
+            done.then(None, js=TO_THE_ANSWER)
+        blocks.load(None, js=ON_LOAD)
+    return blocks
+
+
+def intro(run) -> str:
+    """The head of the page: what it is for, which run answers, how old and how good it is."""
+    warning = SAMPLE_WARNING if run.settings.get("data") == "sample" else ""
+    return fill("intro.html.j2", warning=warning, about=description(run))
+
+
+def replies(predictor, sources: dict):
+    """Yield (status, HTML) after each answer to {name: path or bytes}; at the end with a CSV."""
+    cards, total, answers = [], len(sources), []
+    results = predictor.each(sources, at_once=1)
+    for number in range(1, total + 1):
+        yield f"Looking at picture {number} of {total} …", fill_cards(cards)
+        result = next(results)
+        answers += [result] if isinstance(result, Answer) else []
+        cards.append(_card(predictor, result))
+    yield counts(answers, total), fill_cards(cards, answers)
+
+
+def counts(answers, total: int) -> str:
+    """ "1 of 3 answered, 2 refused."; a file that cannot be read counts as refused."""
+    came = [answer.outcome for answer in answers] + ["refused"] * (total - len(answers))
+    others = [f", {came.count(name)} {name}" for name in ("unsure", "refused") if name in came]
+    return f"{came.count('answered')} of {total} answered{''.join(others)}."
+
+
+def fill_cards(cards, answers=()) -> str:
+    """The cards as HTML, and `answers` as a CSV to download."""
+    csv = base64.b64encode(table(answers).to_csv(index=False).encode()).decode() if answers else ""
+    return fill("answers.html.j2", cards=cards, csv=csv and f"data:text/csv;base64,{csv}")
+
+
+def _card(predictor, result):
+    """What the template needs of an answer, or of a UserError."""
+    if isinstance(result, UserError):
+        return {"reason": str(result)}
+    images = [_embedded(image) for image in predictor.similar_images(result)]
+    shown = result.gradcam is not None and not result.foreign
+    return {
+        "reason": "",
+        "answer": result,
+        "square": _embedded(result.square),
+        "map": _embedded(overlay(result.square, result.gradcam)) if shown else "",
+        "similar": list(zip(result.similar, images, strict=True)),
+    }
+
+
+def _embedded(image) -> str:
+    """An image (H, W, 3) uint8 as the source of an <img>; "" for None."""
+    if image is None:
+        return ""
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
