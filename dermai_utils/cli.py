@@ -95,7 +95,8 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **options):
         formatter = functools.partial(argparse.HelpFormatter, width=100, max_help_position=26)
-        super().__init__(allow_abbrev=False, formatter_class=formatter, **options)
+        options |= dict(allow_abbrev=False, argument_default=argparse.SUPPRESS)
+        super().__init__(formatter_class=formatter, **options)
 
     def error(self, message):
         raise UserError(f"{message}; {self.prog} --help lists what it takes")
@@ -126,7 +127,6 @@ def parser(name) -> Parser:
         prog=f"python -m dermai_utils {name}",
         description=this.function.__doc__,
         usage="%(prog)s [--setting value ...]",
-        argument_default=argparse.SUPPRESS,
     )
     for flag, options in this.options.items():
         made.add_argument(f"--{flag}", **{"action": _Once} | options)
@@ -182,6 +182,7 @@ def load(s, size=None):
             extra=s.extra,
             cache=s.cache,
             base_url=s.base_url,
+            leave_out=(s.work,),
         )
 
 
@@ -201,7 +202,7 @@ def subsets(s, dataset):
     if s.split not in ("lesion", "random"):
         return dermai.read_split(s.split, table)
     if s.folds:
-        return dermai.folds(table, s.folds, s.test_share, **common)
+        return dermai.folds(table, s.folds, s.test_share, val=s.val_fraction, **common)
     return dermai.split(table, s.val_fraction, s.test_share, strategy=s.split, **common)
 
 
@@ -256,16 +257,15 @@ def trained(s, dataset, subset):
     names = "epochs batch_size learning_rate seed imbalance freeze first_size tta device precision"
     options = {name: getattr(s, name) for name in (*names.split(), "tracker")}
     options["settings"] = kept_settings(s)
-    if s.folds:
+    if subset.str.isdecimal().any():
         return training.train_folds(dataset, subset, net, s.run_folder, **options)
     return training.train(dataset, subset, net(), s.run_folder, **options)
 
 
 def kept_settings(s) -> dict:
-    """What a run keeps of its Settings besides the arguments of train(): no folder of a machine."""
-    kept = "backbone size near_duplicates split split_seed val_fraction test_fraction folds"
-    values = {name: getattr(s, name) for name in (*kept.split(), "train_fraction")}
-    return values | {"data": s.name, "weights": Path(s.weights).name}
+    """What a run keeps of its Settings besides the arguments of train(): how it was split."""
+    names = "near_duplicates split split_seed val_fraction test_fraction train_fraction"
+    return {name: getattr(s, name) for name in names.split()} | {"data": s.name}
 
 
 def run(s, own):
@@ -299,19 +299,8 @@ def opened(s, own):
     if own.run:
         from dermai_utils.app import pack
 
-        return pack.open_pack(own.run, s.cache)
-    return named_run(s, s.run_name)
-
-
-def named_run(s, name):
-    """The trained run NAME in the work folder. UserError lists those that are there."""
-    if (s.runs / name / "settings.json").exists():
-        return dermai.open_run(s.runs / name, device=s.device)
-    there = sorted(path.parent.name for path in s.runs.glob("*/settings.json"))
-    hint = did_you_mean(name, there) or f"there are {', '.join(there)}"
-    if not there:
-        hint = f"none is there yet; python -m dermai_utils train --data {s.data} makes one"
-    raise UserError(f"{s.runs}: no run {name}: {hint}")
+        return pack.open_pack(own.run, s.cache, device=s.device)
+    return dermai.open_run(s.run_folder, device=s.device)
 
 
 def dataset_of(s, run):
@@ -324,7 +313,7 @@ def dataset_of(s, run):
 
 def report(s, own):
     """evaluate a run: metrics, figures, Grad-CAM, report.html, model card"""
-    done = named_run(s, s.run_name)
+    done = dermai.open_run(s.run_folder, device=s.device)
     return finish(s, done, dataset_of(s, done))
 
 
@@ -334,7 +323,7 @@ def compare(s, own):
         raise UserError("compare needs --other NAME, another run on the same data")
     from dermai_utils.reports import comparison
 
-    found = comparison(named_run(s, s.run_name), named_run(s, own.other))
+    found = comparison(dermai.open_run(s.run_folder), dermai.open_run(s.runs / own.other))
     print(found.round(3).to_string())
     print(
         f"over 0: {s.run_name} is better. Intervals of 95 %, by lesion: with 0 in it, nobody knows "
@@ -348,17 +337,19 @@ def compare(s, own):
 
 def features(s, dataset):
     """(N, D) features of every image by the backbone as it was before training."""
-    from dermai_utils.study import probe
+    from dermai_utils import inference
 
-    net = dermai.network(s.backbone, s.weights, s.size, s.seed)
-    return probe.features(net, dataset.pixels, device=s.device)
+    net = dermai.network(s.backbone, s.weights, s.size, s.seed).to(inference.device(s.device))
+    return dermai.predict(net, dataset.pixels, with_features=True)[1]
 
 
 def studies(s, dataset, subset) -> dict:
     """{"probe", "leakage_effect"}, for the report; None, and why, for what is not possible."""
     found = features(s, dataset)
-    probe = optional(linear_probe, s, dataset, subset, found)
-    return {"probe": probe, "leakage_effect": optional(effect, s, dataset, found)}
+    return {
+        "probe": optional(linear_probe, s, dataset, subset, found),
+        "leakage_effect": optional(effect, s, dataset, found),
+    }
 
 
 def optional(function, *arguments):
@@ -371,17 +362,16 @@ def optional(function, *arguments):
 
 def linear_probe(s, dataset, subset, found) -> dict:
     """Logistic regression on the features `found`: the number to beat."""
-    if s.folds:  # as its first network: trained on all folds but 0
-        names = {str(k): "train" for k in range(1, s.folds)}
-        subset = subset.replace({"0": "val"} | names)
-    return dermai.linear_probe(found, dataset.table, subset)
+    about = {"backbone": s.backbone, "size": s.size}
+    return about | dermai.linear_probe(found, dataset.table, subset)
 
 
 def effect(s, dataset, found) -> dict:
     """How much a random split flatters, on the training images."""
-    rows = (dataset.table["source"] == "train").to_numpy()
-    table = dataset.table[rows].reset_index(drop=True)
-    return dermai.leakage_effect(found[rows], table, dermai.near_duplicates(s.near_duplicates))
+    about = {"backbone": s.backbone, "weights": Path(s.weights).name, "size": s.size}
+    return about | dermai.leakage_effect(
+        found, dataset.table, dermai.near_duplicates(s.near_duplicates)
+    )
 
 
 def probe(s, own):
@@ -404,10 +394,10 @@ def _write(path, values):
 
 def near_duplicates(s, own):
     """search for pictures of one lesion under two ids: a table and a sheet of pictures"""
-    from dermai_utils.study import near_duplicates as search
+    from dermai_utils.study.near_duplicates import search
 
     dataset = load(s)
-    pairs = search.find(dataset, features(s, dataset))
+    pairs = search(dataset.table, dataset.pixels, features(s, dataset))
     files.write_table(pairs, s.work / "near_duplicates.csv")
     return s.work / "near_duplicates.csv"
 
@@ -419,15 +409,13 @@ def predict(s, own):
     """answers about photos of your own: --image FILE, FOLDER or URL"""
     if not own.image:
         raise UserError("predict needs --image PHOTO: a file, a folder or a URL")
-    from dermai_utils.app import predictor
+    from dermai_utils.app import answers
 
     run = opened(s, own)
-    answers = [answer for image in own.image for answer in dermai.answer(run, image, maps=False)]
-    table = predictor.table(answers)
-    print(table.to_string(index=False, float_format="{:.2f}".format, na_rep="-"))
-    print(DISCLAIMER)
+    found = dermai.answer(run, own.image, maps=False)
+    print(answers.printed(found), DISCLAIMER, sep="\n")
     path = (Path.cwd() if own.run else run.folder) / "own_predictions.csv"
-    files.write_table(table, path)
+    files.write_table(answers.table(found), path)
     return path
 
 
@@ -442,15 +430,14 @@ def export(s, own):
     """the network as .pt2 and ONNX, preprocessing inside"""
     from dermai_utils.app import export
 
-    paths = export.export(opened(s, own))
-    return paths[0]
+    return export.export(opened(s, own))[0]
 
 
 def pack(s, own):
     """a run as one file to give away"""
     from dermai_utils.app import pack
 
-    return pack.pack(named_run(s, s.run_name))
+    return pack.pack(dermai.open_run(s.run_folder, device=s.device))
 
 
 def settings_page(s, own):
