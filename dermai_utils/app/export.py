@@ -49,9 +49,9 @@ class Calibrated(nn.Module):
 def export(run, dataset=None) -> list[Path]:
     """Write model.pt2, model.onnx and export.json to the run's folder; the paths of the models.
 
-    Each file is checked against the networks on this CPU: on validation images of `dataset`, or on noise of many
-    scales. The ONNX file needs requirements-export.txt. UserError where a file gives other
-    probabilities than the run.
+    Each file is checked against the networks on this CPU: on validation images of `dataset`, or on
+    noise of many scales. The ONNX file needs requirements-export.txt. UserError where a file gives
+    other probabilities than the networks.
 
     >>> [path.name for path in export(run)]    # doctest: +SKIP
     ['model.onnx', 'model.pt2']

@@ -13,13 +13,14 @@ from itertools import islice
 import numpy as np
 import torch
 
-from dermai_utils import pixels, predictions, saliency
+from dermai_utils import files, pixels, predictions, saliency
 from dermai_utils.app import ood, state
 from dermai_utils.app.answers import Answer
 from dermai_utils.app.pictures import decoded, pictures
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
+from dermai_utils.reports.maps import note
 from dermai_utils.reports.pictures import answer as draw
 from dermai_utils.study import conformal
 from dermai_utils.study.text import with_interval
@@ -49,7 +50,7 @@ class Predictor:
 
     def __init__(self, run, dataset=None):
         self.run, self.dataset, self.state = run, dataset, state.load(run)
-        self.gradcam_note = ""
+        self.gradcam_note = note(files.read_json(run.folder / "gradcam.json"))
 
     def __call__(self, names, images, maps: bool = True) -> list[Answer]:
         """One Answer for each of `images` (N, H, W, 3) uint8, at the stored size (pixels.shape)."""
@@ -59,9 +60,8 @@ class Predictor:
         each += [run.probabilities(images, nets=[net]) for net in run.networks[1:]]
         probabilities = fixed.calibrated(np.mean(each, axis=0))
         sets = conformal.prediction_sets(probabilities, fixed.thresholds)
-        possible = [
-            tuple(CLASSES[k] for k in np.argsort(-p) if s[k]) for p, s in zip(probabilities, sets)
-        ]
+        ranked = zip(np.argsort(-probabilities), sets, strict=True)
+        possible = [tuple(CLASSES[k] for k in order if held[k]) for order, held in ranked]
         similar = map(self._similar, fixed.similarity(features))
         seen = self._maps(images, probabilities.argmax(1)) if maps else [[None] * len(names)] * 2
         columns = (probabilities, possible, fixed.distance(texture), similar)

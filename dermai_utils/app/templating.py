@@ -1,24 +1,15 @@
-"""Text from the templates of this folder. An unknown name in one is an error, never a blank."""
+"""Text from the templates of this folder, with the filters of the report's."""
 
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2 import FileSystemLoader
 
-from dermai_utils.basics import CLASS_NAMES, DISCLAIMER
-from dermai_utils.study.text import percent
+from dermai_utils.reports import page
 
-TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
-    autoescape=select_autoescape(["html.j2"]),
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-    keep_trailing_newline=True,
-)
-TEMPLATES.globals |= {"CLASS_NAMES": CLASS_NAMES, "DISCLAIMER": DISCLAIMER}
-TEMPLATES.filters |= {"percent": percent}
+_FOLDER = Path(__file__).with_name("templates")
+TEMPLATES = page.TEMPLATES.overlay(loader=FileSystemLoader(_FOLDER))
 
 
 def fill(template: str, **values) -> str:
-    """The text of one of the templates."""
+    """The text of one of the templates. An unknown name in it is an error, never a blank."""
     return TEMPLATES.get_template(template).render(values)
