@@ -15,10 +15,9 @@ from pathlib import Path
 
 import requests
 from requests.adapters import HTTPAdapter
-from tqdm.auto import tqdm
 from urllib3.util import Retry
 
-from dermai_utils import files
+from dermai_utils import files, progress
 from dermai_utils.basics import UserError
 
 MIRRORS = (
@@ -27,15 +26,15 @@ MIRRORS = (
 )
 TRAIN, TEST = "ISIC2018_Task3_Training", "ISIC2018_Task3_Test"
 NEEDED = (f"{TRAIN}_GroundTruth.zip", f"{TRAIN}_Input.zip")  # the small one shows a wrong URL soon
-OPTIONAL = (f"{TRAIN}_LesionGroupings.csv", "HAM10000_metadata.csv", f"{TEST}_GroundTruth.zip")
+OPTIONAL = (f"{TRAIN}_LesionGroupings.csv", "HAM10000_metadata.csv")
+OPTIONAL += (f"{TEST}_GroundTruth.zip", f"{TEST}_Input.zip")  # images without labels have no use
 SIZES = {f"{TRAIN}_Input.zip": 2_771_732_744}  # bytes, on the official mirrors
 
 TRIES = 5  # in a row without a new chunk, on one mirror
 CHUNK = 2**18  # bytes, the most that a broken connection loses
-LONGEST_WAIT = 120  # seconds, however long Retry-After asks us to wait
 BUSY = (408, 429, 500, 502, 503, 504)
-SMALL = 2**24  # bytes: a file of this size is hashed again at each start
-SUMS = "SHA256SUMS"  # beside the files, in the format of the command sha256sum
+ABSENT = (403, 404, 410)  # S3 answers 403 for a file that it lacks
+SUMS = "SHA256SUMS.json"  # beside the files: {name: SHA-256 at its first download}
 
 
 class _Refused(Exception):
@@ -44,14 +43,6 @@ class _Refused(Exception):
 
 class _BrokeOff(Exception):
     """The connection ended too early; the next one can go on."""
-
-
-class _PatientRetry(Retry):
-    """Waits as long as the server asks, but not for hours."""
-
-    def get_retry_after(self, response):
-        seconds = super().get_retry_after(response)
-        return None if seconds is None else min(seconds, LONGEST_WAIT)
 
 
 def fetch_official(folder, base_url="", mirrors=MIRRORS, sizes=SIZES, **options) -> list[str]:
@@ -63,42 +54,32 @@ def fetch_official(folder, base_url="", mirrors=MIRRORS, sizes=SIZES, **options)
     if base_url and not re.match(r"https?://[^/]", base_url):
         expected = "expected an address that starts with http:// or https://"
         raise UserError(f"base_url={base_url!r}: {expected}")
-    mirrors, official = ([base_url] if base_url else [*mirrors]), sizes if not base_url else {}
+    mirrors, sizes = ([base_url], {}) if base_url else ([*mirrors], sizes)
     folder = Path(folder)
     with files.disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with files.locked(folder):
             before = {path.name for path in folder.iterdir()}
             for name in NEEDED:
-                size = official.get(name)
-                if fetch(_urls(mirrors, name), folder / name, size, **options) is None:
+                size = sizes.get(name)
+                if not fetch(mirrors, folder / name, size, **options):
                     expected = "expected the challenge's files; check base_url"
                     raise UserError(f"{name} is not at {' or '.join(mirrors)}: {expected}")
                 if size not in (None, (folder / name).stat().st_size):
                     print(f"{name} is from another base_url: delete {folder} to get the official")
+            absent = files.read_json(folder / "absent.json") or {}  # so that nobody asks again
             for name in OPTIONAL:
-                _fetch_optional(mirrors, folder / name, options)
-            if (folder / f"{TEST}_GroundTruth.zip").exists():  # images without labels have no use
-                _fetch_optional(mirrors, folder / f"{TEST}_Input.zip", options)
+                skip = absent.get(name) == mirrors and not (folder / name).exists()
+                skip |= name == OPTIONAL[-1] and not (folder / OPTIONAL[-2]).exists()
+                if not skip and not fetch(mirrors, folder / name, **options):
+                    absent[name] = mirrors
+                    files.write_json(folder / "absent.json", absent)
             now = {path.name for path in folder.iterdir() if path.suffix in (".zip", ".csv")}
     return sorted(now - before)
 
 
-def _fetch_optional(mirrors, target, options):
-    """Fetch a file that mirrors may lack; which ones lack it is noted, so nobody asks again."""
-    note = target.parent / "absent.json"
-    absent = files.read_json(note) or {}
-    if target.exists() or absent.get(target.name) != mirrors:
-        if fetch(_urls(mirrors, target.name), target, **options) is None:
-            files.write_json(note, absent | {target.name: mirrors})
-
-
-def _urls(mirrors, name):
-    return [f"{mirror.rstrip('/')}/{name}" for mirror in mirrors]
-
-
-def fetch(urls, target, size=None, *, wait=1.0, timeout=(10, 30)) -> Path | None:
-    """`target`, from the first of `urls` that sends it whole; None if no mirror has it.
+def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
+    """Get the file `target` from the first of `mirrors` that sends it whole; False if none has it.
 
     size: bytes that it must have, or None. wait: seconds before the first retry, doubled for each
     further one. timeout: seconds to connect, seconds without a byte. UserError if no mirror works,
@@ -108,24 +89,21 @@ def fetch(urls, target, size=None, *, wait=1.0, timeout=(10, 30)) -> Path | None
     with files.disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
         if _is_there(target, size):
-            return target
-        for url in urls:
+            return True
+        for mirror in mirrors:
+            url = f"{mirror.rstrip('/')}/{target.name}"
             try:
                 if _from_mirror(url, _part(target), size, wait, timeout):
                     _accept(target, size)
-                    return target
+                    return True
             except _Refused as why:
-                reasons.append(f"{_host(url)} {why}")
+                reasons.append(f"{url} {why}")
                 print(f"{target.name}: {reasons[-1]}")
     if reasons:
         advice = "check the network and base_url, then run this again (finished parts are kept)"
         why = f"{'; '.join(reasons)}; expected a mirror that has it: {advice}"
         raise UserError(f"{target.name} was not fetched: {why}")
-    return None
-
-
-def _host(url):
-    return re.sub(r".*?://|[/?#].*", "", url) or url  # urlsplit refuses some, such as http://[
+    return False
 
 
 # One file: is it whole, and is it the one we had?
@@ -135,31 +113,28 @@ def _is_there(target, size) -> bool:
     """Whether `target` is whole. A file that the user put there is recorded as it is."""
     if not target.is_file():
         return False
-    recorded, problem = _sums(target).get(target.name), _problem(target, target.name, size)
-    if not problem and (not recorded or target.stat().st_size < SMALL):
-        now = files.checksum(target)
-        problem = "is not what its first download was" if recorded not in (None, now) else None
-        if not recorded:
-            _record(target, now)
-    if problem:
+    known = target.name in _sums(target)
+    if problem := _problem(target, target.name, None if known else size):
         print(f"{target.name} is there but {problem}: it is fetched again")
-    return not problem
+        return False
+    if not known:
+        _record(target, files.checksum(target))
+    return True
 
 
 def _accept(target, size):
     """Give a whole `.part` its name, if it is the file we had before (trust on first use)."""
-    part = _part(target)
+    part, first = _part(target), _sums(target).get(target.name)
     if problem := _problem(part, target.name, size):
         _drop(part)
         raise _Refused(f"sends a file that {problem}")
-    now, first = files.checksum(part), _sums(target).get(target.name)
+    now = files.checksum(part)
     if first not in (None, now):
         _drop(part)
-        advice = f"to accept the new one, delete its line in {target.parent / SUMS}, run this again"
-        expected = f"expected {first} as at its first download; {advice}"
+        advice = f"to accept the new one, delete its entry in {target.parent / SUMS}"
+        expected = f"expected {first} as at its first download; {advice}, run this again"
         raise UserError(f"{target.name} has SHA-256 {now}, {expected}")
-    if not first:  # before the rename: a process killed in between finishes at the next call
-        _record(target, now)
+    _record(target, now)  # before the rename: a process killed in between finishes at its next call
     os.replace(part, target)
     _notes(part).unlink(missing_ok=True)
 
@@ -185,21 +160,16 @@ def _wrong_start(first, name) -> str | None:
 
 
 def _sums(target) -> dict[str, str]:
-    """{name: SHA-256} of the files beside `target`, each as at its first download."""
     path = target.parent / SUMS
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = [re.fullmatch(r"([0-9a-f]{64})  (.+)", line) for line in lines]
-    if not all(found):
-        expected = "expected lines of 64 hex digits, two blanks and a name"
+    sums = files.read_json(path) if path.exists() else {}
+    if sums is None or not all(isinstance(digest, str) for digest in sums.values()):
         advice = "correct it, or delete it to trust the files as they are now"
-        raise UserError(f"{path} is damaged: {expected}; {advice}")
-    return {match[2]: match[1] for match in found}
+        raise UserError(f'{path} is damaged: expected {{"NAME": "SHA-256", ...}}; {advice}')
+    return sums
 
 
 def _record(target, digest):
-    sums = _sums(target) | {target.name: digest}
-    with files.atomic(target.parent / SUMS) as file:
-        file.writelines(f"{digest}  {name}\n" for name, digest in sorted(sums.items()))
+    files.write_json(target.parent / SUMS, _sums(target) | {target.name: digest})
 
 
 # One mirror
@@ -224,13 +194,11 @@ def _size(part):
 
 def _from_mirror(url, part, size, wait, timeout) -> bool:
     """Fetch `url` into `part`, resumed after each broken connection; False: it is not there."""
-    retry = _PatientRetry(
-        TRIES - 1, status_forcelist=BUSY, backoff_factor=wait, raise_on_status=False
-    )
+    retry = Retry(TRIES - 1, backoff_factor=wait, status_forcelist=BUSY, raise_on_status=False)
+    retry.respect_retry_after_header = False  # a server may ask for hours
     tries, farthest = 0, _size(part)
     with requests.Session() as session:
-        session.mount("http://", HTTPAdapter(max_retries=retry))
-        session.mount("https://", HTTPAdapter(max_retries=retry))
+        session.mount("http", HTTPAdapter(max_retries=retry))
         while True:
             try:
                 return _request(session, url, part, size, timeout)
@@ -240,17 +208,19 @@ def _from_mirror(url, part, size, wait, timeout) -> bool:
                 if tries == TRIES:
                     raise _Refused(f"{why} ({tries} tries)") from None
                 pause = wait * 2 ** (tries - 1)
-                print(f"{part.stem}: {_host(url)} {why}; trying again in {pause:.0f} s")
+                print(f"{url} {why}; trying again in {pause:.0f} s")
                 time.sleep(pause)
 
 
 def _request(session, url, part, size, timeout) -> bool:
     """One request, from where `part` ends; True if it is whole then, False if there is none."""
     notes = files.read_json(_notes(part)) or {}
-    have = _size(part) if notes.get("validator") else 0
+    have, total = (_size(part) if notes.get("version") else 0), notes.get("total")
+    if have and have == total:  # a process was killed before it gave the file its name
+        return True
     headers = {"Accept-Encoding": "identity"}  # else the lengths are those of a compressed body
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": notes["validator"]}
+        headers |= {"Range": f"bytes={have}-", "If-Range": notes["version"]}
     try:
         answer = session.get(url, headers=headers, stream=True, timeout=timeout)
     except requests.ConnectionError:
@@ -259,38 +229,30 @@ def _request(session, url, part, size, timeout) -> bool:
         raise _Refused(f"cannot be asked ({' '.join(str(error).split())})") from None
     with answer:
         code = answer.status_code
-        if code in (403, 404, 410):  # S3 answers 403 for a file that it lacks
+        if code in ABSENT:
             return False
-        if code not in (200, 206, 416) or (code != 200 and not have):
-            raise _Refused(f"answers {code}")
-        if code != 200 and not _fits(answer, have, notes):
+        start = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
+        same = have and start and _version(answer) in (None, notes["version"])
+        if code == 416 or (code == 206 and not same):
             _drop(part)
             raise _BrokeOff("has another version of it: starting over")
-        if code != 416:  # 416: nothing is missing. 200 to a Range: it cannot resume
-            _save(answer, part, have if code == 206 else 0, size)
+        if code not in (200, 206):
+            raise _Refused(f"answers {code}")
+        if code == 200:  # to a Range too: it cannot resume
+            length = answer.headers.get("Content-Length", "")
+            have, total = 0, int(length) if length.isdecimal() else None
+        _save(answer, part, have, total, size)
     return True
 
 
-def _fits(answer, have, notes) -> bool:
-    """Whether an answer to a Range goes on with the `have` bytes, or says that these are all."""
-    start, total = _content_range(answer)
-    same = answer.headers.get("ETag", notes["etag"]) == notes["etag"]
-    same = same and total in (None, notes["total"] or total)
-    return same and (start if answer.status_code == 206 else total) == have
+def _version(answer) -> str | None:
+    """What identifies this version of the file; If-Range takes no weak ETag."""
+    etag = answer.headers.get("ETag", "W/")
+    return answer.headers.get("Last-Modified") if etag.startswith("W/") else etag
 
 
-def _content_range(answer):
-    """(first byte, length of the whole) from `bytes 5-9/10` or `bytes */10`; None for a *."""
-    header = answer.headers.get("Content-Range", "").strip()
-    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(?:(\d+)|\*)", header)
-    numbers = match.groups() if match else (None, None)
-    return tuple(None if text is None else int(text) for text in numbers)
-
-
-def _save(answer, part, have, size):
+def _save(answer, part, have, total, size):
     """Append the body to the `have` bytes of `part`, if length, start and disk allow it."""
-    length = answer.headers.get("Content-Length", "")
-    total = _content_range(answer)[1] or (int(length) + have if length.isdecimal() else None)
     if size and total not in (None, size):
         raise _Refused(f"has {total:,} bytes of it, expected {size:,}")
     try:
@@ -300,9 +262,10 @@ def _save(answer, part, have, size):
             if wrong := _wrong_start(first, part.stem):  # a login page must not cost what we have
                 raise _Refused(f"sends {wrong} in its place")
             _drop(part)
-            _note_version(answer, part, total)
+            files.write_json(_notes(part), {"version": _version(answer), "total": total})
         files.check_room(part.parent, (total or 0) - have)
-        bar = tqdm(total=total, initial=have, desc=part.stem, unit="B", unit_scale=True, delay=1)
+        units = dict(unit="B", unit_scale=True, unit_divisor=1024)
+        bar = progress.bar(total=total, initial=have, desc=part.stem, **units)
         with bar, open(part, "ab") as file:
             for chunk in itertools.chain([first], chunks):
                 file.write(chunk)
@@ -315,11 +278,3 @@ def _save(answer, part, have, size):
         _drop(part)
     if total is not None and _size(part) != total:
         raise _BrokeOff(f"stopped at {_size(part):,} of {total:,} bytes")
-
-
-def _note_version(answer, part, total):
-    """Note what identifies this version of the file; If-Range takes no weak ETag."""
-    etag = answer.headers.get("ETag")
-    strong = etag if etag and not etag.startswith("W/") else None
-    validator = strong or answer.headers.get("Last-Modified")
-    files.write_json(_notes(part), {"etag": etag, "validator": validator, "total": total})

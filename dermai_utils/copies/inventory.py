@@ -103,25 +103,22 @@ class Inventory:
 
     def _adds(self, archive, members) -> bool:
         """Whether a zip holds a table, a zip, or an image in use, that does not lie here yet."""
-        images = {_key(archive, n): s for n, s in members.items() if _is(n, IMAGE_SUFFIXES)}
+        if any(_is(name, (".zip",)) for name in members):
+            return True
         inside = {_base(name) for name in members if _is(name, TABLES)}
         if inside - {path.name.casefold() for path in self.tables}:
             return True
-        if any(_is(name, (".zip",)) for name in members):
-            return True
+        images = {_key(archive, name) for name in members if _is(name, IMAGE_SUFFIXES)}
         if not images or not self._in_use(archive, images):
             what = "holds no image that a table names"
             self.notes += [] if inside else [f"{archive.name} {what}: not unpacked"]
             return False
-        sizes = {
-            (plain_name(folder.name), name.casefold()): (folder / name).stat().st_size
+        here = {
+            (plain_name(folder.name), name.casefold())
             for folder, names in self.folders.items()
             for name in names
         }
-        same = sum(sizes.get(key) == size for key, size in images.items())
-        here = sum(key in sizes for key in images)
-        # no size is the same: a copy in another size, which is as whole as its number of files
-        return not (here == len(images) and same in (0, here))
+        return not images <= here
 
     def _in_use(self, archive, images) -> bool:
         official = plain_name(archive.name) == "isic2018_task3_training_input"
@@ -143,13 +140,13 @@ class Inventory:
 
 
 def _read(archive, level):
-    """(archive, level, {name: bytes} of its members, or None if it is no zip)."""
+    """(archive, level, names of its files, or None if it is no zip)."""
     try:
         with zipfile.ZipFile(archive) as bundle:
-            infos = [info for info in bundle.infolist() if not info.is_dir()]
+            names = [name for name in bundle.namelist() if not name.endswith("/")]
     except DAMAGED:
         return archive, level, None
-    return archive, level, {i.filename: i.file_size for i in infos if not HIDDEN.search(i.filename)}
+    return archive, level, [name for name in names if not HIDDEN.search(name)]
 
 
 def _order(item):

@@ -5,14 +5,14 @@ in it, and takes the copy with most usable images.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.copies import matching, tables
-from dermai_utils.copies.inventory import Inventory, plain_name
+from dermai_utils.copies.inventory import Inventory, image_id, plain_name
 
 TRAIN, TEST = "isic2018_task3_training", "isic2018_task3_test"  # plain names, see `plain_name`
 GROUPINGS, HAM = f"{TRAIN}_lesiongroupings", "ham10000_metadata"
@@ -46,16 +46,21 @@ class Layout:
     images: tuple = ()
     test: bool = False
 
-    def fits(self, path) -> bool:
-        """Whether the table `path` holds this layout's labels."""
-        plain, names = plain_name(path.name), tables.header(path)
-        if self.table:
-            known = plain == self.table
-        else:  # by its columns; the official test set is no training data
-            known = tables.column_of(names, "image", self.image) and plain != TEST_TRUTH
-            known = known and tables.class_columns(names, self.classes)
+    def label_tables(self, inventory) -> list[Path | None]:
+        """The tables with this layout's labels; [None] if folders named by class hold images."""
+        if self.table is None:
+            return [None] if any(_class_folders(inventory).values()) else []
+        known = inventory.named(self.table) if self.table else inventory.tables
+        return [path for path in known if self._fits(path, tables.header(path))]
+
+    def _fits(self, path, names) -> bool:
+        by_columns = (
+            plain_name(path.name) != TEST_TRUTH  # the official test set is no training data
+            and tables.column_of(names, "image", self.image)
+            and tables.class_columns(names, self.classes)
+        )
         suffix = not self.suffixes or path.suffix.lower() in self.suffixes
-        return bool(known) and suffix and set(self.needs) <= set(names)
+        return bool(self.table or by_columns) and suffix and set(self.needs) <= set(names)
 
 
 OFFICIAL = "official ISIC 2018"
@@ -77,8 +82,7 @@ class Copy:
     layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
     is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
     other blanks are ""). notes: lines for the user. images: {source: image files in its folders};
-    folders: {source: these folders}; tables: {what: CSV}. beside: folders with a file of an image
-    that has a better one.
+    folders: {source: these folders}; tables: {what: CSV}.
     """
 
     layout: str
@@ -87,7 +91,6 @@ class Copy:
     images: dict[str, int]
     folders: dict[str, list[Path]]
     tables: dict[str, Path]
-    beside: set[Path] = field(default_factory=set)
 
     def usable(self, source=None) -> int:
         rows = self.rows[self.rows["reason"] == ""]
@@ -117,7 +120,7 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     inventory = Inventory(folder, unpacked, leave_out)
     copies, seen = [], set()
     for layout in LAYOUTS:
-        for table in _label_tables(layout, inventory):
+        for table in layout.label_tables(inventory):
             if table not in seen and (copy := _copy(layout, table, inventory)):
                 copies.append(copy)
             seen.add(table)
@@ -129,18 +132,9 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     if not best.usable("train"):
         raise UserError(_nothing_usable(best))
     official = best.layout == OFFICIAL and what == "training"
-    best.notes += inventory.notes + _unused(inventory, copies, best)
+    best.notes += inventory.notes + _unused(inventory, copies)
     best.notes += _missing(best) if official else []
     return best
-
-
-def _label_tables(layout, inventory) -> list:
-    """The tables that hold labels of this layout; [None] for folders named by class."""
-    if layout.table is None:
-        classes = [path for path in inventory.folders if tables.class_of(path.name)]
-        return [None] if any(inventory.folders[path] for path in classes) else []
-    found = inventory.named(layout.table) if layout.table else inventory.tables
-    return [path for path in found if layout.fits(path)]
 
 
 # A layout and a table become rows
@@ -148,21 +142,18 @@ def _label_tables(layout, inventory) -> list:
 
 def _copy(layout, table, inventory) -> Copy | None:
     """The rows of this table, or of the class folders; None if there is no image for them."""
-    notes, used, named_by, beside = [], {}, {}, set()
+    notes, parts, used, named_by = [], [], {}, {}
     if table is None:
         folders = _class_folders(inventory)
         parts = [matching.rows_of_folders(folders, notes).assign(source="train")]
         used["train"] = [path for path, names in folders.items() if names]
-    else:
-        parts = []
     for source, labels in _sources(layout, table, inventory):
         candidates = _image_folders(inventory, layout, source)
         own = TRAIN_IMAGES if source == "train" else TEST_IMAGES
         labelled = tables.read_labels(labels, layout.image, layout.classes)
-        rows, used[source], named = matching.rows_of_table(labelled, candidates, own, notes)
+        rows, used[source] = matching.rows_of_table(labelled, candidates, own, notes)
         if not used["train"]:
             return None
-        beside |= named
         parts.append(rows.assign(source=source))
         named_by[f"{source} labels"] = labels
     rows = pd.concat(parts, ignore_index=True)
@@ -174,12 +165,13 @@ def _copy(layout, table, inventory) -> Copy | None:
     rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
     images = {s: sum(len(inventory.folders[path]) for path in paths) for s, paths in used.items()}
     name = layout.name.format(table=table and table.name)
-    return Copy(name, rows[COLUMNS], notes, images, used, named_by, beside)
+    return Copy(name, rows[COLUMNS], notes, images, used, named_by)
 
 
 def _class_folders(inventory) -> dict:
     """{folder: names of its images} of folders named by class, and of those beside them."""
-    parents = {path.parent for path in inventory.folders if tables.class_of(path.name)}
+    classes = [path for path in inventory.folders if tables.class_of(path.name)]
+    parents = {path.parent for path in classes if any(inventory.folders[p] for p in classes)}
     return {path: names for path, names in inventory.folders.items() if path.parent in parents}
 
 
@@ -248,14 +240,16 @@ def _better(best, copy) -> Copy:
     return first
 
 
-def _unused(inventory, copies, best) -> list[str]:
+def _unused(inventory, copies) -> list[str]:
     """The line about images that belong to no copy."""
     used = {path for copy in copies for paths in copy.folders.values() for path in paths}
-    used |= {path for copy in copies for path in copy.beside}
-    rest = {p: len(names) for p, names in inventory.folders.items() if names and p not in used}
+    named = {image.casefold() for copy in copies for image in copy.rows["image"]}
+    rest = [path for path, names in inventory.folders.items() if names and path not in used]
+    ids = {path: {image_id(name).casefold() for name in inventory.folders[path]} for path in rest}
+    rest = [path for path in rest if not ids[path] & named]
+    count = sum(len(inventory.folders[path]) for path in rest)
     where = ", ".join(path.name for path in rest)
-    count = f"{sum(rest.values()):,} images in {where:.100} are not used: no label names them"
-    return [count] if rest else []
+    return [f"{count:,} images in {where:.100} are not used: no label names them"] * bool(rest)
 
 
 def _missing(copy) -> list[str]:
@@ -278,40 +272,30 @@ def commonest(rows) -> str:
 
 
 def _nothing_usable(copy) -> str:
-    folder = copy.folders["train"][0]
-    where = copy.tables.get("train labels", folder)
-    return (
-        f"{where}: no row is the usable label of an image in {folder} "
-        f"({commonest(copy.rows[copy.rows['source'] == 'train'])}); "
-        "expected the files' names as ids, and one class for each"
-    )
+    folder, rows = copy.folders["train"][0], copy.rows[copy.rows["source"] == "train"]
+    why = f"no row is the usable label of an image in {folder} ({commonest(rows)})"
+    expected = "expected the files' names as ids, and one class for each"
+    return f"{copy.tables.get('train labels', folder)}: {why}; {expected}"
 
 
 def _nothing_recognised(folder, inventory, what) -> str:
     images = {path.name: len(names) for path, names in inventory.folders.items() if names}
     places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
-    readable = [path.name for path in inventory.tables if Layout("").fits(path)]
-    official = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training")
-    if images and readable:
-        return (
-            f"{folder} holds no {what} image that a row of {', '.join(readable)} names: expected "
-            f"the files' names as ids (docs/data.md); found {places}"
-        )
-    if images and inventory.tables:
-        has = [f"{p.name} ({', '.join(tables.header(p)):.100})" for p in inventory.tables]
-        return (
-            f"{folder} holds no {what} labels: found {', '.join(has):.300}, beside {places}; "
-            "expected a column of ids (image, image_id, isic_id, file) and one of classes (dx, "
-            "diagnosis, label, class), or one for each of the seven classes (docs/data.md)"
-        )
-    if images:
-        return (
-            f"{folder}: no table of labels for its {places}: expected {official}another CSV, or "
-            "one folder a class, at most 3 levels deep (docs/data.md)"
-        )
-    expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" if official else "a"
-    found = ", ".join(path.name for path in inventory.tables)[:150] or "nothing of use"
-    return (
-        f"{folder} holds no {what} images: expected {expected} layout of docs/data.md, at most 3 "
-        f"levels deep; found {found}"
-    )
+    readable = [path.name for path in Layout("any").label_tables(inventory)]
+    layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
+    names = ", ".join(path.name for path in inventory.tables)[:150] or "nothing of use"
+    has = [f"{p.name} ({', '.join(tables.header(p)):.100})" for p in inventory.tables]
+    if not images:
+        expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" * (what == "training")
+        why = f"images: expected {expected or 'a'} layout, at most 3 levels deep; found {names}"
+    elif readable:
+        why = f"image that a row of {', '.join(readable)} names: expected the files' names as ids"
+        why += f"; found {places}"
+    elif has:
+        why = f"labels: found {', '.join(has):.300}, beside {places}; expected a column of ids "
+        why += "(image, image_id, isic_id, file) and one of classes (dx, diagnosis, label, class)"
+        why += ", or one for each of the seven classes"
+    else:
+        why = f"labels: no table of labels for its {places}: expected {layouts}, or one folder a "
+        why += "class, at most 3 levels deep"
+    return f"{folder} holds no {what} {why}; see docs/data.md"

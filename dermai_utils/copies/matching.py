@@ -13,9 +13,8 @@ _MASK = re.compile(r"_(segmentation|mask|superpixels)$")
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
-def rows_of_table(labels, candidates, own_names, notes) -> tuple[pd.DataFrame, list, set]:
-    """The rows (image, label, reason, path) of a label table with their image files; the folders of
-    these; and the folders with any file that a row names.
+def rows_of_table(labels, candidates, own_names, notes) -> tuple[pd.DataFrame, list]:
+    """The rows (image, label, reason, path) of a label table, and the folders of their images.
 
     labels: (image, label, reason), see `tables.read_labels`. candidates: {folder: names of its
     images}. own_names: plain names of folders in which every file should have a row. Lines for the
@@ -38,8 +37,7 @@ def rows_of_table(labels, candidates, own_names, notes) -> tuple[pd.DataFrame, l
         labelled[missing].assign(reason="image file missing", label=""),
         pd.DataFrame({"image": alone, "reason": "image without a label row"}),
     ]
-    named = set(images.loc[images["image"].notna(), "folder"])
-    return pd.concat(parts, ignore_index=True), used, named
+    return pd.concat(parts, ignore_index=True), used
 
 
 def rows_of_folders(folders, notes) -> pd.DataFrame:

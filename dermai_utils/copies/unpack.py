@@ -7,14 +7,11 @@ import zipfile
 import zlib
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
-from dermai_utils import files
+from dermai_utils import files, progress
 from dermai_utils.basics import UserError
 
-DAMAGED = (  # the last one: a name that is marked as UTF-8 and is not
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError),
-)
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
+DAMAGED += (UnicodeDecodeError,)  # a name that is marked as UTF-8 and is not
 LARGEST_RATIO = 50  # unpacked over packed; in the official archives at most 13, of the labels
 
 
@@ -79,8 +76,9 @@ def _extract(bundle, members, archive, target):
         files.check_room(target.parent, sum(info.file_size for info in members.values()))
         temporary = target.with_name(f".{target.name}.tmp")
         temporary.mkdir()
-        bar = tqdm(members.items(), f"unpacking {archive.name}", unit=" files", delay=2)
-        for name, info in bar:
+        for name, info in progress.bar(
+            members.items(), desc=f"unpacking {archive.name}", unit=" files", delay=2
+        ):
             path = temporary / name
             path.parent.mkdir(parents=True, exist_ok=True)
             with bundle.open(info) as source, open(path, "wb") as file:  # tests the CRC
