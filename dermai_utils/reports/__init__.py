@@ -1,1 +1,12 @@
-"""What a run found, for people: figures, report.html, the model card and the first page."""
+"""What a run found, for people: figures, report.html, the model card and the first page.
+
+folder.py      report: a run -> metrics.json, figures, Grad-CAM, report.html, model_card.md
+plots.py       the charts of a run          data_plots.py  the charts of the data and its split
+pictures.py    figures of photographs       maps.py        Grad-CAM of a run, checked
+mistakes.py    every mistake to browse      page.py        the templates, filled
+"""
+
+from dermai_utils.reports.folder import comparison, report
+from dermai_utils.reports.page import index
+
+__all__ = ["comparison", "index", "report"]

@@ -1,0 +1,238 @@
+"""A trained run -> its report: metrics, figures, Grad-CAM, report.html and model card."""
+
+import functools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from dermai_utils import files, intervals, predictions, splits
+from dermai_utils.basics import UserError
+from dermai_utils.metrics import CONFUSION_METRICS
+from dermai_utils.predictions import arrays, primary_subset, scored_rows
+from dermai_utils.reports import data_plots, page, pictures, plots
+from dermai_utils.reports import mistakes as browse
+from dermai_utils.study import decisions, evaluation, text
+
+MADE = ("*.png", "*.jpg", "metrics.json", "submission.csv", "gradcam.json", "report.html")
+MADE += ("model_card.md",)
+KINDS = ("most_confident", "costly", "likely_mislabelled")  # of mistakes
+SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
+PAIRS_SHOWN = 6
+
+
+def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, answers=None) -> Path:
+    """Evaluate a trained run, and write everything about it into its folder; returns report.html.
+
+    Also writes predictions.csv (with the chosen rule's class), metrics.json, submission.csv (of an
+    official test set), figures and model_card.md. Files of an earlier report go first.
+    `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates; its
+    test sets that are new to the run are predicted and added. `probe`, `leakage_effect`: dicts of
+    study.probe; `audit`: of splits.audit, by default made from the run's table; `answers`: what
+    answers.json holds, by default the file in the folder. UserError where the predictions hold no
+    validation images.
+
+    >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
+    PosixPath('work/sample/runs/first/report.html')
+    """
+    table, rows = known(run, dataset)
+    pairs = near_duplicates(run)
+    found = {"run": run.name, "data": run.settings.get("data", ""), "split": _split(run)}
+    found |= evaluation.evaluate(rows, table, pairs)
+    found |= {"leakage_effect": leakage_effect, "probe": probe}
+    rows = decisions.called(rows, found["decisions"])
+    _delete(run.folder)
+    files.write_table(rows, run.folder / "predictions.csv")
+    _submission(run, rows, found)
+    answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
+    scored = predictions.primary_rows(rows)
+    cards = browse.cards(scored, table, (answers or {}).get("similar", {}))
+    drawn, checks = figures(run, found, rows), {}
+    if dataset is not None:
+        browse.save_pictures(run.folder, cards, dataset)
+        checks = _pictures(run, dataset, found, scored, pairs, drawn)
+    alts = {
+        name: figure.alt for name, figure in drawn.items() if not figure.save(run.folder / name)
+    }
+    files.write_json(run.folder / "metrics.json", found)
+    page.model_card(run, found)
+    _print(found)
+    values = {"gradcam": checks, "mistakes": cards, "thresholds": browse.thresholds(scored)}
+    values |= {"audit": audit_rows(run, audit, pairs), "unlike": (answers or {}).get("unlike", {})}
+    return page.report(run, found, alts, **values)
+
+
+def known(run, dataset) -> tuple:
+    """(table, predictions) of a run; with test sets of `dataset` that are new to it."""
+    table, rows = run.table, run.predictions
+    if dataset is None:
+        return table, rows
+    reserved = {"train", "extra", "official", *table["subset"], *table["source"]}
+    more = dataset.table[~dataset.table["source"].isin(reserved)]
+    if missing := set(more["source"]) - set(rows["subset"]):
+        predicted = run.predict(dataset)
+        rows = pd.concat([rows, predicted[predicted["subset"].isin(missing)]], ignore_index=True)
+    more = more.drop(columns="path", errors="ignore").assign(subset=more["source"], fold=-1)
+    return pd.concat([table, more[[*table.columns]]], ignore_index=True), rows
+
+
+def near_duplicates(run) -> np.ndarray:
+    """(P, 2) image ids: the pairs that the run was split with; the shipped list where that file is
+    not on this machine."""
+    which = run.settings.get("near_duplicates", "listed")
+    try:
+        return splits.near_duplicates(which)
+    except UserError:
+        print(f"report: {which} is not here, so it shows the near-duplicates of the shipped list")
+        return splits.near_duplicates()
+
+
+def _split(run):
+    kind = {"lesion": "by lesion", "random": "image by image, which leaks"}
+    split = run.settings.get("split", "not recorded")
+    split = kind.get(split, Path(str(split)).name)
+    return f"{run.folds} folds, {split}" if run.folds else split
+
+
+def _delete(folder):
+    """Delete the files of earlier reports, or this one would show them as new."""
+    shutil.rmtree(folder / browse.FOLDER, ignore_errors=True)
+    for pattern in MADE:
+        for path in folder.glob(pattern):
+            path.unlink()
+
+
+def _submission(run, rows, found):
+    """submission.csv of an official test set, by the chosen rule, also with the image that does not
+    count."""
+    if "official" in found["subsets"]:
+        rows = rows[rows["subset"] == "official"]
+        scores = decisions.by_chosen_rule(rows, found["decisions"])
+        submission = predictions.submission(rows["image"], scores)
+        files.write_table(submission, run.folder / "submission.csv")
+
+
+def audit_rows(run, audit, pairs) -> dict:
+    """{"a/b": {column: count, None where not known}} of splits.audit."""
+    if audit is None:
+        subset = run.table["subset"]
+        if run.folds:
+            subset = subset.mask(run.table["fold"] >= 0, run.table["fold"].astype(str))
+        audit = splits.audit(run.table, subset, pairs)
+    return audit.astype(object).where(audit.notna(), None).to_dict("index")
+
+
+def figures(run, found, rows) -> dict:
+    """{file: Figure} of everything that needs no photographs."""
+    subset, rule = found["primary_subset"], text.rule_name(found["decisions"])
+    name = functools.partial(page.full_name, metrics=found)
+    scored = scored_rows(rows, subset)
+    (truth, p), here = arrays(scored), name(subset)
+    by_rule, argmax = f"{here}\ndecision rule: {rule}", f"{here}: the most probable class (argmax)"
+    bins = {
+        title: pd.DataFrame(found["calibration"][when]["reliability"])
+        for title, when in (("as predicted", "before"), ("after temperature scaling", "after"))
+    }
+    drawn = {
+        "metrics": plots.intervals(found["intervals"][subset], by_rule),
+        "confusion": plots.confusion_matrix(scored["truth"], scored["prediction"], by_rule),
+        "roc": plots.roc(truth, p, here),
+        "precision_recall": plots.precision_recall(truth, p, here),
+        "calibration": plots.calibration(bins, argmax),
+        "operating_points": plots.operating_points(found["operating_points"], here),
+        "risk_coverage": plots.risk_coverage(truth, p, found["risk_coverage"]["points"], argmax),
+    }
+    if rule != "argmax":
+        drawn["confusion_argmax"] = plots.confusion_matrix(truth, p.argmax(1), argmax)
+    for other in set(found["subsets"]) - {subset}:
+        of = scored_rows(rows, other)
+        title = f"{name(other)}\ndecision rule: {rule}"
+        drawn[f"confusion_{other}"] = plots.confusion_matrix(of["truth"], of["prediction"], title)
+    if groups := found["subgroups"]["groups"]:
+        title = f"{name(found['subgroups']['subset'])}\ndecision rule: {rule}"
+        drawn["subgroups"] = plots.subgroups(groups, title)
+    if found["leakage_effect"]:
+        drawn["leakage_effect"] = data_plots.leakage_effect(found["leakage_effect"])
+    history = run.members[0].history if run.folds else run.history
+    if history is not None and len(history):
+        title = "the first fold" if run.folds else ""
+        drawn["learning_curves"] = plots.learning_curves(history, title=title)
+    return {f"{name}.png": figure for name, figure in drawn.items()}
+
+
+def _pictures(run, dataset, found, scored, pairs, drawn) -> dict:
+    """Add the figures of photographs to `drawn`; returns gradcam.json and its verdicts."""
+    from dermai_utils.reports import maps  # torch, which the rest of a report does not need
+
+    place = dict(zip(dataset.table["image"], dataset.table.index, strict=True))
+    scored = scored[scored["image"].isin(place)]
+    listed = {kind: evaluation.listed_mistakes(found, scored, kind) for kind in KINDS}
+    for kind, rows in listed.items():
+        if len(rows):
+            images = [dataset.pixels[place[image]] for image in rows["image"]]
+            drawn[f"{kind}.png"] = pictures.sheet(images, pictures.verdicts(rows))
+    drawn |= _near_duplicates(dataset, pairs, place)
+    wrong = pd.concat(listed.values()).drop_duplicates("image")
+    shown, checks = maps.explain(run, dataset, scored, wrong)
+    drawn |= shown
+    files.write_json(run.folder / "gradcam.json", checks)
+    return checks | (maps.verdicts(checks) if checks["images"] else {})
+
+
+def _near_duplicates(dataset, pairs, place) -> dict:
+    """{file: Figure}: all pairs of which the data has both images, and some of them."""
+    labels = dict(zip(dataset.table["image"], dataset.table["label"], strict=True))
+    items = [
+        (*(dataset.pixels[place[image]] for image in (a, b)), f"{a} {labels[a]} · {b} {labels[b]}")
+        for a, b in pairs
+        if a in place and b in place
+    ]
+    if not items:
+        return {}
+    some = np.unique(np.linspace(0, len(items) - 1, PAIRS_SHOWN).round().astype(int))
+    sheets = {"near_duplicates": items, "some_near_duplicates": [items[k] for k in some]}
+    return {f"{name}.jpg": pictures.pairs(shown) for name, shown in sheets.items()}
+
+
+def _print(found):
+    rule = text.rule_name(found["decisions"])
+    print(f"report: decision rule, chosen on validation: {rule}")
+    for subset, scores in found["subsets"].items():
+        values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in SCORES)
+        argmax = found["argmax"]["subsets"][subset]["balanced_accuracy"]
+        argmax = f" (balanced accuracy by argmax {text.format_number(argmax)})"
+        name = page.full_name(subset, found)
+        print(f"report: {name}, n={scores['n']:,}: {values}{'' if rule == 'argmax' else argmax}")
+
+
+def comparison(run, other) -> pd.DataFrame:
+    """`run` minus run `other` on the primary subset: value, low and high of each metric. Over 0
+    `run` is better.
+
+    Each by its own chosen decision rule, and by argmax: rows metric, "metric (argmax)". Paired
+    intervals by lesion (intervals.compare). UserError where one has no report yet, or the two were
+    evaluated on other images.
+    """
+    for each in (run, other):
+        if each.metrics is None:
+            raise UserError(
+                f"{each.folder}: no metrics.json; first python -m dermai_utils report --run-name "
+                f"{each.name}"
+            )
+    subset = primary_subset(run.predictions["subset"])
+    a, b = (scored_rows(each.predictions, subset).set_index("image") for each in (run, other))
+    if set(a.index) != set(b.index):
+        raise UserError(
+            f"runs {run.name} and {other.name} share no {subset} subset: train both on one split"
+        )
+    b = b.loc[a.index]
+    (truth, p), (_, q) = arrays(a), arrays(b)
+    rules = run.metrics["decisions"], other.metrics["decisions"]
+    scores = [decisions.by_chosen_rule(x, rule) for x, rule in zip((a, b), rules, strict=True)]
+    lesions, found = predictions.lesions(a.reset_index()), {}
+    for pair, note in ((scores, ""), (None, " (argmax)")):
+        difference = intervals.compare(truth, p, q, lesions, scores=pair)
+        names = CONFUSION_METRICS if note else difference
+        found |= {f"{name}{note}": difference[name] for name in names}
+    return pd.DataFrame(found).T.rename_axis(f"{run.name} minus {other.name}")

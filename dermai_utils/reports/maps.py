@@ -1,0 +1,103 @@
+"""Grad-CAM of a run: gradcam.png, gradcam_mistakes.png, and gradcam.json with the checks."""
+
+import math
+
+import pandas as pd
+
+from dermai_utils import augmentation, inference, saliency
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.metrics import jsonable
+from dermai_utils.predictions import unseen_by_first
+from dermai_utils.reports import pictures
+
+KINDS = ("correct", "wrong", "uncertain")
+CHECKED = 14  # images at most: each costs some forty forward passes
+
+
+def choose(rows: pd.DataFrame, each: int = 1) -> pd.DataFrame:
+    """The rows of predictions to explain, with their `kind`: of every class the most confident
+    correct, the most confident wrong, and the least certain image.
+
+    With folds only images that the first network was not trained on: the maps are that network's.
+    """
+    rows = unseen_by_first(rows)
+    right, chosen = rows["truth"] == rows["prediction"], []
+    for label in CLASSES:
+        here = rows["truth"] == label
+        kinds = (
+            rows[here & right].nlargest(each, "confidence"),
+            rows[here & ~right].nlargest(each, "confidence"),
+            rows[here].nsmallest(each, "confidence"),
+        )
+        chosen += [found.assign(kind=kind) for kind, found in zip(KINDS, kinds, strict=True)]
+    return pd.concat(chosen).drop_duplicates("image").reset_index(drop=True)
+
+
+def squares(run, dataset, rows: pd.DataFrame):
+    """(N, 3, S, S) in 0 to 1: what the network sees of N rows of predictions."""
+    place = pd.Series(dataset.table.index, dataset.table["image"])
+    images = inference.gather(dataset.pixels, place[rows["image"]].to_numpy(), run.device)
+    return augmentation.squares(images, run.size)
+
+
+def explain(run, dataset, rows: pd.DataFrame, mistakes: pd.DataFrame) -> tuple[dict, dict]:
+    """({file: Figure}, what gradcam.json holds) for the rows of predictions to `choose` from, and
+    for the `mistakes` that the report lists.
+
+    Where the network has no maps, or is not here, there is no figure, and "note" says why.
+    """
+    chosen, wrong = choose(rows), unseen_by_first(mistakes)
+    try:
+        images, classes = squares(run, dataset, chosen), _targets(chosen)
+        maps = saliency.gradcam(run.net, images, classes)
+        checks = _checks(run, images, classes, chosen)
+        titles = [
+            f"{t} ({k})" for t, k in zip(pictures.verdicts(chosen), chosen["kind"], strict=True)
+        ]
+        smooth, said = saliency.saliency(run.net, images, classes), note(checks)
+        figures = {"gradcam.png": pictures.explanations(images, maps, smooth, titles, said)}
+        if len(wrong):
+            images = squares(run, dataset, wrong)
+            maps = saliency.gradcam(run.net, images, _targets(wrong))
+            sheet = pictures.gradcam(images, maps, pictures.verdicts(wrong), said)
+            figures["gradcam_mistakes.png"] = sheet
+    except UserError as reason:
+        print(f"gradcam: {reason}")
+        return {}, {"images": [], "mean": {}, "note": str(reason)}
+    return figures, checks
+
+
+def _targets(rows):
+    return [CLASSES.index(label) for label in rows["prediction"]]
+
+
+def _checks(run, images, classes, rows) -> dict:
+    """{"images": saliency.check of each correct and wrong image, "mean"}."""
+    here = (rows["kind"] != "uncertain").to_numpy(copy=True)
+    few = [c for c, one in zip(classes, here, strict=True) if one][:CHECKED]
+    values = saliency.check(run.net, images[here][:CHECKED], few, run.settings.get("seed", 0))
+    names = rows.loc[here, ["image", "kind", "truth", "prediction"]].head(CHECKED)
+    found = pd.concat([names.reset_index(drop=True), values], axis=1).to_dict("records")
+    return jsonable({"images": found, "mean": values.mean().to_dict(), "note": ""})
+
+
+def verdicts(checks: dict) -> dict:
+    """{"deletion", "insertion"}: whether the maps of gradcam.json are "better" than random ones,
+    by more than twice the standard error of the paired differences; else "not clearly better"."""
+    found = {}
+    for name, sign in (("deletion", -1), ("insertion", 1)):
+        gains = [sign * (row[name] - row[f"{name}_random"]) for row in checks["images"]]
+        n, mean = len(gains), sum(gains) / len(gains)
+        error = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(n - 1, 1) / n)
+        found[name] = "better" if mean > 2 * error and n > 2 else "not clearly better"
+    return found
+
+
+def note(checks: dict | None) -> str:
+    """What must stand beside each map of a run (`checks`: gradcam.json); "" where both checks say
+    that its maps are better than random ones."""
+    if not (checks or {}).get("images"):
+        return "Nobody checked whether the maps of this run are better than random ones."
+    if set(verdicts(checks).values()) == {"better"}:
+        return ""
+    return "The maps of this run are not clearly better than random ones: do not rely on them."

@@ -1,0 +1,190 @@
+"""report.html, model_card.md and index.html: templates filled with metrics.json and the run.
+
+The page asks the network for nothing. Every number of its tables carries the key under which
+metrics.json has it (`data-key`), so the two cannot differ. The card follows Mitchell et al. 2019,
+arXiv 1810.03993.
+"""
+
+import base64
+import functools
+import io
+import re
+import shlex
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from PIL import Image
+
+from dermai_utils import files, settings, splits
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
+from dermai_utils.predictions import subset_name
+from dermai_utils.study import text
+
+LARGE_PNG = 300_000  # bytes; a photograph is a tenth of that as JPEG
+PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")  # a reader may replace
+NOT_SHOWN = ("run_name", "version", "date", "machine", "sources")  # elsewhere on the page
+
+
+def look_up(metrics, key: str):
+    """What a key like subsets/test/per_class/MEL/recall leads to in metrics.json."""
+    for name in key.split("/"):
+        metrics = metrics[int(name) if isinstance(metrics, list) else name]
+    return metrics
+
+
+def full_name(subset: str, metrics: dict) -> str:
+    """What people read in place of a subset of metrics.json."""
+    return subset_name(subset, metrics["data"], metrics["folds"])
+
+
+def short_name(subset: str, metrics: dict) -> str:
+    """As `full_name`, without what is in brackets."""
+    return full_name(subset, metrics).partition(" (")[0]
+
+
+def headings(body: str) -> list[tuple]:
+    """(anchor, title) of each <h2 id=...> of a page's body."""
+    return re.findall(r'<h2 id="([^"]+)"><a[^>]*>(.*?)</a></h2>', body)
+
+
+TEMPLATES = Environment(
+    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    autoescape=select_autoescape(["html.j2"]),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+TEMPLATES.globals |= {"CLASSES": CLASSES, "CLASS_NAMES": CLASS_NAMES, "DISCLAIMER": DISCLAIMER}
+TEMPLATES.filters |= {
+    "at": look_up,
+    "headings": headings,
+    "number": text.format_number,
+    "percent": text.percent,
+    "pretty": text.pretty_name,
+    "short_name": short_name,
+    "with_interval": text.with_interval,
+}
+
+
+def fill(template: str, **values) -> str:
+    """The text of a template. An unknown name in it is an error, never a blank."""
+    return TEMPLATES.get_template(template).render(values)
+
+
+def save(path: Path, template: str, **values) -> Path:
+    """Fill a template into a file."""
+    content = fill(template, **values)
+    with files.atomic(path) as file:
+        file.write(content)
+    return path
+
+
+def common(run, metrics: dict) -> dict:
+    """What the page and the card both need."""
+    rule, subset = text.rule_name(metrics["decisions"]), metrics["primary_subset"]
+    return {
+        "metrics": metrics,
+        "subset": subset,
+        "rule": rule,
+        "two_rules": rule != "argmax",
+        "name": functools.partial(full_name, metrics=metrics),
+        "short": functools.partial(short_name, metrics=metrics),
+        "training": training(run),
+        "run": run.name,
+        "data": metrics["data"],
+    }
+
+
+def report(run, metrics: dict, figures: dict, **values) -> Path:
+    """Write report.html. `figures`: {file: what it shows, in words}; `values`: audit, gradcam,
+    unlike, mistakes and thresholds."""
+    rows = metrics["subsets"][metrics["primary_subset"]]["per_class"].values()
+    page = {
+        "figures": figures,
+        "chance": 1 / sum(row["n"] > 0 for row in rows),
+        "picture": functools.cache(lambda name: embedded(run.folder / name, name in figures)),
+        "present": {path.name for path in run.folder.glob("[!.]*")},
+        "left_out": int((run.table["subset"] == "left out").sum()),
+    }
+    return save(
+        run.folder / "report.html", "report.html.j2", **common(run, metrics), **page, **values
+    )
+
+
+def model_card(run, metrics: dict) -> Path:
+    """Write model_card.md."""
+    values = common(run, metrics) | {"counts": splits.counts(run.table, run.table["subset"])}
+    return save(run.folder / "model_card.md", "model_card.md.j2", **values)
+
+
+def index(work) -> Path:
+    """Write WORK/index.html, which links every report and notebook there, and return it."""
+    work, reports, data = Path(work), [], ""
+    for page in sorted((work / "runs").glob("[!.]*/report.html")):
+        metrics = files.read_json(page.with_name("metrics.json"))
+        names = sorted(path.name for path in page.parent.glob("[!.]*.*") if path.is_file())
+        headline = text.headline(metrics)
+        reports.append({"run": page.parent.name, "headline": headline, "files": names})
+        data = data or metrics["data"]
+    return save(
+        work / "index.html",
+        "index.html.j2",
+        data=data or work.name,
+        reports=reports,
+        notebooks=sorted(path.stem for path in (work / "html").glob("[!.]*.html")),
+        tables=sorted(path.name for path in work.glob("[!.]*.[cj]s[vo]*")),
+    )
+
+
+def training(run) -> dict:
+    """How the run was trained: its settings, the parts that a reader replaced, the command that
+    trains it again, minutes, version, date and machine (None where not known)."""
+    about, histories = run.settings, [run.history]
+    if run.folds:
+        histories = [member.history for member in run.members]
+    seconds = sum(history["seconds"].sum() for history in histories if history is not None)
+    replaced = {part: about[part] for part in PARTS if part in about}
+    return {
+        "network": replaced.get("network") or about["backbone"],
+        "replaced": replaced,
+        "settings": {
+            name: value
+            for name, value in about.items()
+            if name not in NOT_SHOWN + PARTS and value not in ("", None)
+        },
+        "command": command(about),
+        "minutes": round(seconds / 60, 1) if seconds else None,
+        **{name: about.get(name) for name in ("version", "date", "machine")},
+    }
+
+
+def command(about: dict) -> str:
+    """The command that trains a run with the settings `about` again. Of a path only the name is
+    known elsewhere."""
+    preset = settings.PRESETS["sample" if about.get("data") == "sample" else "quick"]
+    words = ["python -m dermai_utils run"]
+    for name, field in settings.FIELDS.items():
+        usual = preset.get(name, field.default)
+        if name in about and (name == "data" or str(about[name]) != str(usual)):
+            value = str(about[name])
+            if "or a path" in field.metadata["allowed"] and value not in field.metadata["allowed"]:
+                value = f"path/to/{Path(value).name}"
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(value)}")
+    return " ".join(words)
+
+
+def embedded(path: Path, wanted: bool) -> dict | None:
+    """An image file as the source of an <img>, and its shape; None where it is missing or not of
+    this report."""
+    if not wanted or not path.exists():
+        return None
+    data, kind = path.read_bytes(), "jpeg" if path.suffix == ".jpg" else "png"
+    image = Image.open(io.BytesIO(data))
+    if len(data) > LARGE_PNG and kind == "png":
+        buffer, kind = io.BytesIO(), "jpeg"
+        image.convert("RGB").save(buffer, "JPEG", quality=80)
+        data = buffer.getvalue()
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    shape = "broad" if image.width > 800 else "narrow"
+    return {"source": source, "shape": shape, "width": image.width, "height": image.height}
