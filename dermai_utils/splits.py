@@ -54,7 +54,7 @@ def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
 
     >>> table = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["L1", "", "L1"]})
     >>> groups(table).tolist()
-    [1, 0, 1]
+    [0, 1, 0]
     """
     patients, hashes = _column(table, "patient_id"), _column(table, "pixel_hash")
     links = [
@@ -379,74 +379,79 @@ def audit(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.DataFrame:
     near_duplicates, the `pairs` that have an image in each.
 
     Cells are counts; <NA> means not known: one of the two has no id of that kind (near-duplicates:
-    no image in `pairs`). What is left out is in no subset. With folds, "folds" is all of them, and
-    the row "fold/fold" counts what is in two or more of them.
+    no image of its source is in `pairs`). What is left out is in no subset. With folds, "folds" is
+    all of them, and the row "fold/fold" counts what is in two or more of them.
 
     >>> table = pd.DataFrame({"image": ["a", "b"], "lesion_id": ["L1", "L1"]})
     >>> audit(table, ["train", "val"])[["images", "lesions", "patients"]].values.tolist()
     [[0, 1, <NA>]]
     """
-    subset, ends = np.asarray(subset, dtype=str), pair_rows(table, pairs)
+    subset = np.asarray(subset, dtype=str)
     fold = np.where(np.char.isdigit(subset), subset, "")
     side = np.where(fold == "", subset, "folds")
     names = [*("train", "folds", "val", "test", "official"), *_column(table, "source"), *side]
     names = [name for name in dict.fromkeys(names) if name in set(side) - {LEFT_OUT}]
-    listed = np.isin(np.arange(len(table)), ends)
-    values = keys(table)
-    counts = {}
-    for a, b in itertools.combinations(names, 2):
-        row = {key: _shared(column[side == a], column[side == b]) for key, column in values.items()}
-        apart = (np.sort(side[ends], axis=1) == sorted([a, b])).all(axis=1).sum()
-        known = listed[side == a].any() and listed[side == b].any()
-        counts[f"{a}/{b}"] = row | {"near_duplicates": apart if known else pd.NA}
-    if "folds" in names:
-        counts["fold/fold"] = _between_folds(values, fold, ends)
+    counts = {f"{a}/{b}": {} for a, b in itertools.combinations(names, 2)}
+    counts |= {"fold/fold": {}} if "folds" in names else {}
+    for key, (rows, values, known) in _shareable(table, pairs).items():
+        has = {name: set(values[side[rows] == name]) for name in names}
+        sure = {name: known[side == name].any() for name in names}
+        for a, b in itertools.combinations(names, 2):
+            counts[f"{a}/{b}"][key] = len(has[a] & has[b]) if sure[a] and sure[b] else pd.NA
+        if "folds" in names:
+            within = fold[rows] != ""
+            several = pd.Series(fold[rows][within]).groupby(values[within]).nunique() > 1
+            counts["fold/fold"][key] = several.sum() if sure["folds"] else pd.NA
     columns = [*KEYS, "near_duplicates"]
     return pd.DataFrame.from_dict(counts, "index", dtype="Int64", columns=columns)
 
 
-def _shared(a, b):
-    a, b = set(a) - {""}, set(b) - {""}
-    return len(a & b) if a and b else pd.NA
-
-
-def _between_folds(values, fold, ends):
-    """The audit's row of the folds among themselves."""
-    row = {}
-    for key, column in values[fold != ""].items():
-        known = column != ""
-        several = pd.Series(fold[fold != ""], column.index)[known].groupby(column[known]).nunique()
-        row[key] = int((several > 1).sum()) if known.any() else pd.NA
-    a, b = fold[ends].reshape(-1, 2).T
-    within = (a != "") & (b != "")
-    return row | {"near_duplicates": int((a != b)[within].sum()) if within.any() else pd.NA}
+def _shareable(table, pairs):
+    """{column of the audit: (row numbers, what each of these rows has, (N,) whether we know)}."""
+    found = {}
+    for key, values in keys(table).items():
+        known = (values != "").to_numpy()
+        found[key] = np.flatnonzero(known), values[known].to_numpy(), known
+    ends, source = pair_rows(table, pairs), _column(table, "source")
+    listed = source.isin(source.iloc[ends.ravel()]).to_numpy()
+    found["near_duplicates"] = ends.ravel(), np.repeat(np.arange(len(ends)), 2), listed
+    return found
 
 
 def counts(table: pd.DataFrame, subset: pd.Series) -> pd.DataFrame:
     """Images of each class in each subset, in the official order of the classes."""
     order = [*INNER, *map(str, range(20)), "official", *_column(table, "source"), LEFT_OUT]
     order = [name for name in dict.fromkeys(order) if name in set(subset)]
-    images = pd.crosstab(table["label"], np.asarray(subset), colnames=["subset"])
+    images = pd.crosstab(table["label"], subset, colnames=["subset"])
     return images.reindex(index=CLASSES, columns=order, fill_value=0)
 
 
 def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     """What a user must know about a split, one line each: what is left out and why, classes that a
-    subset lacks, subsets that share lesions, and what is not known."""
-    reasons = leaks(table, subset, pairs)[np.asarray(subset) == LEFT_OUT]
-    lines = [
-        f"{count:,} images are left out of training: {reason or 'train_fraction is below 1'}"
-        for reason, count in reasons.value_counts().items()
-    ]
-    for name, images in counts(table, subset).drop(columns=LEFT_OUT, errors="ignore").items():
-        if absent := [label for label, count in images.items() if not count]:
-            lines.append(f"{name} has no {', '.join(absent)}: results there are not defined")
-    shared = audit(table, subset, pairs)
-    for names, row in shared.iterrows():
-        if found := [
-            f"{n:,} {k.replace('_', ' ')}" for k, n in row.items() if n is not pd.NA and n
-        ]:
-            lines.append(f"WARNING: {names} share {', '.join(found)}")
-    if shared["lesions"].isna().all() and len(shared):
-        lines.append("lesions: not known, no image has a lesion id; images of one may be apart")
+    subset lacks, what two subsets share, and what is not known."""
+    subset, near = pd.Series(np.asarray(subset), table.index), pair_rows(table, pairs)
+    reasons = leaks(table, subset, pairs)[subset == LEFT_OUT].value_counts()
+    lines = [f"left out: {n:,} × {why or 'train_fraction below 1'}" for why, n in reasons.items()]
+    for name, images in counts(table, subset[_subsets_elsewhere(table) == ""]).items():
+        if absent := [label for label, count in images.items() if not count and name != LEFT_OUT]:
+            lines.append(f"no {', '.join(absent)} in {name}: results there are not defined")
+    shared, leaky = audit(table, subset, pairs), []
+    for names, row in shared.fillna(0).iterrows():
+        if found := [f"{count:,} × {_words(key)}" for key, count in row.items() if count]:
+            leaky.append(f"WARNING: {names} share {', '.join(found)}")
+    known = shared.columns[shared.notna().any()]
+    lines += leaky or [f"no two subsets share {', '.join(map(_words, known))}"]
+    if shared["lesions"].isna().all():
+        lines.append("lesions: not known, no image has a lesion id; a lesion may be in two subsets")
+    source = _column(table, "source")
+    further = set(source) - {"", "train", "official"} - set(source.iloc[near.ravel()])
+    if further:
+        lines.append(
+            f"near-duplicates of {', '.join(sorted(further))}: not known; "
+            "python -m dermai_utils near-duplicates finds them"
+        )
     return lines
+
+
+def _words(key):
+    return key.replace("near_", "near-")
