@@ -198,7 +198,8 @@ def _from_mirror(url, part, size, wait, timeout) -> bool:
     retry.respect_retry_after_header = False  # a server may ask for hours
     tries, farthest = 0, _size(part)
     with requests.Session() as session:
-        session.mount("http", HTTPAdapter(max_retries=retry))
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, HTTPAdapter(max_retries=retry))
         while True:
             try:
                 return _request(session, url, part, size, timeout)

@@ -1,0 +1,467 @@
+"""Downloads from a mirror on the loopback address that injects one fault after another."""
+
+import errno
+import hashlib
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import namedtuple
+from pathlib import Path
+
+import pytest
+from mirror import (
+    ARCHIVE,
+    HALF,
+    NAME,
+    OTHER,
+    PAGE,
+    answers,
+    ends_early,
+    etag,
+    good,
+    official,
+    refusal,
+    send,
+    serving,
+    silent,
+    stalls,
+    zipped,
+)
+
+from dermai_utils import files
+from dermai_utils.copies import fetch as fetching
+
+USAGE = namedtuple("usage", "free")
+GROUPINGS, METADATA = "ISIC2018_Task3_Training_LesionGroupings.csv", "HAM10000_metadata.csv"
+
+
+@pytest.fixture
+def mirror():
+    with serving({NAME: ARCHIVE}) as server:
+        yield server
+
+
+@pytest.fixture
+def second():
+    with serving({NAME: ARCHIVE}) as server:
+        yield server
+
+
+@pytest.fixture
+def refused():
+    """An address whose port is taken, so that nobody else gets it, but not listened on."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}/"
+
+
+@pytest.fixture
+def target(tmp_path):
+    return tmp_path / "archives" / NAME
+
+
+def fetch(target, *servers, size=None, **options):
+    mirrors = [server if isinstance(server, str) else server.url for server in servers]
+    return fetching.fetch(mirrors, target, size, **{"wait": 0} | options)
+
+
+def recorded(target):
+    return json.loads((target.parent / fetching.SUMS).read_text())[target.name]
+
+
+def assert_whole(target, content=ARCHIVE):
+    """`target` is there, is recorded, and nothing half-done lies beside it."""
+    assert target.read_bytes() == content
+    assert recorded(target) == hashlib.sha256(content).hexdigest()
+    assert {path.name for path in target.parent.iterdir()} == {target.name, fetching.SUMS}
+
+
+def part_of(target):
+    return target.with_name(target.name + ".part")
+
+
+def leave_half(target, mirror):
+    """The state that a mirror leaves which sends half, and then is busy."""
+    mirror.plan = [ends_early] + [answers(503)] * fetching.TRIES
+    assert "answers 503" in refusal(fetch, target, mirror)
+    assert part_of(target).read_bytes() == ARCHIVE[:HALF] and not target.exists()
+    mirror.asked.clear()
+
+
+# One file, and what becomes of a part
+
+
+def test_a_file_is_fetched_once_then_needs_no_network(target, mirror):
+    assert fetch(target, mirror)
+    assert_whole(target)
+    assert fetch(target, mirror) and len(mirror.asked) == 1
+
+
+def test_a_part_is_resumed_by_a_range_of_the_same_version(target, mirror):
+    leave_half(target, mirror)
+    fetch(target, mirror)
+    assert_whole(target)
+    asked = [(head["Range"], head["If-Range"]) for head in mirror.asked]
+    assert asked == [(f"bytes={HALF}-", etag(ARCHIVE))]
+
+
+def test_a_part_is_resumed_by_its_date_if_the_etag_is_weak(target, mirror):
+    date = {"ETag": 'W/"1"', "Last_Modified": "Sun, 01 Jul 2018 00:00:00 GMT"}
+    mirror.plan = [lambda handler, body: send(handler, 200, body[:HALF], len(body), **date)]
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[1]["If-Range"] == date["Last_Modified"]
+
+
+def test_a_part_without_a_version_is_not_resumed(target, mirror):
+    mirror.plan = [lambda handler, body: send(handler, 200, OTHER[:HALF], len(OTHER))]
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[1]["Range"] is None
+
+
+def test_an_answer_with_the_whole_file_starts_over(target, mirror):
+    leave_half(target, mirror)
+    mirror.plan = [lambda handler, body: send(handler, 200, body, ETag=etag(body))]
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[0]["Range"] and len(mirror.asked) == 1
+
+
+def test_a_part_that_is_whole_gets_its_name_without_a_request(target, mirror):
+    leave_half(target, mirror)
+    part_of(target).write_bytes(ARCHIVE)
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked == []
+
+
+def test_a_part_that_is_too_long_starts_over(target, mirror):
+    leave_half(target, mirror)
+    part_of(target).write_bytes(ARCHIVE + b"more than the mirror has")
+    fetch(target, mirror)
+    assert_whole(target)
+    assert [head["Range"] for head in mirror.asked][1:] == [None]
+
+
+def test_a_mirror_that_always_answers_416_is_given_up(target, mirror):
+    leave_half(target, mirror)
+    mirror.plan = [answers(416)] * 50
+    assert "another version" in refusal(fetch, target, mirror)
+    assert len(mirror.asked) == fetching.TRIES
+
+
+def test_a_changed_file_starts_over(target, mirror):
+    leave_half(target, mirror)
+    mirror.files[NAME] = OTHER
+    fetch(target, mirror)
+    assert_whole(target, OTHER)
+
+
+@pytest.mark.parametrize("tag, first", [(etag(OTHER), HALF), (etag(ARCHIVE), HALF + 1)])
+def test_a_range_that_does_not_fit_the_part_starts_over(target, mirror, tag, first):
+    leave_half(target, mirror)
+    content_range = f"bytes {first}-{len(OTHER) - 1}/{len(OTHER)}"
+    mirror.plan = [answers(206, OTHER[first:], ETag=tag, Content_Range=content_range)]
+    fetch(target, mirror)
+    assert_whole(target)
+
+
+def test_a_shorter_range_than_asked_for_is_continued(target, mirror):
+    leave_half(target, mirror)
+    content_range = f"bytes {HALF}-{HALF + 1499}/{len(ARCHIVE)}"
+    body = ARCHIVE[HALF:][:1500]
+    mirror.plan = [answers(206, body, ETag=etag(ARCHIVE), Content_Range=content_range)]
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[1]["Range"] == f"bytes={HALF + 1500}-"
+
+
+def test_a_body_that_ends_early_is_resumed_with_a_line(target, mirror, capsys):
+    mirror.plan = [ends_early]
+    fetch(target, mirror)
+    assert_whole(target)
+    assert "broke off or stalled; trying again in" in capsys.readouterr().out
+
+
+def test_a_chunked_body_that_ends_early_is_tried_again(target, mirror):
+    def chunked(handler, body):
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.end_headers()
+        handler.wfile.write(b"%x\r\n%s" % (len(body), body[:HALF]))
+        handler.close_connection = True
+
+    mirror.plan = [chunked]
+    fetch(target, mirror)
+    assert_whole(target)
+
+
+def test_a_mirror_without_progress_is_given_up_and_progress_renews_the_tries(target, mirror):
+    mirror.plan = [answers(200, ARCHIVE[:500], length=len(ARCHIVE))] * 50
+    assert f"({fetching.TRIES} tries)" in refusal(fetch, target, mirror)
+    assert len(mirror.asked) == fetching.TRIES and not target.exists()
+    mirror.asked.clear()
+    mirror.plan = [lambda handler, body: good(handler, body, cut=fetching.CHUNK + 1)] * 4
+    mirror.files[NAME] = larger = zipped({"X/a.jpg": bytes(6 * fetching.CHUNK)})
+    fetch(target, mirror)
+    assert_whole(target, larger)
+    assert len(mirror.asked) == 5
+
+
+@pytest.mark.parametrize("fault", [stalls, silent], ids=["inside the body", "before the answer"])
+def test_a_stall_is_tried_again(target, mirror, fault):
+    mirror.plan = [fault]
+    fetch(target, mirror, timeout=(10, 0.3))
+    assert_whole(target)
+    assert mirror.asked[1]["Range"] == (f"bytes={HALF}-" if fault is stalls else None)
+
+
+# Another mirror
+
+
+@pytest.mark.parametrize("code", [429, 500, 503])
+def test_a_busy_mirror_is_asked_again_then_the_next_one(target, mirror, second, code):
+    mirror.plan = [answers(code, Retry_After=86400)] * 50
+    fetch(target, mirror, second)
+    assert_whole(target)
+    assert len(mirror.asked) == fetching.TRIES
+
+
+@pytest.mark.parametrize("code", [204, 301, 400, 401])
+def test_another_answer_means_the_next_mirror(target, mirror, second, code):
+    mirror.plan = [answers(code, b"")]
+    fetch(target, mirror, second)
+    assert_whole(target)
+
+
+def test_a_refused_connection_means_the_next_mirror(target, refused, mirror):
+    fetch(target, refused, mirror)
+    assert_whole(target)
+
+
+def test_without_a_network_the_part_is_kept(target, mirror, refused):
+    leave_half(target, mirror)
+    assert "cannot be reached (5 tries)" in refusal(fetch, target, refused)
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[0]["Range"] == f"bytes={HALF}-"
+
+
+@pytest.mark.parametrize("name, content", [(NAME, ARCHIVE), (GROUPINGS, b"image,lesion_id\n")])
+def test_a_web_page_means_the_next_mirror(target, mirror, second, name, content):
+    mirror.files[name], second.files[name] = PAGE, content
+    fetch(target.with_name(name), mirror, second)
+    assert_whole(target.with_name(name), content)
+
+
+def test_a_web_page_does_not_cost_the_part(target, mirror):
+    leave_half(target, mirror)
+    mirror.plan = [answers(200, PAGE)]
+    assert "a web page in its place" in refusal(fetch, target, mirror)
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[1]["Range"] == f"bytes={HALF}-"
+
+
+BODIES = {b"plain text" * 99: "no zip archive", ARCHIVE[:-30]: "cut off or damaged", b"": "0 bytes"}
+
+
+@pytest.mark.parametrize("body", BODIES, ids=BODIES.values())
+def test_what_is_no_archive_never_gets_its_name(target, mirror, body):
+    mirror.files[NAME] = body
+    assert BODIES[body] in refusal(fetch, target, mirror)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_a_wrong_size_means_the_next_mirror(target, mirror, second):
+    mirror.files[NAME] = zipped({"a.jpg": b"another archive"})
+    fetch(target, mirror, second, size=len(ARCHIVE))
+    assert_whole(target)
+
+
+def test_a_wrong_size_everywhere_is_one_line(target, mirror):
+    line = refusal(fetch, target, mirror, size=5)
+    assert f"has {len(ARCHIVE):,} bytes of it, expected 5" in line and not target.exists()
+
+
+def test_a_wrong_size_is_seen_without_a_declared_length(target, mirror, second):
+    def undeclared(handler, body):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(OTHER + b"junk")
+        handler.close_connection = True
+
+    mirror.plan = [undeclared]
+    fetch(target, mirror, second, size=len(ARCHIVE))
+    assert_whole(target)
+
+
+def test_a_file_that_no_mirror_has_is_false(target, mirror, second, refused):
+    target = target.with_name(METADATA)
+    assert not fetch(target, mirror, second) and list(target.parent.iterdir()) == []
+    assert len(second.asked) == 1
+    assert "cannot be reached" in refusal(fetch, target, mirror, refused)  # it may have the file
+
+
+# What was there before
+
+
+def test_another_content_on_a_second_download_is_refused_until_accepted(target, mirror):
+    fetch(target, mirror)
+    target.unlink()
+    mirror.files[NAME] = OTHER
+    line = refusal(fetch, target, mirror)
+    assert hashlib.sha256(OTHER).hexdigest() in line and hashlib.sha256(ARCHIVE).hexdigest() in line
+    assert fetching.SUMS in line and not target.exists()
+    (target.parent / fetching.SUMS).write_text("{}")
+    fetch(target, mirror)
+    assert_whole(target, OTHER)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", f'{{"{NAME}": 3}}'])
+def test_a_record_that_was_damaged_by_hand_is_one_line(target, mirror, content):
+    fetch(target, mirror)
+    record = target.parent / fetching.SUMS
+    record.write_text(content)
+    assert str(record) in refusal(fetch, target, mirror)
+    assert record.read_text() == content and len(mirror.asked) == 1
+
+
+def test_a_file_that_the_user_put_there_is_taken(target, mirror):
+    target.parent.mkdir()
+    target.write_bytes(ARCHIVE)
+    fetch(target, mirror, size=len(ARCHIVE))
+    assert_whole(target)
+    assert mirror.asked == []
+
+
+BROKEN = {"cut off": ARCHIVE[:-30], "web page": PAGE, "wrong size": OTHER + b"x"}
+
+
+@pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN)
+def test_a_broken_file_that_the_user_put_there_is_replaced(target, mirror, content):
+    target.parent.mkdir()
+    target.write_bytes(content)
+    fetch(target, mirror, size=len(ARCHIVE))
+    assert_whole(target)
+
+
+# The disk, and kills
+
+
+def test_a_disk_without_room_is_seen_before(target, mirror, monkeypatch):
+    free = files.SPARE + len(ARCHIVE) - 1
+    with monkeypatch.context() as patch:
+        patch.setattr(files.shutil, "disk_usage", lambda path: USAGE(free))
+        assert "not enough room" in refusal(fetch, target, mirror)
+    assert not target.exists() and not part_of(target).exists()
+    fetch(target, mirror)
+    assert_whole(target)
+
+
+class FullDisk(io.FileIO):
+    def write(self, data):
+        if self.tell() + len(data) > HALF:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data)
+
+
+def test_a_disk_that_fills_up_keeps_the_part(target, mirror, monkeypatch):
+    def full(path, mode="r", **options):
+        return FullDisk(path, "a") if mode == "ab" else open(path, mode, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(fetching, "open", full, raising=False)
+        assert "not enough room" in refusal(fetch, target, mirror)
+    assert part_of(target).read_bytes() == ARCHIVE[:HALF] and not target.exists()
+    fetch(target, mirror)
+    assert_whole(target)
+    assert mirror.asked[1]["Range"] == f"bytes={HALF}-"
+
+
+def test_files_and_folders_in_the_way_are_one_line(tmp_path, target, mirror):
+    target.mkdir(parents=True)
+    assert NAME in refusal(fetch, target, mirror) and target.is_dir()
+    (tmp_path / "file").write_text("mine")
+    refusal(fetch, tmp_path / "file" / NAME, mirror)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_a_later_process_resumes_after_a_kill(target):
+    with serving(official() | {NAME: ARCHIVE}) as mirror:
+        code = "import sys; from dermai_utils import copies; copies.fetch_official(*sys.argv[1:])"
+        command = [sys.executable, "-c", code, str(target.parent), mirror.url]
+        mirror.plan = [good, stalls]  # the labels come first
+        options = dict(cwd=Path(__file__).parents[1], stderr=subprocess.DEVNULL)
+        with subprocess.Popen(command, **options) as killed:
+            while not part_of(target).exists() or part_of(target).stat().st_size < HALF:
+                assert killed.poll() is None
+                time.sleep(0.02)
+            killed.kill()
+        assert not target.exists()
+        mirror.asked.clear()
+        subprocess.run(command, check=True, **options)
+        assert target.read_bytes() == ARCHIVE and not part_of(target).exists()
+        head = mirror.asked[0]
+        assert (head["Range"], head["If-Range"]) == (f"bytes={HALF}-", etag(ARCHIVE))
+
+
+# The official files
+
+
+def get(folder, *servers, base_url="", **options):
+    return fetching.fetch_official(
+        folder, base_url, [server.url for server in servers], **{"wait": 0} | options
+    )
+
+
+def without(*words):
+    return {n: data for n, data in official().items() if not any(word in n for word in words)}
+
+
+def test_all_files_are_fetched_once(tmp_path):
+    with serving(official()) as mirror:
+        assert get(tmp_path, mirror, sizes={}) == sorted(official())
+        asked = len(mirror.asked)
+        assert get(tmp_path, mirror, sizes={}) == [] and len(mirror.asked) == asked
+
+
+def test_what_a_mirror_lacks_is_not_asked_for_again(tmp_path):
+    with serving(without("_Test_GroundTruth", METADATA)) as mirror, serving(official()) as second:
+        assert len(get(tmp_path, base_url=mirror.url)) == 3
+        assert "ISIC2018_Task3_Test_Input.zip" not in mirror.paths  # of no use without its labels
+        asked = len(mirror.asked)
+        assert get(tmp_path, base_url=mirror.url) == [] and len(mirror.asked) == asked
+        assert len(get(tmp_path, base_url=second.url)) == 3  # another mirror is asked
+
+
+@pytest.mark.parametrize("name", fetching.NEEDED)
+def test_a_mirror_without_the_training_set_is_one_line(tmp_path, name):
+    with serving(without(name)) as mirror:
+        line = refusal(get, tmp_path, base_url=mirror.url)
+        assert f"{name} is not at {mirror.url}" in line
+
+
+def test_official_mirrors_must_have_the_official_size(tmp_path, capsys):
+    with serving(official() | {NAME: OTHER}) as mirror, serving(official()) as second:
+        size = len(second.files[NAME])
+        get(tmp_path, mirror, second, sizes={NAME: size})
+        assert f"expected {size:,}" in capsys.readouterr().out
+        get(tmp_path, mirror, sizes={NAME: size + 1})
+        assert f"{NAME} is from another base_url" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("base_url", ["isic.example/2018", "ftp://isic.example", "https://"])
+def test_a_base_url_that_is_no_address_is_one_line(tmp_path, base_url):
+    assert "expected an address" in refusal(get, tmp_path, base_url=base_url)
+
+
+@pytest.mark.parametrize("host", ["[", "a..b"])
+def test_a_base_url_that_no_client_takes_is_one_line(tmp_path, host):
+    assert "cannot be asked" in refusal(get, tmp_path, base_url=f"http://{host}")
