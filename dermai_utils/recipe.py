@@ -104,7 +104,8 @@ def side(size: int, first_size: int, epoch: int, epochs: int) -> int:
     if not first_size or first_size >= size:
         return size
     share = min(1.0, epoch / max(1, round(0.6 * epochs)))
-    return min(size, round((first_size + share * (size - first_size)) / 16) * 16)
+    rising = round((first_size + share * (size - first_size)) / 16) * 16
+    return min(size, max(rising, first_size))
 
 
 def freeze(net, what: str, size: int) -> list:

@@ -26,6 +26,7 @@ from dermai_utils.runs import Run, join_folds
 
 PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")
 SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")  # of validation, in the history
+_NAMES = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 
 
 @dataclass
@@ -140,7 +141,7 @@ class Training(Run):
     def _describe(self, about, parts, settings):
         """settings.json: what the run is (`identity`), and what else the caller wants kept."""
         own = {name: source.name_of(part) for name, part in parts.items() if _is_own(part)}
-        own |= {} if about else {"network": source.name_of(self._given)}
+        own |= {} if "backbone" in about else {"network": source.name_of(self._given)}
         prints = {name: source.fingerprint(part) for name, part in parts.items()}
         prints["network"] = source.fingerprint([about, str(self._given)])
         options = {k: v for k, v in asdict(self.options).items() if k not in MACHINE}
@@ -322,6 +323,7 @@ class Training(Run):
         number, o = self.epoch + 1, self.options
         if number % o.validate_every and number < o.epochs:
             return None
+        checkpoints.check_loss(self)
         loss = self.accelerator.reduce(self.total, "mean").item() / self.mix.steps
         net, truth = self.averaged or self.inside, self.val["target"].to_numpy()
         options = dict(rows=self.val.index, batch=self.mix.batch, precision=self.precision)
@@ -334,7 +336,7 @@ class Training(Run):
         self.history_rows.append(row)
         self.accelerator.log(row, step=self.batches_done)
         if self.accelerator.is_main_process:
-            values = ", ".join(f"{n.replace('_', ' ')} {_text(row[n])}" for n in SHOWN[:2])
+            values = ", ".join(f"{_NAMES[n]} {_text(row[n])}" for n in _NAMES)
             tqdm.write(f"epoch {number}/{o.epochs}: loss {loss:.3f}, validation {values}")
         return row
 

@@ -1,0 +1,428 @@
+"""The loop, what a reader can replace in it, and going on bit for bit after any stop."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from made_up import Small, data, same_weights
+from torch import nn
+
+from dermai_utils import checkpoints, files, recipe, runs, training
+from dermai_utils.augmentation import augment
+from dermai_utils.basics import UserError
+
+FEW = dict(epochs=3, batch_size=8, learning_rate=0.01, device="cpu")
+
+
+def state(folder):
+    return runs.load_checkpoint(Path(folder) / "best.pt")["model"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that nothing stopped."""
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    training.train(*data(extra=14), Small(), folder, **FEW, first_size=8)
+    return folder
+
+
+def by_hand(folder, spoil=lambda run: None, skip=False, **options):
+    """The loop as notebook 04 writes it. `spoil` may stop it; skip: `continue` in the body."""
+    with training.Training(folder, *data(extra=14), Small(), **FEW | options, first_size=8) as run:
+        for _ in run.epochs():
+            for images, labels in run.batches():
+                run.step(run.loss(run.net(images), labels))
+                if skip:
+                    continue
+                spoil(run)
+            run.validate()
+    return run
+
+
+class Killed(Exception):
+    pass
+
+
+def test_the_loop_by_hand_and_train_give_the_same_weights(whole, tmp_path):
+    by_hand(tmp_path / "hand", skip=True)
+    assert same_weights(state(whole), state(tmp_path / "hand"))
+    for name in ("predictions.csv", "table.csv"):
+        assert (whole / name).read_bytes() == (tmp_path / "hand" / name).read_bytes()
+    columns = ["epoch", "loss", "val_loss", "balanced_accuracy", "macro_f1", "macro_auc"]
+    tables = (files.read_table(f / "history.csv")[columns] for f in (whole, tmp_path / "hand"))
+    assert next(tables).equals(next(tables))
+
+
+STOPS = st.lists(st.integers(1, 14), min_size=1, max_size=3)
+
+
+@settings(
+    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(stops=STOPS, minutes=st.sampled_from([0.0, 10.0]), hand=st.booleans())
+def test_a_run_goes_on_bit_for_bit_wherever_it_was_stopped(
+    whole, tmp_path_factory, stops, minutes, hand
+):
+    """By Ctrl-C, which waits for the batch to end, or by an error in the reader's own body."""
+    folder = tmp_path_factory.mktemp("runs") / "stopped"
+    for stop in stops:
+        counted = iter(range(1, 1000))
+
+        def spoil(run, counted=counted, stop=stop):
+            if next(counted) == stop:
+                if not hand:
+                    raise Killed
+                os.kill(os.getpid(), signal.SIGINT)
+
+        try:
+            by_hand(folder, spoil, checkpoint_minutes=minutes)
+        except (Killed, training.Interrupted):
+            torch.rand(3)  # other work in the same kernel
+    by_hand(folder)
+    assert same_weights(state(whole), state(folder))
+    assert (whole / "predictions.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
+    assert not (folder / "last.pt").exists()
+
+
+def test_leaving_the_loop_early_counts_the_batch_that_was_learned(whole, tmp_path):
+    with training.Training(tmp_path / "left", *data(extra=14), Small(), **FEW, first_size=8) as run:
+        for _ in run.epochs():
+            for images, labels in run.batches():
+                run.step(run.loss(run.net(images), labels))
+                if run.batch == 2:
+                    break
+    by_hand(tmp_path / "left")
+    assert same_weights(state(whole), state(tmp_path / "left"))
+
+
+def test_a_killed_process_leaves_a_run_that_goes_on(whole, tmp_path):
+    script = """
+        import os, sys
+        sys.path.insert(0, sys.argv[2])
+        import test_training
+        steps = iter(range(1000))
+        test_training.by_hand(sys.argv[1], lambda run: next(steps) == 9 and os.kill(os.getpid(), 9),
+                              checkpoint_minutes=0.0)
+    """
+    command = [
+        sys.executable,
+        "-c",
+        textwrap.dedent(script),
+        tmp_path / "run",
+        Path(__file__).parent,
+    ]
+    assert subprocess.run(command, capture_output=True).returncode == -9
+    by_hand(tmp_path / "run")
+    assert same_weights(state(whole), state(tmp_path / "run"))
+
+
+def test_what_the_block_changes_is_put_back(tmp_path):
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    torch.set_num_threads(2)
+    handler = signal.getsignal(signal.SIGINT)
+    by_hand(tmp_path / "run", epochs=1)
+    drawn = torch.rand(1), np.random.rand(), random.random()
+    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    assert drawn == (torch.rand(1), np.random.rand(), random.random())
+    assert torch.get_num_threads() == 2 and signal.getsignal(signal.SIGINT) is handler
+
+
+def test_a_disk_that_refuses_stops_no_training_and_the_checkpoint_waits(
+    whole, tmp_path, monkeypatch
+):
+    """Drive vanishes after the first epoch, and is back for the end."""
+    write = checkpoints.save_checkpoint
+
+    def refuse(path, state):
+        if path.name == "last.pt" and state["epoch"] == 1 and tmp_path in path.parents:
+            raise OSError(107, "Transport endpoint is not connected")
+        write(path, state)
+
+    monkeypatch.setattr(checkpoints, "save_checkpoint", refuse)
+    with pytest.raises(Killed):
+        by_hand(tmp_path / "run", lambda run: stop_at(run, 1, 2))
+    assert not (tmp_path / "run" / "last.pt").exists()
+    run = by_hand(tmp_path / "run")
+    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert not checkpoints.scratch(run).exists() or not list(checkpoints.scratch(run).iterdir())
+
+
+def stop_at(run, epoch, batch):
+    if (run.epoch, run.batch) == (epoch, batch):
+        raise Killed
+
+
+def test_a_broken_checkpoint_is_left_for_the_one_before(whole, tmp_path):
+    with pytest.raises(Killed):
+        by_hand(tmp_path / "run", lambda run: stop_at(run, 2, 1))
+    path = tmp_path / "run" / "last.pt"
+    path.write_bytes(path.read_bytes()[:-40])
+    by_hand(tmp_path / "run")
+    assert same_weights(state(whole), state(tmp_path / "run"))
+
+
+def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint_holds_it(tmp_path):
+    def loss(logits, labels):
+        return logits.sum() * float("nan")
+
+    with pytest.raises(UserError, match="--run-name NAME --learning-rate"):
+        training.train(*data(), Small(), tmp_path / "run", **FEW, loss=loss)
+    first = runs.load_checkpoint(tmp_path / "run" / "last.pt")
+    assert (first["epoch"], first["batch"]) == (0, 0)
+    assert all(torch.isfinite(x).all() for x in first["model"].values())
+
+
+# What a reader replaces.
+
+
+class Focal(nn.Module):
+    """Lin et al. 2017, arXiv 1708.02002."""
+
+    def __init__(self, gamma=2.0):
+        super().__init__()
+        self.gamma = gamma
+
+    def forward(self, logits, labels):
+        loss = nn.functional.cross_entropy(logits, labels, reduction="none")
+        return ((1 - torch.exp(-loss)) ** self.gamma * loss).mean()
+
+
+def noisy(images, size):
+    """Draws from Python's, numpy's and torch's generators."""
+    shift = random.random() + np.random.rand() + torch.rand(len(images), 3, size, size)
+    return (images[:, :, :size, :size] / 255 + 0.1 * shift).clamp(0, 1)
+
+
+def flat(optimizer, steps):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1.0)
+
+
+def sgd(net):
+    return torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+
+OWN = dict(loss=Focal(), augment=noisy, optimizer=sgd, schedule=flat, sampler=recipe.balanced)
+
+
+def test_parts_of_ones_own_are_used_stored_and_repeat_after_a_stop(tmp_path):
+    training.train(*data(), Small(), tmp_path / "whole", **FEW, **OWN)
+    with pytest.raises(Killed):
+        with training.Training(tmp_path / "run", *data(), Small(), **FEW, **OWN) as run:
+            for _ in run.epochs():
+                for images, labels in run.batches():
+                    run.step(run.loss(run.net(images), labels))
+                    stop_at(run, 1, 2)
+    training.train(*data(), Small(), tmp_path / "run", **FEW, **OWN)
+    assert same_weights(state(tmp_path / "whole"), state(tmp_path / "run"))
+    stored = runs.open_run(tmp_path / "run", Small()).settings
+    names = {"loss": "Focal", "augment": "noisy", "optimizer": "sgd", "schedule": "flat"}
+    assert {name: stored[name] for name in names} == names and stored["network"] == "Small"
+
+
+def test_going_on_with_other_parts_settings_or_data_names_what_differs(whole, tmp_path):
+    def refused(*place, **changed):
+        with pytest.raises(UserError) as caught:
+            training.train(*place, whole, **FEW | dict(first_size=8) | changed)
+        assert "--run-name" in str(caught.value) and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    dataset, subset = data(extra=14)
+    assert "epochs was 3, is 4" in refused(dataset, subset, Small(), epochs=4)
+    assert "loss was None, is Focal" in refused(dataset, subset, Small(), loss=Focal())
+    assert "augment was None, is noisy" in refused(dataset, subset, Small(), augment=noisy)
+    moved = subset.mask(subset.index == 2, "val")
+    assert "1 have another subset" in refused(dataset, moved, Small())
+    dataset.table.loc[3, "label"] = "DF"
+    assert "1 have another label" in refused(dataset, subset, Small())
+
+
+def test_another_value_or_another_line_of_code_is_another_loss_and_a_comment_is_not(tmp_path):
+    def run(loss):
+        return training.train(*data(), Small(), tmp_path / "run", **FEW, loss=loss)
+
+    run(Focal(2.0))
+    run(Focal(2.0))
+    with pytest.raises(UserError, match="the code or the values of loss changed"):
+        run(Focal(3.0))
+    texts = [
+        "def loss(logits, labels):\n    return logits.logsumexp(1).mean()\n",
+        "def loss(logits, labels):  # a comment\n\n    return logits.logsumexp(1).mean()\n",
+        "def loss(logits, labels):\n    return logits.logsumexp(1).sum()\n",
+    ]
+    prints = []
+    for k, text in enumerate(texts):
+        (tmp_path / f"loss_{k}.py").write_text(text)
+        space = {}
+        exec(compile(text, str(tmp_path / f"loss_{k}.py"), "exec"), space)
+        prints.append(training.source.fingerprint(space["loss"]))
+    assert prints[0] == prints[1] != prints[2]
+
+
+def test_a_network_that_was_trained_before_is_refused(tmp_path):
+    net = Small()
+    training.train(*data(), net, tmp_path / "first", **FEW)
+    with pytest.raises(UserError, match="build it again"):
+        training.train(*data(), net, tmp_path / "second", **FEW)
+    assert not (tmp_path / "second" / "settings.json").exists()
+
+
+@pytest.mark.parametrize("option, hint", [("epoch", "epochs"), ("lerning_rate", "learning_rate")])
+def test_an_option_that_is_none_gets_the_nearest(tmp_path, option, hint):
+    with pytest.raises(UserError, match=f"did you mean {hint}"):
+        training.train(*data(), Small(), tmp_path / "run", **{option: 3})
+
+
+def test_validation_every_second_epoch_and_the_last(tmp_path):
+    run = training.train(*data(), Small(), tmp_path / "run", **FEW, validate_every=2)
+    assert run.history["epoch"].tolist() == [2, 3]
+
+
+def test_the_network_learns(tmp_path):
+    run = training.train(
+        *data(140), Small(), tmp_path / "run", **FEW | dict(epochs=40, learning_rate=0.03)
+    )
+    assert (
+        run.history["balanced_accuracy"].iloc[-1] > 0.6 > run.history["balanced_accuracy"].iloc[0]
+    )
+    rows = run.predictions
+    assert (
+        set(rows["subset"]) == {"val", "test"}
+        and (rows["truth"] == rows["prediction"]).mean() > 0.6
+    )
+
+
+def test_two_processes_end_in_the_weights_of_one(tmp_path):
+    """With class weights, extra sources and batches that two processes share unevenly."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+        import sys
+        sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        from made_up import Small, data
+        from dermai_utils import training
+        net = Small()
+        net.drop.p = 0.0  # each process draws its own
+        training.train(*data(extra=14), net, sys.argv[1], epochs=2, batch_size=9,
+                       learning_rate=0.01, device="cpu", imbalance="class_weights")
+    """)
+    )
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    env = os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(Path(training.__file__).parents[1]),
+    }
+    for command, name in (([sys.executable], "one"), (launch, "two")):
+        done = subprocess.run(
+            [*command, script, tmp_path / name], env=env, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    # batch statistics are those of each process's share
+    for name in ("head.weight", "head.bias", "first.weight"):
+        assert torch.allclose(one[name], two[name], atol=0.02), name
+
+
+# The recipe.
+
+
+def test_augmented_batches_do_not_depend_on_what_was_drawn_before(tmp_path):
+    shown = []
+
+    def kept(images, size):
+        shown.append(augment(images, size))
+        return shown[-1]
+
+    for k in range(2):
+        torch.manual_seed(k)
+        training.train(*data(), Small(), tmp_path / f"{k}", **FEW | dict(epochs=1), augment=kept)
+    half = len(shown) // 2
+    assert half and all(map(torch.equal, shown[:half], shown[half:]))
+
+
+def test_class_weights_are_the_losss_and_phased_in():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    weights = recipe.class_weights(labels)
+    assert np.allclose(weights[:3] * [6, 3, 1], 10 / 3) and (weights[3:] == 0).all()
+    logits, truth = torch.randn(5, 7), torch.tensor([0, 1, 2, 1, 0])
+    loss = recipe.CrossEntropy(labels, "class_weights")
+    expected = nn.CrossEntropyLoss(torch.from_numpy(weights))(logits, truth)
+    assert torch.allclose(loss(logits, truth), expected)
+    loss.phase = 0.0
+    assert torch.allclose(loss(logits, truth), nn.CrossEntropyLoss()(logits, truth))
+    assert [recipe.phase(x) for x in (0, 0.35, 0.5, 0.65, 1)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_logit_adjustment_adds_the_logarithm_of_the_share():
+    labels = np.array([0] * 6 + [1] * 3 + [2])
+    loss, logits = recipe.CrossEntropy(labels, "logit_adjustment"), torch.randn(4, 7)
+    share = torch.tensor([0.6, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1])  # an absent class counts as seen once
+    expected = nn.CrossEntropyLoss()(logits + share.log(), torch.tensor([0, 1, 2, 0]))
+    assert torch.allclose(loss(logits, torch.tensor([0, 1, 2, 0])), expected)
+
+
+def test_the_balanced_sampler_shows_each_class_equally_often():
+    labels = np.repeat(np.arange(7), [700, 100, 100, 50, 30, 10, 10])
+    shown = np.bincount(labels[recipe.balanced(labels, (0, 9), epochs=10)], minlength=7)
+    assert (abs(shown / len(labels) - 1 / 7) < 0.04).all()
+    assert sorted(recipe.balanced(labels, (0, 0), epochs=10)) == list(range(len(labels)))
+
+
+def test_sources_share_the_batches_and_their_odds_are_taken_out():
+    labels = np.array([0, 1] * 20 + [0] * 9 + [1] + [1] * 10)
+    origins = [""] * 40 + ["BCN"] * 10 + ["MSK"] * 10
+    mix = recipe.Mix(origins, labels, 10, 0.4)
+    assert (mix.each, mix.of_home, mix.batch, mix.steps) == (2, 6, 10, 6)
+    assert mix.log_odds[0].tolist() == [0] * 7
+    assert mix.log_odds[1, :2] == pytest.approx(np.log([0.9 / 0.5, 0.1 / 0.5]), abs=1e-5)
+    positions = [mix.positions(recipe.shuffled(mix.home, (0, e)), 0, e) for e in range(5)]
+    for shown in positions:
+        sources = mix.source[shown]
+        assert ((sources == 1).sum(1) == 2).all() and ((sources == 2).sum(1) == 2).all()
+        assert len(set(shown[sources == 0])) == 36
+    of_bcn = np.bincount(np.concatenate(positions).ravel(), minlength=60)[40:50]
+    assert of_bcn.tolist() == [6] * 10  # 5 epochs of 12 draws
+
+
+def test_sizes_rise_from_the_first_one():
+    assert [recipe.side(224, 144, e, 10) for e in range(8)] == [
+        144,
+        160,
+        176,
+        192,
+        192,
+        208,
+        224,
+        224,
+    ]
+    assert recipe.side(224, 0, 0, 10) == 224 == recipe.side(224, 256, 0, 10)
+
+
+def test_frozen_layers_keep_weights_and_statistics(tmp_path):
+    net, before = Small(), Small().state_dict()
+    training.train(*data(), net, tmp_path / "run", **FEW, freeze="backbone", average=0.0)
+    after = state(tmp_path / "run")
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed == {"head.weight", "head.bias"}
+
+
+def test_the_average_is_the_weighted_sum_of_all_steps():
+    net, average, expected = nn.Linear(2, 1), nn.Linear(2, 1), 0.0
+    average.load_state_dict(net.state_dict())
+    expected = net.weight.detach().clone()
+    for step in range(6):
+        with torch.no_grad():
+            net.weight += 1
+        recipe.move_average(average, net, 0.5, step)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * net.weight.detach()
+    assert torch.allclose(average.weight, expected)
