@@ -47,7 +47,7 @@ class Calibrated(nn.Module):
 
 
 def export(run, dataset=None) -> list[Path]:
-    """Write model.pt2, model.onnx and export.json to the run's folder; the paths of the models.
+    """Write model.onnx and model.pt2 to the run's folder; returns their paths.
 
     Each file is checked against the networks on this CPU: on validation images of `dataset`, or on
     noise of many scales. The ONNX file needs requirements-export.txt. UserError where a file gives
@@ -62,24 +62,17 @@ def export(run, dataset=None) -> list[Path]:
     inputs = squares(torch.from_numpy(images).permute(0, 3, 1, 2), run.size).contiguous()
     with torch.inference_mode():
         expected = model(inputs).numpy()
-    rounding = np.abs(expected - fixed.calibrated(run.probabilities(images))).max()
-    about = {"input": ["N", *inputs.shape[1:]], "classes": CLASSES, "note": DISCLAIMER}
-    about |= {"temperature": model.temperature, "tta": run.tta, "images": len(images)}
-    about["rounding"] = float(rounding)  # a GPU computes the run's own answers with fewer digits
+    about = {"classes": CLASSES, "temperature": model.temperature, "note": DISCLAIMER}
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(model, (inputs[:2],), dynamic_shapes=dynamic)
-    paths = []
-    for kind in kinds():
+    paths = {kind: run.folder / f"model.{kind}" for kind in kinds()}
+    for kind, path in paths.items():
         to_bytes, opened = FORMATS[kind]
-        path = run.folder / f"model.{kind}"
         with files.atomic(path, "wb") as file:
             file.write(to_bytes(program, about))
-        about[kind] = agreement(path, opened, inputs, expected)
-        largest = about[kind]["largest"]
-        print(f"export: {path.name} agrees with the run to {largest:.1e} on {len(images)} images")
-        paths.append(path)
-    files.write_json(run.folder / "export.json", about)
-    return paths
+        apart = agreement(path, opened, inputs, expected)
+        print(f"export: {path.name} agrees with the run to {apart:.1e} on {len(images)} images")
+    return list(paths.values())
 
 
 def kinds() -> list[str]:
@@ -132,18 +125,18 @@ def _run_onnx(path):
 FORMATS = {"onnx": (_onnx_bytes, _run_onnx), "pt2": (_pt2_bytes, _run_pt2)}
 
 
-def agreement(path, opened, inputs, expected) -> dict:
-    """How far a file is from the (N, 7) `expected`: the largest and the mean distance.
+def agreement(path, opened, inputs, expected) -> float:
+    """The largest distance of a probability of a file from the (N, 7) `expected`.
 
     It is asked for one image and then for the others. UserError above TOLERANCE; the file is
     deleted then.
     """
     run = opened(path)
-    distance = np.abs(np.concatenate([run(inputs[:1]), run(inputs[1:])]) - expected)
-    if not distance.max() <= TOLERANCE:
+    apart = np.abs(np.concatenate([run(inputs[:1]), run(inputs[1:])]) - expected).max()
+    if not apart <= TOLERANCE:
         path.unlink()
         raise UserError(
-            f"{path.name} differs from the run by {distance.max():.1e}, {TOLERANCE} is allowed: "
-            "it was deleted; another version of torch or onnxscript may do better"
+            f"{path.name} differs from the run by {apart:.1e}, {TOLERANCE} is allowed: it was "
+            "deleted; another version of torch or onnxscript may do better"
         )
-    return {"largest": float(distance.max()), "mean": float(distance.mean())}
+    return float(apart)

@@ -56,10 +56,8 @@ def pack(run) -> Path:
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     print(f"pack: {size}, SHA-256 {digest}; docs/share.md says where to put it")
     if run.settings.get("data") not in PUBLIC:
-        print(
-            f"pack: it holds the ids of {len(run.table):,} images and of their lesions: give it "
-            "away only where these tell nothing about a person"
-        )
+        ids = f"pack: it holds the ids of {len(run.table):,} images and of their lesions"
+        print(f"{ids}: give it away only where these tell nothing about a person")
     return path
 
 
@@ -73,13 +71,10 @@ def _contents(run):
     try:
         contents = {name: path.read_bytes() for name, path in paths.items()}
     except FileNotFoundError as reason:
-        raise UserError(
-            f"{reason.filename} is missing; python -m dermai_utils report --run-name {run.name} "
-            "makes it, then pack again"
-        ) from None
-    for name in contents:
-        if name.endswith("settings.json"):
-            contents[name] = _json(_without_folders(json.loads(contents[name])))
+        advice = f"python -m dermai_utils report --run-name {run.name} makes it, then pack again"
+        raise UserError(f"{reason.filename} is missing; {advice}") from None
+    for name in [name for name in contents if name.endswith("settings.json")]:
+        contents[name] = _json(_without_folders(json.loads(contents[name])))
     data, checkpoints = PureWindowsPath(run.settings.get("data", "")).name, {}
     if data not in PUBLIC:
         table = run.table.assign(**dict.fromkeys(PERSONAL, ""))
@@ -132,17 +127,13 @@ def _local(source, folder) -> Path:
         name = Path(re.split("[?#]", source)[0]).name.removesuffix(".zip") + ".zip"
         target = folder / files.fingerprint(source) / name
         if fetch([source], target) is None:
-            raise UserError(
-                f"{source}: nothing is there; expected the address of a pack that anybody can "
-                "download: open it in a browser first"
-            )
+            expected = "expected the address of a pack that anybody can download"
+            raise UserError(f"{source}: nothing is there; {expected}: open it in a browser first")
         return target
     path = Path(os.path.expanduser(source))
     if not os.path.isfile(path):
-        raise UserError(
-            f"{source}: no such file; expected a pack (.zip) or its address; a run of this "
-            f"machine is --run-name {path.name}"
-        )
+        advice = f"a run of this machine is --run-name {path.name}"
+        raise UserError(f"{source}: no such file; expected a pack (.zip) or its address; {advice}")
     return path
 
 
@@ -152,10 +143,8 @@ def _check_name(archive) -> None:
         digest = files.checksum(archive)
     named = re.search(r"-([0-9a-f]{16})\b", archive.stem)
     if named and not digest.startswith(named[1]):
-        raise UserError(
-            f"{archive}: its SHA-256 is {digest}, expected {named[1]}... as its name says: it is "
-            "damaged or was changed; get it again"
-        )
+        wrong = f"its SHA-256 is {digest}, expected {named[1]}... as its name says"
+        raise UserError(f"{archive}: {wrong}: it is damaged or was changed; get it again")
     why = "as its name says" if named else "its name does not say which one to expect"
     print(f"pack: {archive.name}, SHA-256 {digest} ({why})")
 
@@ -168,11 +157,8 @@ def _check(archive, folder) -> None:
     about = files.read_json(folder / LIST) or {}
     sums = about.get("sha256")
     if about.get("form") != FORM or not isinstance(sums, dict):
-        made_by = f", made by {about['made_by']}" if about.get("made_by") else ""
-        raise UserError(
-            f"{archive}: no pack of form {FORM}{made_by}; expected a zip with {LIST}: pack the run "
-            "again with this version"
-        )
+        what = f"no pack of this version (made by {about.get('made_by', 'something else')})"
+        raise UserError(f"{archive}: {what}; expected a zip that `pack` of {__version__} made")
     here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
     for name in sorted({*NEEDED, *sums}):
         known = name in here and Path(name).suffix in KINDS

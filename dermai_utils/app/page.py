@@ -9,6 +9,7 @@ import io
 import os
 import signal
 import tempfile
+from functools import partial
 
 from PIL import Image
 
@@ -19,11 +20,7 @@ from dermai_utils.app.templating import fill
 from dermai_utils.basics import UserError
 from dermai_utils.reports.pictures import overlay, overlay_colours
 
-PRIVATE = {
-    "GRADIO_ANALYTICS_ENABLED": "False",
-    "GRADIO_RUN_HISTORY": "False",
-    "HF_HUB_OFFLINE": "1",
-}
+PRIVATE = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY")  # Gradio's calls home
 FORGET = 600  # seconds after which an uploaded picture is deleted, at the latest
 FONT = ("system-ui", "sans-serif")  # the bold letters of Gradio's own have gaps
 # What Gradio's parts lack: a live region for the status, a name for the file input.
@@ -48,22 +45,15 @@ def serve(predictor: Predictor) -> None:
 def launched(predictor):
     """The page as gradio.Blocks, served on 127.0.0.1 only."""
     blocks = page(predictor)
-    blocks.launch(
-        server_name="127.0.0.1",
-        share=False,
-        max_file_size=LARGEST,
-        footer_links=[],
-        quiet=True,
-        theme=gradio().themes.Default(font=FONT),
-        css=fill("page.css", colours=", ".join(overlay_colours())),
-        prevent_thread_lock=True,
-    )
+    options = dict(server_name="127.0.0.1", share=False, max_file_size=LARGEST, footer_links=[])
+    options |= dict(theme=gradio().themes.Default(font=FONT), quiet=True, prevent_thread_lock=True)
+    blocks.launch(**options, css=fill("page.css", colours=", ".join(overlay_colours())))
     return blocks
 
 
 def gradio():
     """The module, without its telemetry; UserError where it is not installed."""
-    os.environ.update(PRIVATE)  # Gradio reads them when it is imported
+    os.environ |= dict.fromkeys(PRIVATE, "False") | {"HF_HUB_OFFLINE": "1"}  # read when imported
     try:
         import gradio
     except ImportError:
@@ -73,55 +63,48 @@ def gradio():
 
 def page(predictor):
     """The page as gradio.Blocks, not served yet."""
-    gr = gradio()
+    gr, run = gradio(), predictor.run
+    warning = SAMPLE_WARNING if run.settings.get("data") == "sample" else ""
 
     def reply(paths):
         for status, html in replies(predictor, numbered(paths)):
             yield status, html, gr.File(value=None)
 
-    def shower(name, source):
-        def show():
-            yield from replies(predictor, {name: source})
+    def on(event, function, inputs, outputs):
+        options = dict(api_name=False, concurrency_id="model", show_progress="hidden")
+        event(function, inputs, outputs, **options).then(None, js=TO_THE_ANSWER)
 
-        return show
-
-    with gr.Blocks(
-        title="DermAI-ISIC2018", analytics_enabled=False, delete_cache=(FORGET, FORGET)
-    ) as blocks:
-        gr.HTML(intro(predictor.run), elem_id="intro")
-        upload = gr.File(
-            label="Photos", file_count="multiple", type="filepath", height=150, elem_id="photos"
-        )
-        tries = examples(predictor.run, predictor.dataset)
+    title = dict(title="DermAI-ISIC2018", analytics_enabled=False)
+    with gr.Blocks(**title, delete_cache=(FORGET, FORGET)) as blocks:
+        gr.HTML(fill("intro.html.j2", warning=warning, about=description(run)), elem_id="intro")
+        kind = dict(file_count="multiple", type="filepath")
+        upload = gr.File(label="Photos", height=150, elem_id="photos", **kind)
+        tries = examples(run, predictor.dataset)
         with gr.Row():
             buttons = [gr.Button(f"Try {name}", size="md") for name in tries]
         shown = [gr.HTML(elem_id="status"), gr.HTML(elem_id="answers")]
-        options = dict(api_name=False, concurrency_id="model", show_progress="hidden")
-        done = upload.upload(reply, upload, [*shown, upload], **options)
-        done.then(None, js=TO_THE_ANSWER)
+        on(upload.upload, reply, upload, [*shown, upload])
         for button, (name, source) in zip(buttons, tries.items(), strict=True):
-            done = button.click(shower(name, source), None, shown, **options)
-            done.then(None, js=TO_THE_ANSWER)
+            on(button.click, partial(replies, predictor, {name: source}), None, shown)
         blocks.load(None, js=ON_LOAD)
     return blocks
 
 
-def intro(run) -> str:
-    """The head of the page: what it is for, which run answers, how old and how good it is."""
-    warning = SAMPLE_WARNING if run.settings.get("data") == "sample" else ""
-    return fill("intro.html.j2", warning=warning, about=description(run))
-
-
 def replies(predictor, sources: dict):
     """Yield (status, HTML) after each answer to {name: path or bytes}; at the end with a CSV."""
-    cards, total, answers = [], len(sources), []
-    results = predictor.each(sources, at_once=1)
-    for number in range(1, total + 1):
-        yield f"Looking at picture {number} of {total} …", fill_cards(cards)
-        result = next(results)
-        answers += [result] if isinstance(result, Answer) else []
+    cards, answers, total = [], [], len(sources)
+    yield f"Looking at {total} picture{'s' * (total > 1)} …", ""
+    for number, result in enumerate(predictor.each(sources, at_once=1), 1):
         cards.append(_card(predictor, result))
-    yield counts(answers, total), fill_cards(cards, answers)
+        answers += [result] if isinstance(result, Answer) else []
+        if number < total:
+            yield (
+                f"{number} of {total} pictures done …",
+                fill("answers.html.j2", cards=cards, csv=""),
+            )
+    csv = base64.b64encode(table(answers).to_csv(index=False).encode()).decode() if answers else ""
+    csv = csv and f"data:text/csv;base64,{csv}"
+    yield counts(answers, total), fill("answers.html.j2", cards=cards, csv=csv)
 
 
 def counts(answers, total: int) -> str:
@@ -131,25 +114,16 @@ def counts(answers, total: int) -> str:
     return f"{came.count('answered')} of {total} answered{''.join(others)}."
 
 
-def fill_cards(cards, answers=()) -> str:
-    """The cards as HTML, and `answers` as a CSV to download."""
-    csv = base64.b64encode(table(answers).to_csv(index=False).encode()).decode() if answers else ""
-    return fill("answers.html.j2", cards=cards, csv=csv and f"data:text/csv;base64,{csv}")
-
-
 def _card(predictor, result):
     """What the template needs of an answer, or of a UserError."""
     if isinstance(result, UserError):
         return {"reason": str(result)}
     images = [_embedded(image) for image in predictor.similar_images(result)]
-    shown = result.gradcam is not None and not result.foreign
-    return {
-        "reason": "",
-        "answer": result,
-        "square": _embedded(result.square),
-        "map": _embedded(overlay(result.square, result.gradcam)) if shown else "",
-        "similar": list(zip(result.similar, images, strict=True)),
-    }
+    similar = list(zip(result.similar, images, strict=True))
+    card = {"reason": "", "answer": result, "square": _embedded(result.square), "map": ""}
+    if result.gradcam is not None and not result.foreign:
+        card["map"] = _embedded(overlay(result.square, result.gradcam))
+    return card | {"similar": similar}
 
 
 def _embedded(image) -> str:

@@ -7,6 +7,7 @@ from itertools import chain, count
 from pathlib import Path
 
 import requests
+from urllib3.exceptions import HTTPError
 
 from dermai_utils import pixels, predictions
 from dermai_utils.basics import CLASS_NAMES, IMAGE_SUFFIXES, UserError
@@ -54,15 +55,13 @@ def _in_folder(folder) -> list[Path]:
 
     Without hidden ones and a Mac's __MACOSX; the folder itself where there is no file.
     """
-    found, refused = [], []
-    for top, folders, names in os.walk(
-        folder, onerror=lambda error: refused.append(error.filename)
-    ):
-        folders[:] = sorted(name for name in folders if name[0] != "." and name != "__MACOSX")
-        links = [name for name in folders if os.path.islink(os.path.join(top, name))]
-        names = sorted(name for name in names if name[0] != ".") + links
-        found += [os.path.join(top, name) for name in names]
-    return [Path(path) for path in found + refused or [folder]]
+
+    def wanted(path):
+        hidden = any(p.startswith((".", "__MACOSX")) for p in path.relative_to(folder).parts)
+        entered = path.is_dir() and not path.is_symlink() and os.access(path, os.R_OK | os.X_OK)
+        return not hidden and not entered
+
+    return sorted(filter(wanted, folder.rglob("*"))) or [folder]
 
 
 def content(path, name: str = "") -> bytes:
@@ -94,21 +93,19 @@ def fetched(url: str) -> bytes:
     options = dict(stream=True, timeout=TIMEOUT, headers={"User-Agent": "DermAI-ISIC2018"})
     try:
         with requests.get(url, **options) as reply:
-            kind, data = reply.headers.get("Content-Type", ""), bytearray()
-            if not reply.ok:
-                status = f"{reply.status_code} {reply.reason}"
-                raise UserError(f"{url}: the server answers {status}; open it in a browser first")
-            if kind.startswith("text/"):
-                raise UserError(f"{url}: a web page, not an image; give the image's own address")
-            for chunk in reply.iter_content(2**16):
-                data += chunk
-                if len(data) > LARGEST:
-                    raise UserError(f"{url}: more than {LARGEST / 1e6:.0f} MB is no picture")
-            return bytes(data)
-    except (requests.RequestException, ValueError) as reason:  # the latter for http://a..b
-        check = "is the address right, and this machine online?"
+            data = reply.raw.read(LARGEST + 1, decode_content=True)
+    except (requests.RequestException, HTTPError, ValueError) as reason:  # the last: http://a..b
         why = f"cannot be fetched ({type(reason).__name__})"
+        check = "is the address right, and this machine online?"
         raise UserError(f"{url}: {why}; {check}") from None
+    if not reply.ok:
+        status = f"{reply.status_code} {reply.reason}"
+        raise UserError(f"{url}: the server answers {status}; open it in a browser first")
+    if reply.headers.get("Content-Type", "").startswith("text/"):
+        raise UserError(f"{url}: a web page, not an image; give the address of the image itself")
+    if len(data) > LARGEST:
+        raise UserError(f"{url}: more than {LARGEST / 1e6:.0f} MB, too large for a picture")
+    return data
 
 
 def decoded(name: str, read, height: int, width: int):

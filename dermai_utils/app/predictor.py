@@ -5,7 +5,6 @@ A picture goes through the decoder and the preprocessing of training, nothing el
 """
 
 import os
-from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
@@ -26,7 +25,7 @@ from dermai_utils.study import conformal
 from dermai_utils.study.text import with_interval
 
 SIMILAR = 4  # training images beside an answer, each of another lesion
-AT_ONCE = 32  # pictures for the network at a time; as many more are decoded meanwhile
+AT_ONCE = 32  # pictures for the network at a time
 
 
 def answer(run, source, maps: bool = True) -> list[Answer]:
@@ -103,25 +102,19 @@ class Predictor:
     def each(self, source, maps: bool = True, at_once: int = AT_ONCE):
         """Yield an Answer or a UserError for each picture of `source`.
 
-        All cores decode the next pictures while the network works on `at_once` of them.
+        All cores decode `at_once` pictures, then the network works on them.
         """
         waiting, shape = pictures(source), pixels.shape(self.run.size)
         with ThreadPoolExecutor(os.cpu_count()) as cores:
-
-            def submitted(n):
-                return [(p[0], cores.submit(decoded, *p, *shape)) for p in islice(waiting, n)]
-
-            queue = deque(submitted(2 * at_once))
-            while queue:
-                batch = [queue.popleft() for _ in range(min(at_once, len(queue)))]
-                results = {k: image.result() for k, (_, image) in enumerate(batch)}
-                queue += submitted(len(batch))
-                good = [k for k, image in results.items() if not isinstance(image, UserError)]
+            while batch := list(islice(waiting, at_once)):
+                results = list(cores.map(lambda one: decoded(*one, *shape), batch))
+                good = [k for k, one in enumerate(results) if not isinstance(one, UserError)]
                 if good:
                     images = np.stack([results[k] for k in good])
                     answers = self([batch[k][0] for k in good], images, maps)
-                    results |= dict(zip(good, answers, strict=True))
-                yield from results.values()
+                    for k, answer in zip(good, answers, strict=True):
+                        results[k] = answer
+                yield from results
 
     def similar_images(self, answer: Answer) -> list:
         """The similar images of an answer, (H, W, 3) uint8; None for each that is not here."""
