@@ -159,15 +159,12 @@ def read_table(path):
     """
     import pandas as pd  # importing this module loads nothing heavy
 
-    with open(path, encoding="utf-8") as file:
-        columns = pd.read_csv(file, nrows=0).columns
-    frame = pd.read_csv(
-        path,
-        dtype=dict.fromkeys(TEXT, str),
-        keep_default_na=False,
-        na_values={name: [""] for name in columns if name not in TEXT},
-        float_precision="round_trip",
-    )
+    columns = pd.read_csv(path, nrows=0).columns
+    # pandas 3 reads numbers exactly, and warns of this option
+    exact = {} if int(pd.__version__.split(".")[0]) > 2 else {"float_precision": "round_trip"}
+    blanks = {name: [""] for name in columns if name not in TEXT}
+    options = dict(dtype=dict.fromkeys(TEXT, str), na_values=blanks, keep_default_na=False)
+    frame = pd.read_csv(path, **options, **exact)
     if "age" in frame:
         frame["age"] = pd.to_numeric(frame["age"], errors="coerce").astype(float)
     words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
