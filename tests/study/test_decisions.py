@@ -1,0 +1,318 @@
+"""Every choice against all other choices, every number against sklearn or a count by hand."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from made_up_predictions import SHARES, calibrated, rows, table_of
+from sklearn import metrics as sk
+
+from dermai_utils import predictions
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.study import decisions as dec
+
+PAIRS = st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=1, max_size=40)
+SEEDS, SIZES = st.integers(0, 10**6), st.integers(1, 60)
+
+
+# The decision rule
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, st.lists(st.floats(0.01, 1), min_size=7, max_size=7))
+def test_the_correction_is_bayes_with_an_even_prior(seed, prior):
+    prior = np.array(prior) / sum(prior)
+    likelihood = np.random.default_rng(seed).random((20, 7)) + 0.01  # p(image | class)
+    posterior = likelihood * prior / (likelihood * prior).sum(1, keepdims=True)
+    corrected = dec.prior_corrected(posterior, prior, 1)
+    np.testing.assert_allclose(corrected, likelihood / likelihood.sum(1, keepdims=True), atol=1e-12)
+    for other in ((np.full(7, 1 / 7), 1), (prior, 0)):
+        np.testing.assert_allclose(dec.prior_corrected(posterior, *other), posterior, atol=1e-12)
+    back = dec.prior_corrected(corrected, prior, -1)
+    np.testing.assert_allclose(back, posterior, atol=1e-12)
+
+
+def test_the_correction_trades_accuracy_for_balanced_accuracy():
+    rng, prior = np.random.default_rng(3), np.array([0.11, 0.67, 0.05, 0.03, 0.11, 0.01, 0.02])
+    truth = rng.choice(7, 20_000, p=prior)
+    # the density of the image under each class
+    density = np.exp(2 * (rng.normal(size=(20_000, 7)) + 2 * np.eye(7)[truth]))
+    probabilities = density * prior / (density * prior).sum(1, keepdims=True)
+    rules = [p.argmax(1) for p in (probabilities, dec.prior_corrected(probabilities, prior, 1))]
+    accuracy = [np.mean(rule == truth) for rule in rules]
+    balanced = [sk.recall_score(truth, rule, average="macro") for rule in rules]
+    assert accuracy[0] > accuracy[1] and balanced[1] > balanced[0] + 0.02
+
+
+def test_a_class_that_was_never_trained_stays_out():
+    prior = [0, 0.5, 0.1, 0.1, 0.1, 0.1, 0.1]
+    for tau in (1, 0, np.array([[0.5], [-1]])):
+        corrected = dec.prior_corrected(np.full((2, 7), 1 / 7), prior, tau)
+        assert corrected[:, 0].tolist() == [0, 0] and corrected.sum(1) == pytest.approx(1)
+    for prior in ([0] * 7, [-1, 2, 0, 0, 0, 0, 0]):
+        with pytest.raises(UserError, match="a share of the images"):
+            dec.prior_corrected(np.ones((1, 7)), prior, 1)
+
+
+@pytest.mark.parametrize("seed, power", [(0, 0.0), (1, 0.5), (2, 1.0), (3, -1.0)])
+def test_the_exponent_has_the_least_log_loss_with_equal_classes(seed, power):
+    """Against a grid of temperatures and exponents."""
+    val = rows(800, seed, power=power)
+    truth, p = predictions.arrays(val)
+    equal = 1 / np.bincount(truth, minlength=7)[truth]
+
+    def loss(temperature, tau):
+        q = (p / SHARES.to_numpy() ** tau) ** (1 / temperature)
+        q /= q.sum(1, keepdims=True)
+        return np.average(-np.log(q[np.arange(len(q)), truth]), weights=equal), q
+
+    found, q = loss(0.7, 0.3)
+    expected = sk.log_loss(truth, q, labels=range(7), sample_weight=equal)
+    assert found == pytest.approx(expected)
+    grid = [(t, tau) for t in np.arange(0.3, 3, 0.1) for tau in np.arange(-2, 3, 0.1)]
+    best = min(grid, key=lambda pair: loss(*pair)[0])[1]
+    assert dec.tuned_tau(val, SHARES) == pytest.approx(np.clip(best, -1, 1), abs=0.15)
+
+
+@pytest.mark.parametrize("power", [-0.75, 0.25, 0.75])
+def test_the_exponent_takes_back_what_training_did_to_the_prior(power):
+    expected = dec.tuned_tau(rows(800, 4), SHARES) + power
+    assert dec.tuned_tau(rows(800, 4, power=power), SHARES) == pytest.approx(expected, abs=0.05)
+
+
+def test_a_few_images_hardly_move_the_exponent():
+    """Two images of two classes, which any exponent separates; and none of a trained class."""
+    val = rows(400, 1)
+    few = val[val["truth"].isin(["MEL", "NV"])].drop_duplicates("truth")
+    assert abs(dec.tuned_tau(few, SHARES)) < 1
+    untrained = SHARES.where(SHARES.index != "MEL", 0)
+    assert dec.tuned_tau(val[val["truth"] == "MEL"], untrained) == 0
+
+
+def test_both_rules_are_counted_as_sklearn_counts():
+    val, scored = rows(seed=1, power=0.5), rows(seed=2, power=0.5)
+    prior = pd.Series([0.1, 0.6, 0.1, 0.1, 0.1, 0, 0], CLASSES)
+    found = dec.compare_rules(val, scored, prior, 50)
+    assert found["chosen"] == "prior_corrected" and found["training_prior"] == prior.to_dict()
+    factor = np.where(prior > 0, np.where(prior > 0, prior, 1) ** -found["tau"], 0)
+    for part, some in (("val", val), ("scored", scored)):
+        truth, p = predictions.arrays(some)
+        for rule, one in {"argmax": p, "prior_corrected": p * factor}.items():
+            called = one.argmax(1)
+            expected = {
+                "balanced_accuracy": sk.balanced_accuracy_score(truth, called),
+                "macro_f1": sk.f1_score(truth, called, average="macro"),
+                "accuracy": sk.accuracy_score(truth, called),
+            }
+            got = found["rules"][rule][part]
+            got = got if part == "val" else {name: row["value"] for name, row in got.items()}
+            assert got == pytest.approx(expected)
+    called = dec.called(scored, found)
+    assert list(called["prediction"]) == [CLASSES[k] for k in (p * factor).argmax(1)]
+    here = np.arange(len(p))
+    assert called["confidence"].tolist() == p[here, (p * factor).argmax(1)].tolist()
+
+
+def test_the_rule_is_fixed_on_validation():
+    """Validation as after plain training, the other part as after training with class weights:
+    their best rules differ."""
+    found = dec.compare_rules(rows(800, 1, power=1), rows(800, 2), SHARES, 50)
+    scored = {r: row["scored"]["balanced_accuracy"]["value"] for r, row in found["rules"].items()}
+    assert found["chosen"] == "prior_corrected" and found["tau"] > 0
+    assert max(scored, key=scored.get) == "argmax"
+    plain = found | {"tau": 0.0, "chosen": "argmax"}
+    assert dec.called(rows(), plain).equals(rows())
+
+
+def test_dividing_the_prior_out_makes_no_better_model():
+    """The same network, as it is and with its prior divided out, each with its own rule: the same
+    classes, though argmax alone tells them apart."""
+    plain, divided = rows(seed=1, power=1), rows(seed=1)
+    own = {"training_prior": SHARES.to_dict(), "tau": 1.0, "chosen": "prior_corrected"}
+    assert (dec.called(plain, own)["prediction"] == divided["prediction"]).all()
+    assert (plain["prediction"] != divided["prediction"]).sum() > 20
+
+
+def test_the_prior_is_that_of_the_training_images_at_home():
+    table = table_of(rows(70)).assign(subset=["train", "val"] * 35)
+    table["source"] = np.where(np.arange(70) % 10 == 0, "extra", "train")
+    train = table[(table["subset"] == "train") & (table["source"] == "train")]["label"].tolist()
+    expected = {c: train.count(c) / len(train) for c in CLASSES}
+    assert dec.training_prior(table).to_dict() == pytest.approx(expected)
+    folds = dec.training_prior(table.assign(subset="val", source="train"))
+    assert folds.sum() == pytest.approx(1) and folds["NV"] == (table["label"] == "NV").mean()
+
+
+# Thresholds
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    PAIRS,
+    st.sampled_from([0.0, 0.3, 0.5, 0.9, 0.95, 1.0]),
+    st.sampled_from(["sensitivity", "specificity"]),
+)
+def test_no_other_threshold_is_better(pairs, asked, rate):
+    positive, score = np.array(pairs, int).T
+    other = {"sensitivity": "specificity", "specificity": "sensitivity"}[rate]
+    chosen = dec.threshold_at(positive, score, **{rate: asked})
+    if not (positive if rate == "sensitivity" else 1 - positive).any():
+        assert np.isnan(chosen)
+        return
+    point = dec.operating_point(positive, score, chosen)
+    assert point[rate] >= asked
+    points = [dec.operating_point(positive, score, t) for t in [*np.arange(-0.5, 9), np.inf]]
+    allowed = [p[other] for p in points if p[rate] >= asked and p[other] is not None]
+    assert not allowed or point[other] == max(allowed)
+
+
+def test_thresholds_lie_on_the_roc_curve():
+    rng = np.random.default_rng(4)
+    positive = rng.integers(0, 2, 500)
+    score = rng.normal(size=500) + positive
+    fpr, tpr, _ = sk.roc_curve(positive, score, drop_intermediate=False)
+    at = dec.operating_point(positive, score, dec.threshold_at(positive, score, specificity=0.9))
+    assert at["sensitivity"] == pytest.approx(tpr[1 - fpr >= 0.9].max())
+    at = dec.operating_point(positive, score, dec.threshold_at(positive, score, sensitivity=0.95))
+    assert at["specificity"] == pytest.approx(1 - fpr[tpr >= 0.95].min())
+
+
+@settings(max_examples=60, deadline=None)
+@given(PAIRS, st.integers(0, 9))
+def test_an_operating_point_agrees_with_sklearn(pairs, threshold):
+    positive, score = np.array(pairs, int).T
+    tn, fp, fn, tp = sk.confusion_matrix(positive, score >= threshold, labels=[0, 1]).ravel()
+    shares = dict(
+        sensitivity=(tp, tp + fn), specificity=(tn, tn + fp), ppv=(tp, tp + fp), npv=(tn, tn + fn)
+    )
+    point = dec.operating_point(positive, score, threshold)
+    assert point["n"] == len(positive) and point["threshold"] == threshold
+    for name, (part, whole) in shares.items():
+        assert point[name] == (pytest.approx(part / whole) if whole else None)
+    json.dumps(point, allow_nan=False)
+
+
+def test_a_threshold_needs_one_rate_and_images():
+    for rates in ({}, {"specificity": 0.9, "sensitivity": 0.9}):
+        with pytest.raises(UserError, match="one rate"):
+            dec.threshold_at([0, 1], [0.1, 0.9], **rates)
+    names = ("threshold", "sensitivity", "specificity", "ppv", "npv", "n")
+    unknown = dec.operating_point([0, 1], [0.1, 0.9], np.nan)
+    assert unknown == dict(zip(names, (None, None, None, None, None, 2), strict=True))
+    none = dec.threshold_at([1, 0], [0.5, 0.9], specificity=1)
+    none = dec.operating_point([1, 0], [0.5, 0.9], none)
+    assert none == dict(zip(names, (None, 0, 1, None, 0.5, 2), strict=True))
+
+
+def test_thresholds_are_chosen_on_validation_and_counted_on_both():
+    val, scored = rows(600, 1), rows(500, 2)
+    points = dec.operating_points(val, scored, 200)
+    assert [(p["target"], p["rate"], p["level"]) for p in points] == [
+        (target, *level) for target in ("melanoma", "malignant") for level in dec.LEVELS
+    ]
+    for point in points:
+        classes = ["MEL"] if point["target"] == "melanoma" else ["MEL", "BCC", "AKIEC"]
+        chosen = dec.threshold_at(*dec.binary(val, classes), **{point["rate"]: point["level"]})
+        assert point["threshold"] == chosen
+        for part, some in (("val", val), ("scored", scored)):
+            positive = some["truth"].isin(classes)
+            called = some[classes].sum(axis=1) >= chosen
+            expected = {
+                "sensitivity": sk.recall_score(positive, called),
+                "specificity": sk.recall_score(~positive, ~called),
+                "ppv": sk.precision_score(positive, called),
+            }
+            assert {name: point[part][name] for name in expected} == pytest.approx(expected)
+        assert point["val"][point["rate"]] >= point["level"] - 1e-12
+        for rate in dec.RATES:
+            found = point["scored"]
+            assert found[f"{rate}_low"] <= found[rate] <= found[f"{rate}_high"]
+
+
+def test_rates_of_several_images_a_lesion_have_wider_intervals():
+    """Each image twice under one lesion id is no new evidence; as lesions of their own the same
+    rows would seem to be."""
+    val, once = rows(300, 1, lesions=10**6), rows(300, 2, lesions=10**6)
+    twice = pd.concat([once, once.assign(image=once["image"] + "b")], ignore_index=True)
+    width = []
+    for some in (once, twice, twice.assign(lesion_id="")):
+        scored = dec.operating_points(val, some, 2000)[0]["scored"]
+        width.append(scored["sensitivity_high"] - scored["sensitivity_low"])
+    assert width[1] == pytest.approx(width[0], rel=0.15) and width[2] < 0.85 * width[0]
+
+
+def shifted(n, seed, shift=0.0):
+    """Rows of melanomas and nevi whose scores are shifted."""
+    rng = np.random.default_rng(seed)
+    truth, p = rng.choice([0, 1], n), np.zeros((n, 7))
+    p[:, 1] = 1 / (1 + np.exp(-rng.normal(2.0 * truth - 1 - shift, 1.5)))
+    p[:, 0] = 1 - p[:, 1]
+    lesions = [f"L{k}" for k in rng.integers(0, n // 2, n)]
+    return predictions.table([f"I{k}" for k in range(n)], truth, p, lesion_id=lesions)
+
+
+def test_both_thresholds_are_counted_on_lesions_that_chose_neither():
+    """By hand, draw by draw, with sets of lesions."""
+    val, own = shifted(600, 0), shifted(400, 1, shift=-1.0)
+    table = dec.rechosen(val, own, n=60, draws=3)
+    assert list(table.index) == ["chosen at home", "chosen anew on 60 images"]
+    home = val.loc[val["truth"] == "MEL", "MEL"].sort_values().to_numpy()
+    assert table["threshold"].iloc[0] == pytest.approx(home[int(0.1 * len(home))])
+    random, counted = np.random.default_rng(0), [[], []]
+    for _ in range(3):
+        order, few = random.permutation(np.unique(own["lesion_id"].to_numpy(str))), set()
+        while own["lesion_id"].isin(few).sum() < 60:
+            few.add(order[len(few)])
+        drawn, rest = own[own["lesion_id"].isin(few)], own[~own["lesion_id"].isin(few)]
+        chosen = drawn.loc[drawn["truth"] == "MEL", "MEL"].sort_values().to_numpy()
+        for rates, scores in zip(counted, (home, chosen), strict=True):
+            called, melanoma = rest["MEL"] >= scores[int(0.1 * len(scores))], rest["truth"] == "MEL"
+            rates.append((called[melanoma].mean(), (~called[~melanoma]).mean()))
+    for row, rates in zip(table.itertuples(), counted, strict=True):
+        assert (row.sensitivity, row.specificity) == pytest.approx(np.mean(rates, 0))
+        assert (row.sensitivity_sd, row.specificity_sd) == pytest.approx(np.std(rates, 0, ddof=1))
+    assert abs(table["sensitivity"].iloc[1] - 0.9) < abs(table["sensitivity"].iloc[0] - 0.9)
+    without = dec.rechosen(val, own[own["truth"] != "MEL"], n=20, draws=5)
+    assert pd.isna(without["threshold"].iloc[1]) and without["sensitivity"].isna().all()
+
+
+# Abstaining
+
+
+@settings(max_examples=40, deadline=None)
+@given(SEEDS, SIZES)
+def test_risk_coverage_counted_by_hand(seed, n):
+    truth, probabilities = calibrated(n, seed)
+    table = dec.risk_coverage(truth, probabilities)
+    surest = sorted(range(n), key=lambda i: -probabilities[i].max())
+    wrong = [probabilities[i].argmax() != truth[i] for i in surest]
+    assert table["coverage"].tolist() == pytest.approx([k / n for k in range(1, n + 1)])
+    assert table["risk"].tolist() == pytest.approx([sum(wrong[:k]) / k for k in range(1, n + 1)])
+    assert table["confidence"].tolist() == [probabilities[i].max() for i in surest]
+    assert dec.aurc(truth, probabilities) == pytest.approx(table["risk"].mean())
+
+
+def test_equally_sure_images_count_in_the_order_of_chance():
+    """The mean of the curve over all orders of equally sure images."""
+    truth = np.array([0, 1, 0, 0, 1])
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.6, 0.4], [0.6, 0.4], [0.55, 0.45]])
+    rng = np.random.default_rng(0)
+    wrong = np.array([[0, *rng.permutation([1, 0, 0]), 1] for _ in range(20_000)])
+    expected = (wrong.cumsum(1) / np.arange(1, 6)).mean(0)
+    found = dec.risk_coverage(truth, probabilities)["risk"]
+    assert found.tolist() == pytest.approx(expected, abs=0.01)
+
+
+def test_abstaining_is_counted_by_hand():
+    val, scored = rows(seed=1), rows(seed=2)
+    found = dec.abstaining(val, scored)["points"]
+    assert [point["asked"] for point in found] == [1, 0.9, 0.8, 0.7, 0.6, 0.5]
+    assert found[0]["n"] == len(scored)
+    for point in found:
+        answered = scored[scored["confidence"] >= point["threshold"]]
+        assert (val["confidence"] >= point["threshold"]).mean() >= point["asked"] - 1e-9
+        assert (point["n"], point["coverage"]) == (len(answered), len(answered) / len(scored))
+        assert point["risk"] == pytest.approx((answered["truth"] != answered["prediction"]).mean())

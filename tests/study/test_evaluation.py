@@ -1,0 +1,265 @@
+"""metrics.json against the golden file of the code before it was rewritten, sklearn, and counts."""
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up_predictions import SHARES, rows, table_of
+from sklearn import metrics as sk
+
+from dermai_utils import metrics, predictions
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.study import decisions, evaluation
+
+GOLDEN = Path(__file__).with_name("golden")
+
+
+def differences(expected, found, path=""):
+    """Where two values of JSON differ, numbers by more than 1e-9."""
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key in expected.keys() | found.keys():
+            yield from differences(expected.get(key, ...), found.get(key, ...), f"{path}/{key}")
+    elif isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        for k, pair in enumerate(zip(expected, found, strict=True)):
+            yield from differences(*pair, f"{path}/{k}")
+    elif isinstance(expected, float) and isinstance(found, float):
+        if abs(expected - found) > 1e-9:
+            yield path, expected, found
+    elif expected != found:
+        yield path, expected, found
+
+
+@pytest.fixture(scope="module")
+def golden():
+    """(predictions, table): three folds, an official test set without lesions, an own test set."""
+    table = pd.read_csv(GOLDEN / "table.csv", keep_default_na=False)
+    table["age"] = pd.to_numeric(table["age"], errors="coerce")
+    columns = {name: table[name].to_numpy() for name in ("subset", "lesion_id", "origin", "fold")}
+    truth = table["label"].map(CLASSES.index).to_numpy()
+    return predictions.table(table["image"], truth, table[list(CLASSES)], **columns), table
+
+
+def test_every_number_is_that_of_the_golden_file(golden):
+    made, table = golden
+    images = table["image"].tolist()
+    pairs = list(zip(images[:60:2], images[:-60:-2], strict=True))
+    pairs += [(images[0], images[100]), ("x", "y")]
+    found = evaluation.evaluate(made, table, pairs, n_resamples=200)
+    expected = json.loads((GOLDEN / "metrics.json").read_text())
+    expected |= {"note": found["note"], "folds": 3}
+    assert list(differences(expected, found)) == []
+    assert "official" in found["subsets"] and found["decisions"]["chosen"] == "prior_corrected"
+    json.dumps(found, allow_nan=False)
+
+
+def test_two_own_test_sets_are_each_scored_alone(golden):
+    made, table = golden
+    second = made[made["subset"] == "Basel"].assign(subset="Bern")
+    second["image"] = "Bern:" + second["image"]
+    both = pd.concat([made[made["subset"] != "official"], second], ignore_index=True)
+    found = evaluation.evaluate(both, table, n_resamples=20)
+    assert found["primary_subset"] == "Basel" and list(found["elsewhere"]) == ["Basel", "Bern"]
+    alone = both[both["subset"] != "Bern"]
+    alone = evaluation.evaluate(alone, table, n_resamples=20)["elsewhere"]["Basel"]
+    assert found["elsewhere"]["Basel"] == alone
+    assert found["elsewhere"]["Bern"]["decisions"]["rules"] == alone["decisions"]["rules"]
+    assert list(found["elsewhere"]["Bern"]["by_source"]) == ["BCN", "MSK"]
+
+
+def test_without_validation_nothing_can_be_chosen():
+    scored = rows(60)
+    with pytest.raises(UserError, match="hold test but no val: .*; predict val too"):
+        evaluation.evaluate(scored, table_of(scored))
+
+
+def test_one_rule_gives_every_class_and_argmax_stands_beside_it(golden):
+    made, table = golden
+    found = evaluation.evaluate(made, table, n_resamples=20)
+    called = decisions.called(made, found["decisions"])
+    for name, part in predictions.by_subset(called).items():
+        argmax = predictions.arrays(part)[1].argmax(1)
+        by_rule = part["prediction"].map(CLASSES.index)
+        assert (argmax != by_rule).any()
+        truth = part["truth"].map(CLASSES.index)
+        for source, one in ((found, by_rule), (found["argmax"], argmax)):
+            options = dict(labels=np.unique(truth), average="macro", zero_division=0)
+            score = sk.recall_score(truth, one, **options)
+            assert source["subsets"][name]["balanced_accuracy"] == pytest.approx(score)
+            row = source["intervals"][name]["balanced_accuracy"]
+            assert row["value"] == pytest.approx(score) and row["low"] <= score <= row["high"]
+            matrix = sk.confusion_matrix(truth, one, labels=range(7))
+            assert source["subsets"][name]["confusion"] == matrix.tolist()
+            assert source["subsets"][name]["macro_auc"] == found["subsets"][name]["macro_auc"]
+    primary = predictions.primary_rows(called)
+    wrong = (primary["prediction"] != primary["truth"]).sum()
+    assert found["mistakes"]["counts"]["most_confident"] == wrong
+
+
+def test_the_temperature_is_fitted_on_validation_alone():
+    """By brute force over a grid, and it does not move with the part that is scored."""
+    val, scored = rows(seed=1), rows(seed=2, signal=1)
+    truth, p = predictions.arrays(val)
+    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4001))
+    scaled = np.log(p)[None] / grid[:, None, None]
+    losses = np.log(np.exp(scaled).sum(2)) - scaled[:, np.arange(len(p)), truth]
+    found = evaluation.calibrated(val, scored)
+    assert found["temperature"] == pytest.approx(grid[losses.mean(1).argmin()], rel=2e-3)
+    other = evaluation.calibrated(scored, scored)["temperature"]
+    assert found["temperature"] != pytest.approx(other, rel=0.05)
+    truth, p = predictions.arrays(scored)
+    assert found["before"]["nll"] == pytest.approx(sk.log_loss(truth, p, labels=range(7)))
+    scaled = p ** (1 / found["temperature"])
+    scaled /= scaled.sum(1, keepdims=True)
+    assert found["after"]["nll"] == pytest.approx(sk.log_loss(truth, scaled, labels=range(7)))
+
+
+def test_each_fold_is_scored_by_what_the_other_folds_chose():
+    """Folds that want another exponent, temperature and threshold; by hand, fold by fold."""
+    parts = [rows(300, k, 1.0 + k, power=min(k, 1), fold=k, subset="val") for k in range(3)]
+    val = pd.concat(parts, ignore_index=True)
+    rules = decisions.compare_rules(val, val, SHARES, 50)
+    called = decisions.called(val, rules)
+    truth, after, melanoma = val["truth"].to_numpy(), [], []
+    for k, part in enumerate(parts):
+        others = pd.concat([other for j, other in enumerate(parts) if j != k])
+        tau = decisions.tuned_tau(others, SHARES)
+        assert rules["tau_of_fold"][str(k)] == tau
+        p = part[list(CLASSES)].to_numpy()
+        expected = np.array(CLASSES)[(p / SHARES.to_numpy() ** tau).argmax(1)]
+        assert list(called.loc[called["fold"] == k, "prediction"]) == list(expected)
+        temperature = evaluation.calibrated(others, others)["temperature"]
+        scaled = p ** (1 / temperature)
+        after.append(scaled / scaled.sum(1, keepdims=True))
+        mel = np.sort(others.loc[others["truth"] == "MEL", "MEL"])
+        melanoma.append(p[:, 0] >= mel[int(np.floor(0.1 * len(mel)))])
+    assert len(set(rules["tau_of_fold"].values())) > 1
+    score = sk.balanced_accuracy_score(truth, called["prediction"])
+    scored = rules["rules"]["prior_corrected"]["scored"]["balanced_accuracy"]
+    assert scored["value"] == pytest.approx(score)
+    numbers = [CLASSES.index(name) for name in truth]
+    expected = sk.log_loss(numbers, np.concatenate(after), labels=range(7))
+    assert evaluation.calibrated(val, val)["after"]["nll"] == pytest.approx(expected)
+    points = decisions.operating_points(val, val, 50)
+    found = {(p["target"], p["rate"], p["level"]): p["scored"] for p in points}
+    positive, melanoma = truth == "MEL", np.concatenate(melanoma)
+    point = found["melanoma", "sensitivity", 0.9]
+    assert point["sensitivity"] == pytest.approx(melanoma[positive].mean())
+    assert point["specificity"] == pytest.approx(1 - melanoma[~positive].mean())
+    away = rows(200, 9, fold=-1)  # no fold: by what all folds chose
+    whole = decisions.by_chosen_rule(away, rules | {"tau_of_fold": {}})
+    assert (decisions.by_chosen_rule(away, rules) == whole).all()
+
+
+def test_subgroups_are_counted_by_hand_and_small_ones_marked():
+    scored = rows(400)
+    table = table_of(scored)
+    described = evaluation.with_metadata({"test": scored}, table)
+    found = metrics.jsonable(evaluation.subgroups(described, "test", 50))
+    joined = scored.merge(table, on="image")
+    groups = {
+        (column, row["group"]): row for column, lines in found["groups"].items() for row in lines
+    }
+    expected = {
+        ("age_band", "under 30"): joined["age"] < 30,
+        ("age_band", "30 to 44"): joined["age"].between(30, 44.9),
+        ("age_band", "45 to 59"): joined["age"].between(45, 59),
+        ("age_band", "60 to 74"): joined["age"].between(60, 74),
+        ("age_band", "unknown"): joined["age"].isna(),
+        ("sex", "unknown"): joined["sex"] == "",
+        ("sex", "male"): joined["sex"] == "male",
+        ("localization", "unknown"): joined["localization"] == "unknown",
+        ("confirmed_by", "histo"): joined["confirmed_by"] == "histo",
+    }
+    for key, chosen in expected.items():
+        some, row = joined[chosen], groups[key]
+        assert (row["n"], row["lesions"]) == (len(some), some["lesion_id"].nunique())
+        options = dict(labels=sorted(some["truth"].unique()), average="macro", zero_division=0)
+        recall = sk.recall_score(some["truth"], some["prediction"], **options)
+        assert row["balanced_accuracy"] == pytest.approx(recall)
+        assert row["small"] == (len(some) < 50)
+    for column, lines in found["groups"].items():
+        assert sum(row["n"] for row in lines) == len(scored), column
+
+
+def test_subgroups_come_from_a_subset_with_metadata():
+    """The official test set is given without age, sex and localization."""
+    val, scored = rows(60, 1), rows(60, 2)
+    given, nothing = table_of(val), dict(age=np.nan, sex="", localization="", confirmed_by="")
+    table = pd.concat([given, table_of(scored).assign(**nothing)])
+    described = evaluation.with_metadata({"val": val, "official": scored}, table)
+    assert evaluation.subgroups(described, "official", 10)["subset"] == "val"
+    described = evaluation.with_metadata({"val": val}, given.assign(**nothing))
+    found = evaluation.subgroups(described, "val", 10)
+    assert found["subset"] is None and found["groups"] == {}
+
+
+def test_a_planted_label_error_leads_the_candidates():
+    """Not one that histopathology confirmed, though the model is surer there."""
+    scored = rows(300, signal=4)
+    table = table_of(scored)
+    histo = (table["confirmed_by"] == "histo").to_numpy()
+    right = (scored["truth"] == "NV") & (scored["prediction"] == "NV")
+    doubtful, confirmed = scored.index[right & ~histo][5], scored.index[right & histo][5]
+    for planted, p in ((doubtful, 0.994), (confirmed, 0.9952)):
+        scored.loc[planted, [*CLASSES]] = np.where(np.array(CLASSES) == "NV", p, (1 - p) / 6)
+        scored.loc[planted, ["truth", "confidence"]] = ["BKL", p]
+    found = evaluation.mistakes(scored, table)
+    listed = found["likely_mislabelled"]
+    assert listed[0]["image"] == scored.loc[doubtful, "image"]
+    assert "histo" not in {row["confirmed_by"] for row in listed}
+    own = {c: scored.loc[scored["truth"] == c, c].mean() for c in CLASSES}
+    wrong = scored[scored["truth"] != scored["prediction"]]
+    candidates = [
+        (row[row["truth"]] - row["confidence"], row["image"], row["lesion_id"])
+        for row in wrong[~histo[wrong.index]].to_dict("records")
+        if row["confidence"] >= own[row["prediction"]]
+    ]
+    assert found["counts"]["likely_mislabelled"] == len(candidates)
+    lesions = list(dict.fromkeys(lesion for _, _, lesion in sorted(candidates)))
+    assert [row["lesion_id"] for row in listed] == lesions[:12]
+
+
+def test_the_most_confident_mistakes_one_a_lesion():
+    scored = rows(300)
+    scored.loc[scored.index[:150], "lesion_id"] = ""  # each its own
+    found = evaluation.mistakes(scored, table_of(scored))
+    wrong = scored[scored["truth"] != scored["prediction"]]
+    assert found["counts"]["most_confident"] == len(wrong) > 12
+    wrong = wrong.assign(lesion=predictions.lesions(wrong))
+    once = wrong.sort_values("confidence", ascending=False).drop_duplicates("lesion").head(12)
+    assert [row["image"] for row in found["most_confident"]] == list(once["image"])
+    malignant = ("MEL", "BCC", "AKIEC")
+    for row in found["costly"]:
+        assert row["truth"] in malignant and row["prediction"] not in malignant
+    listed = evaluation.listed_mistakes({"mistakes": found}, scored, "most_confident")
+    assert list(listed["image"]) == list(once["image"])
+
+
+def test_the_smallest_class_and_the_weight_of_one_image_of_it():
+    truth = np.repeat(range(7), (171, 909, 93, 43, 217, 44, 35))
+    found = evaluation.smallest_class(pd.DataFrame({"truth": np.array(CLASSES)[truth]}))
+    recalls = np.ones(7)
+    recalls[6] = 34 / 35
+    assert found["class"] == "VASC" and found["n"] == 35
+    assert found["one_image"] == pytest.approx(1 - recalls.mean())
+
+
+@pytest.mark.parametrize("folds", [False, True])
+def test_near_duplicate_pairs_are_counted_by_subset(folds):
+    table = pd.DataFrame({"image": list("abcdef"), "fold": [0, 1, 1, -1, -1, -1]})
+    table["subset"] = ["val", "val" if folds else "train", "val", "official", "left out", "test"]
+    table = table if folds else table.drop(columns="fold")
+    pairs = ["ab", "bc", "ad", "ae", "de", "af", "az"]
+    found = evaluation.near_duplicate_counts(table, pairs)
+    apart = 2 if folds else 3  # b and c: one fold, or train and val
+    assert found == {"pairs": 6, "in_two_subsets": apart, "with_official": 1, "left_out": 2}
+
+
+def test_two_thousand_predictions_take_seconds():
+    val, scored = rows(2000, 1, lesions=1500, subset="val"), rows(2000, 2, lesions=1500)
+    table, started = pd.concat([table_of(val), table_of(scored)]), time.process_time()
+    evaluation.evaluate(pd.concat([val, scored], ignore_index=True), table)
+    assert time.process_time() - started < 20  # s of one core; 4 where this was written

@@ -1,0 +1,40 @@
+import pytest
+
+from dermai_utils.study import text
+
+
+@pytest.mark.parametrize(
+    "number, words",
+    [(0.12345, "0.123"), (-1.0, "-1.000"), (0, "0"), (10015, "10,015"), (None, "not defined")],
+)
+def test_a_number_as_text(number, words):
+    assert text.format_number(number) == words
+
+
+def test_a_value_stands_before_its_interval():
+    rates = {"ppv": 1.0, "ppv_low": 0.5, "ppv_high": None}
+    assert text.with_interval(rates, "ppv") == "1.000 [0.500, not defined]"
+    assert text.with_interval({"value": None}) == "not defined"
+    assert text.with_interval({"npv": None}, "npv") == text.percent(None) == "not defined"
+
+
+def test_the_headline_names_the_subset_and_both_rules():
+    found = {"balanced_accuracy": {"value": 0.7, "low": 0.6, "high": 0.8}}
+    metrics = {
+        "data": "sample",
+        "primary_subset": "official",
+        "folds": 0,
+        "subsets": {"official": {"n": 1511}},
+        "intervals": {"official": found},
+        "argmax": {"intervals": {"official": found}},
+        "decisions": {"chosen": "prior_corrected", "tau": 0.5},
+    }
+    assert text.headline(metrics).splitlines() == [
+        "made-up pictures in place of the official test set, n=1,511:",
+        "balanced accuracy 0.700 [0.600, 0.800] (prior-corrected, tau = 0.5)",
+        "by argmax 0.700 [0.600, 0.800]",
+    ]
+    metrics["decisions"] = {"chosen": "argmax", "tau": 0.0}
+    assert text.headline(metrics).splitlines()[1:] == [
+        "balanced accuracy 0.700 [0.600, 0.800] (argmax)"
+    ]
