@@ -1,17 +1,23 @@
 """Progress bars: moving in a terminal and a notebook, a line every ten seconds in a file or pipe."""
 
 import sys
+import time
 
-SECONDS = 10  # between two lines
+SECONDS = 10  # between two lines, and before the first
 
 
 class _Lines:
-    """Standard error, with each state of a bar as a line of its own."""
+    """Standard error, with the state of a bar as a line of its own now and then."""
 
     encoding = "utf-8"
 
+    def __init__(self):
+        self.last = time.monotonic()
+
     def write(self, text):
-        if line := text.strip("\r\n "):
+        line = text.strip("\r\n ")
+        if line and time.monotonic() - self.last >= SECONDS:
+            self.last = time.monotonic()
             print(line, file=sys.stderr, flush=True)
 
     def flush(self):
@@ -24,5 +30,4 @@ def bar(*args, **options):
 
     if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
         return tqdm(*args, **options)
-    lines = dict(file=_Lines(), delay=SECONDS, mininterval=SECONDS, maxinterval=SECONDS)
-    return tqdm(*args, **options | lines | {"leave": True, "ncols": 100})
+    return tqdm(*args, **options | {"file": _Lines(), "ncols": 100})
