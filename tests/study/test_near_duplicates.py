@@ -1,0 +1,137 @@
+"""On made-up skin, copies turned, zoomed and relit are found, strangers with one ruler are not."""
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from dermai_utils.study import near_duplicates
+
+H, W = 150, 200
+
+
+def skin(seed):
+    """A lesion on textured skin, (H, W, 3) uint8."""
+    rng = np.random.default_rng(seed)
+    texture = sum(cv2.GaussianBlur(rng.normal(size=(H, W)), (0, 0), s) * s for s in (2, 4, 8))
+    y, x = np.mgrid[:H, :W]
+    lesion = np.hypot(y - 75, x - 100) + 25 * texture < 40
+    gray = 170 + 25 * texture - 60 * cv2.GaussianBlur(lesion.astype(float), (0, 0), 2)
+    return np.clip(gray[..., None] * [1.0, 0.8, 0.75], 0, 255).astype(np.uint8)
+
+
+def photographed_again(image, angle, zoom, light):
+    turn = cv2.getRotationMatrix2D((W / 2, H / 2), angle, zoom)
+    turned = cv2.warpAffine(image, turn, (W, H), borderMode=cv2.BORDER_REFLECT)
+    return np.clip(turned.astype(float) * light + 5, 0, 255).astype(np.uint8)
+
+
+def with_ruler(image):
+    image, rng = image.copy(), np.random.default_rng(99)
+    for x in np.cumsum(rng.integers(3, 9, 36)):
+        # irregular, like ticks with digits
+        image[130 : rng.integers(134, 140), x : x + rng.integers(1, 4)] = 20
+    return image
+
+
+def with_rim(image):
+    y, x = np.mgrid[:H, :W]
+    light = np.clip((115 - np.hypot(y - 75, x - 100)) / 12, 0.03, 1)
+    return (image * light[..., None]).astype(np.uint8)
+
+
+CHANGES = [(0, 1.0, 0.8), (12, 1.1, 1.1), (-60, 0.9, 0.9), (170, 1.25, 0.85)]
+
+
+@pytest.fixture(scope="module")
+def collection():
+    """12 strangers, the first 4 once more under another group; features: brightness alone."""
+    images = [skin(s) for s in range(12)]
+    images += [photographed_again(images[i], *change) for i, change in enumerate(CHANGES)]
+    images = np.stack(images)
+    features = images[:, ::30, ::40].reshape(len(images), -1).astype(float)
+    return images, features, np.arange(len(images))
+
+
+def found(pairs):
+    return {tuple(pair) for pair in pairs[:, :2]}
+
+
+def test_copies_are_found_and_nothing_else(collection):
+    pairs = near_duplicates.find(*collection, n_pairs=200)
+    assert found(pairs) == {(i, 12 + i) for i in range(4)}
+    assert (np.diff(pairs[:, 2]) <= 0).all() and pairs[-1, 2] >= near_duplicates.INLIERS
+
+
+def test_only_pairs_of_two_groups(collection):
+    images, features, groups = collection
+    same = np.where(groups >= 12, groups - 12, groups)
+    assert len(near_duplicates.find(images, features, same, n_pairs=200)) == 0
+    sets = np.isin(groups, [0, 1, 13]).astype(int)
+    pairs = near_duplicates.find(images, features, sets, n_pairs=200)
+    assert found(pairs) == {(0, 12)}  # 1 and 13 lie in the same set
+
+
+def test_a_search_over_a_table_leaves_out_pairs_that_are_known(collection):
+    images, features, _ = collection
+    names = list("abcdefghijklmnop")  # m to p: copies of a to d
+    table = pd.DataFrame({"image": names, "source": "train", "lesion_id": names})
+    table["pixel_hash"] = names
+    every = near_duplicates.search(table, images, features)
+    assert list(every) == ["image_a", "image_b", "score"]
+    pairs = set(zip(every["image_a"], every["image_b"], strict=True))
+    assert pairs == {("a", "m"), ("b", "n"), ("c", "o"), ("d", "p")}
+    table.loc[table["image"] == "m", "lesion_id"] = "a"  # known to be one lesion
+    table.loc[table["image"] == "n", "pixel_hash"] = "b"  # the same pixels: known too
+    table.loc[table["image"].isin(["c", "o"]), "source"] = "official"  # both: leaks nothing
+    table.loc[table["image"] == "p", "source"] = "Basel"
+    some = near_duplicates.search(table, images, features)
+    assert some[["image_a", "image_b"]].values.tolist() == [["d", "p"]]
+    one = table.assign(source="train", lesion_id="one")
+    nothing = near_duplicates.search(one, images, features)
+    assert list(nothing) == list(every) and nothing.empty
+
+
+@pytest.mark.parametrize("decorate", [with_ruler, with_rim])
+def test_a_shared_ruler_or_rim_is_no_evidence(decorate):
+    images = np.stack([decorate(skin(s)) for s in range(20, 26)])
+    pairs = np.array([(i, j) for i in range(6) for j in range(i)])
+    scores = near_duplicates.verify(near_duplicates.describe(images), pairs)
+    assert (scores < near_duplicates.INLIERS).all()
+
+
+def test_a_shared_ruler_does_agree_on_a_transform(monkeypatch):
+    """The test above can fail: without a least spread of the inliers a ruler counts as a lesion."""
+    monkeypatch.setattr(near_duplicates, "SPREAD", (0.0, 0.0))
+    described = near_duplicates.describe(np.stack([with_ruler(skin(s)) for s in range(20, 26)]))
+    scores = near_duplicates.verify(described, [(i, j) for i in range(6) for j in range(i)])
+    assert scores.max() >= near_duplicates.INLIERS
+
+
+def test_any_stored_size_gives_the_same_answer(collection):
+    images = collection[0][[1, 13, 5]]
+    large = [cv2.resize(image, (400, 300), interpolation=cv2.INTER_CUBIC) for image in images]
+    scores = near_duplicates.verify(near_duplicates.describe(large), [(0, 1), (0, 2)])
+    assert scores[0] >= 10 and scores[1] == 0
+
+
+def test_blank_images_score_zero():
+    described = near_duplicates.describe(np.zeros((2, H, W, 3), np.uint8))
+    assert near_duplicates.verify(described, [(0, 1)]).tolist() == [0]
+    assert near_duplicates.verify(described, np.zeros((0, 2), int)).shape == (0,)
+
+
+def test_candidates_are_the_nearest_of_other_groups():
+    rng = np.random.default_rng(0)
+    features, groups = rng.normal(size=(60, 8)), np.arange(60) // 2
+    features[7] = features[40] + 1e-3
+    pairs = near_duplicates.candidates(features, groups, n_pairs=50)
+    assert tuple(pairs[0]) == (7, 40) and len(pairs) == 50
+    assert (pairs[:, 0] < pairs[:, 1]).all() and (groups[pairs[:, 0]] != groups[pairs[:, 1]]).all()
+    assert len(np.unique(pairs, axis=0)) == len(pairs)
+
+
+def test_candidates_can_be_all_pairs():
+    features = np.random.default_rng(0).normal(size=(4, 3))
+    pairs = near_duplicates.candidates(features, np.array([0, 0, 1, 2]), n_pairs=1000)
+    assert found(pairs) == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
