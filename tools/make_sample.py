@@ -1,12 +1,16 @@
-"""Make the fixture: a small made-up dataset in the official archive layout of ISIC 2018 Task 3.
+"""Make the sample: small made-up archives in the official layouts of ISIC 2018 and ISIC 2019.
 
-    python tools/make_sample.py      # rewrites every file of dermai_utils/sample, the same bytes
+    python tools/make_sample.py      # writes dermai_utils/sample and sample_elsewhere, same bytes
 
-No picture is a real patient's: each is painted by the functions below. The seven classes differ in
-colour and in texture, and some lesions are deliberately half-way to a naevus, so a small network
-learns them in seconds but not perfectly. Images of one lesion are one blob, turned, zoomed and lit
-differently. Good training images are ISIC_9000001 and up, test images ISIC_9500001 and up, far from
-any real id. Faults, each on its own id:
+No picture is a real patient's: each is painted by the functions below. The seven classes overlap as
+the real ones do: each lesion has a share of the look of another class (`LIKE`), small for most of
+them, over a half for a few. Hairs, ink, ruler marks, gel bubbles, vignette and light are drawn
+without regard to the class. The pictures of one lesion share its skin, colours, texture, outline
+and hairs; camera and light differ a little. `sample_elsewhere` is a second clinic: a round field of
+view, yellower and dimmer light, smaller lesions, another mix of classes.
+
+Good training images are ISIC_9000001 and up, test images ISIC_9500001 and up, images of the second
+clinic ISIC_9700001 and up, far from any real id. Faults, each on its own id:
 
     training id   fault                                       what cleaning should say
     ------------  ------------------------------------------  ------------------------------------
@@ -38,6 +42,7 @@ there and given zero weight by the official scorer.
 """
 
 import csv
+import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -46,45 +51,41 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-HERE = Path(__file__).resolve().parents[1] / "dermai_utils" / "sample"
+PACKAGE = Path(__file__).resolve().parents[1] / "dermai_utils"
 SEED = 2018
-WIDTH, HEIGHT = 120, 90  # px; the official 600x450, a fifth
+WIDTH, HEIGHT = 112, 84  # px; the official 600x450 is in the same proportion
+FINE = 2  # painted at twice that size, then averaged: thin hairs stay thin
+QUALITY = 75  # of the JPEGs; with all of them under 700 kB
 CLASSES = ("MEL", "NV", "BCC", "AKIEC", "BKL", "DF", "VASC")
-NOISE_ID = "ISIC_0035068"
+NOISE_ID, METADATA = "ISIC_0035068", "HAM10000_metadata.csv"
 
-# Images per lesion. Five lesions or more a class: each subset of a lesion-safe split has all.
+# Images per lesion.
 TRAINING = {
-    "MEL": [4, 2, 2, 1, 1, 1, 1],
-    "NV": [4, 3, 3, 2, 2, 2, 2, 2] + [1] * 20,
-    "BCC": [3, 2, 1, 1, 1, 1],
-    "AKIEC": [3, 2, 1, 1, 1, 1],
-    "BKL": [4, 2, 2, 1, 1, 1, 1],
-    "DF": [2, 1, 1, 1, 1],
-    "VASC": [2, 1, 1, 1, 1],
+    "MEL": [4, 3, 3, 2, 2, 2] + [1] * 10,
+    "NV": [5, 4, 4, 3, 3, 3] + [2] * 14 + [1] * 66,
+    "BCC": [4, 3, 2, 2] + [1] * 9,
+    "AKIEC": [3, 3, 2, 2] + [1] * 8,
+    "BKL": [4, 3, 2, 2, 2] + [1] * 13,
+    "DF": [3, 2, 2] + [1] * 5,
+    "VASC": [3, 2, 2] + [1] * 5,
 }
-TEST = {
-    "MEL": [1] * 4,
-    "NV": [1] * 9,
-    "BCC": [1] * 3,
-    "AKIEC": [1] * 3,
-    "BKL": [1] * 4,
-    "DF": [1] * 2,
-    "VASC": [1] * 2,
-}
+TEST = {"MEL": 12, "NV": 27, "BCC": 9, "AKIEC": 8, "BKL": 12, "DF": 6, "VASC": 6}  # lesions
+ELSEWHERE = {"MEL": 12, "NV": 8, "BCC": 7, "AK": 3, "BKL": 6, "SCC": 4}  # lesions; no DF, no VASC
+ELSEWHERE_COLUMNS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 
 
 class Picture(NamedTuple):
     image: str  # ISIC id
-    lesion: int  # number; seeds the blob
+    lesion: int  # number; seeds all that the lesion's pictures share
     label: str
-    view: int  # 1, 2, ...; seeds the camera
+    view: int  # 1, 2, ...; seeds camera and light
 
 
 def isic(number):
     return f"ISIC_{number:07d}"
 
 
-# Painting. u, v are coordinates fixed to the lesion, so every picture of it has the same spots.
+# Painting. u, v are coordinates fixed to the lesion, 1 its radius; `rng` is the lesion's.
 
 
 def waves(rng, u, v, frequency):
@@ -94,9 +95,14 @@ def waves(rng, u, v, frequency):
     return np.sin(scale * (u * np.cos(angle) + v * np.sin(angle)) + phase).sum(0) / 3
 
 
+def ridges(rng, u, v, frequency, width):
+    """Thin winding lines, 0..1: where a random smooth field is about 0."""
+    return np.exp(-((waves(rng, u, v, frequency) / width) ** 2))
+
+
 def spots(rng, u, v, count, size):
-    """Soft round spots at random places, 0..1; size in units of the blob's radius."""
-    x, y = rng.uniform(-0.75, 0.75, (2, count, 1, 1))
+    """Soft round spots at random places, 0..1; size in units of the lesion's radius."""
+    x, y = rng.uniform(-0.65, 0.65, (2, count, 1, 1))
     return np.exp(-((u - x) ** 2 + (v - y) ** 2) / size**2).max(0)
 
 
@@ -106,116 +112,179 @@ def mix(a, b, amount):
 
 
 def melanoma(rng, u, v, depth):
-    """Blue-black, with brown on one side only."""
+    """Dark brown to black on one side, with a blue-grey veil."""
     angle = rng.uniform(0, 2 * np.pi)
-    side = u * np.cos(angle) + v * np.sin(angle) + 0.5 * waves(rng, u, v, 5)
-    return mix((50, 46, 66), (116, 70, 48), 1.5 * side)
+    side = u * np.cos(angle) + v * np.sin(angle) + 0.5 * waves(rng, u, v, 4)
+    black = np.array([48, 34, 36]) * rng.uniform(0.9, 1.6)
+    dark = mix(black, (142, 90, 60), rng.uniform(0.3, 0.7) + 0.9 * side)
+    return mix(dark, (92, 98, 128), rng.uniform(0.1, 0.9) * spots(rng, u, v, 2, 0.4))
 
 
-def naevus(rng, u, v, depth):
-    """Light to dark brown, round, a little darker in the middle, with a fine network."""
-    brown = np.array([128, 80, 50]) * rng.uniform(0.7, 1.25)
-    return mix(brown, 1.4 * brown, depth**2 + 0.25 * waves(rng, u, v, rng.uniform(9, 20)))
+def nevus(rng, u, v, depth):
+    """Brown, even, fading to the border, with a regular network."""
+    brown = np.array([140, 92, 60]) * rng.uniform(0.8, 1.2)
+    even = mix(brown, 1.3 * brown, depth**2)
+    network = rng.uniform(0.2, 0.8) * ridges(rng, u, v, rng.uniform(10, 16), 0.3)
+    return mix(even, 0.65 * brown, network)
 
 
 def basal_cell(rng, u, v, depth):
-    """Pearly pink, crossed by thin dark red vessels."""
-    pearl = mix((222, 160, 168), (240, 205, 208), waves(rng, u, v, 4))
-    return mix(pearl, (150, 38, 52), 1.1 - 7 * np.abs(waves(rng, u, v, 4)))
+    """Pearly pink, crossed by thin red vessels, with a few blue-grey nests."""
+    pearl = mix((216, 150, 150), (238, 194, 186), 0.5 + 0.5 * waves(rng, u, v, 3))
+    nests = mix(pearl, (104, 94, 116), 0.8 * spots(rng, u, v, rng.integers(1, 4), 0.2))
+    return mix(nests, (158, 44, 56), 0.9 * ridges(rng, u, v, 4, 0.12))
 
 
 def keratosis_actinic(rng, u, v, depth):
     """Red under pale yellow scales."""
-    return mix((200, 96, 82), (236, 206, 168), 1.2 * waves(rng, u, v, 13))
+    red = mix((190, 96, 84), (212, 134, 112), 0.5 + 0.5 * waves(rng, u, v, 4))
+    return mix(red, (240, 220, 186), 1.3 * waves(rng, u, v, 9) - 0.2)
 
 
 def keratosis_benign(rng, u, v, depth):
-    """Waxy tan, with dark plugs."""
-    wax = mix((176, 138, 84), (202, 170, 116), waves(rng, u, v, 5))
-    return mix(wax, (84, 54, 34), spots(rng, u, v, rng.integers(12, 30), 0.1))
+    """Waxy tan, with dark plugs and white cysts."""
+    wax = mix((146, 106, 66), (190, 148, 98), 0.5 + 0.5 * waves(rng, u, v, 4))
+    plugs = mix(wax, (66, 44, 32), spots(rng, u, v, rng.integers(8, 18), 0.11))
+    return mix(plugs, (244, 230, 204), 0.9 * spots(rng, u, v, rng.integers(3, 9), 0.08))
 
 
 def dermatofibroma(rng, u, v, depth):
     """A pale scar inside a brown ring."""
-    ring = np.exp(-(((depth - 0.8) / 0.22) ** 2))
-    return mix((238, 216, 198), (146, 96, 72), ring + 0.15 * waves(rng, u, v, 9))
+    ring = np.exp(-(((depth - 0.75) / 0.3) ** 2)) * (0.8 + 0.2 * waves(rng, u, v, 9))
+    return mix((238, 214, 200), (152, 102, 76), ring)
 
 
 def vascular(rng, u, v, depth):
-    """Red, with large purple lagoons."""
-    return mix((190, 46, 62), (84, 16, 74), 1.3 * spots(rng, u, v, rng.integers(5, 12), 0.24) - 0.2)
+    """Red, with purple lagoons."""
+    lagoons = spots(rng, u, v, rng.integers(5, 11), 0.24)
+    return mix((188, 58, 66), (94, 20, 62), 1.2 * lagoons - 0.1)
 
 
-# class -> painter, raggedness of the outline (0 is a circle)
+# class -> painter, raggedness of the outline (0 is an ellipse), width of the border
 LOOKS = {
-    "MEL": (melanoma, 0.30),
-    "NV": (naevus, 0.04),
-    "BCC": (basal_cell, 0.09),
-    "AKIEC": (keratosis_actinic, 0.18),
-    "BKL": (keratosis_benign, 0.08),
-    "DF": (dermatofibroma, 0.05),
-    "VASC": (vascular, 0.10),
+    "MEL": (melanoma, 0.30, 0.20),
+    "NV": (nevus, 0.05, 0.25),
+    "BCC": (basal_cell, 0.12, 0.35),
+    "AKIEC": (keratosis_actinic, 0.22, 0.45),
+    "BKL": (keratosis_benign, 0.15, 0.10),
+    "DF": (dermatofibroma, 0.06, 0.45),
+    "VASC": (vascular, 0.10, 0.12),
+}
+# class -> the classes that it may be taken for, and the largest share of their look
+LIKE = {
+    "MEL": ("NV NV BKL".split(), 0.85),
+    "NV": ("MEL MEL BKL DF".split(), 0.5),
+    "BCC": ("AKIEC NV".split(), 0.8),
+    "AKIEC": ("BKL BCC".split(), 0.65),
+    "BKL": ("MEL NV AKIEC".split(), 0.65),
+    "DF": ("NV BCC".split(), 0.6),
+    "VASC": ("BCC MEL".split(), 0.85),
 }
 
 
 def outline(rng, u, v, ragged):
-    """Depth in the blob, (H, W): 0 in the middle, 1 on the edge, which wobbles by low harmonics."""
-    angle, radius = np.arctan2(v, u), np.hypot(u, v * rng.uniform(0.85, 1.3))
+    """Depth in the lesion, (H, W): 0 in the middle, 1 on the edge, which wobbles by harmonics."""
+    angle, radius = np.arctan2(v, u), np.hypot(u, v * rng.uniform(0.8, 1.3))
     edge = np.ones_like(u)
-    for harmonic in range(2, 7):
-        edge += (
-            ragged * rng.normal() * np.cos(harmonic * angle + rng.uniform(0, 2 * np.pi)) / harmonic
-        )
-    return radius / np.clip(edge, 0.4, 1.8)
+    for harmonic in range(2, 8):
+        phase, size = rng.uniform(0, 2 * np.pi), ragged * rng.normal() / harmonic
+        edge += size * np.cos(harmonic * angle + phase)
+    return radius / np.clip(edge, 0.5, 1.6)
 
 
-def lesion_plane(camera):
-    """The picture's pixels in lesion coordinates: turned, zoomed and off-centre."""
-    y, x = np.mgrid[:HEIGHT, :WIDTH]
-    size = HEIGHT * camera.uniform(0.26, 0.40)  # px, the blob's radius
-    x = (x - WIDTH / 2 - camera.normal(0, 6)) / size
-    y = (y - HEIGHT / 2 - camera.normal(0, 4)) / size
-    turn = camera.uniform(0, 2 * np.pi)
-    return x * np.cos(turn) - y * np.sin(turn), x * np.sin(turn) + y * np.cos(turn)
+def lesion(rng, u, v, label):
+    """(colours (H, W, 3), how much of each pixel is lesion (H, W))."""
+    others, most = LIKE[label]
+    other, doubt = LOOKS[rng.choice(others)], most * rng.beta(1, 2)
+    (own, ragged, border), shapes = LOOKS[label], other[1:]
+    ragged, border = np.array([ragged, border]) * (1 - doubt) + doubt * np.array(shapes)
+    depth = outline(rng, u, v, ragged)
+    colour = mix(own(rng, u, v, depth), other[0](rng, u, v, depth), np.full_like(u, doubt))
+    tint = np.exp(rng.normal(0, 0.10) + rng.normal(0, 0.04, 3))  # each lesion has its own
+    return colour * tint, np.clip((1.05 + border / 2 - depth) / border, 0, 1)
 
 
-def hairs(camera, colour):
-    """Up to two thin dark bent hairs; as in clinic, each picture of a lesion has others."""
-    y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
-    for _ in range(camera.integers(0, 3)):
-        turn, offset, bend = camera.uniform((0, -0.8, -0.4), (np.pi, 0.8, 0.4))
-        along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
-        colour = mix(colour, (52, 40, 36), 0.8 - 30 * np.abs(across - offset - bend * along**2))
+# Nuisance, the same for all classes.
+
+
+def hairs(rng, u, v, colour):
+    """Thin dark bent hairs on three lesions in ten; they stay where they are on the skin."""
+    for _ in range(rng.integers(1, 8) * (rng.random() < 0.3)):
+        turn, offset, bend = rng.uniform((0, -1.6, -0.3), (np.pi, 1.6, 0.3))
+        along, across = u * np.cos(turn) + v * np.sin(turn), v * np.cos(turn) - u * np.sin(turn)
+        colour = mix(colour, (70, 54, 48), 0.9 - 25 * np.abs(across - offset - bend * along**2))
     return colour
 
 
-def develop(camera, colour):
-    """Uneven light, brightness, white balance and sensor noise; (H, W, 3) float -> uint8."""
-    y, x = np.mgrid[-1 : 1 : HEIGHT * 1j, -1 : 1 : WIDTH * 1j]
-    light = camera.uniform(0.84, 1.10) + camera.normal(0, 0.05) * x + camera.normal(0, 0.05) * y
-    balance = 1 + camera.normal(0, 0.03, 3)
-    # one value a pixel: colour noise would cost bytes
-    noise = camera.normal(0, 4, (HEIGHT, WIDTH, 1))
-    return np.clip(colour * light[..., None] * balance + noise, 0, 255).astype(np.uint8)
+def ink(rng, u, v, colour):
+    """A violet pen mark beside one lesion in ten."""
+    if rng.random() < 0.1:
+        x, y = rng.uniform(1.3, 1.7) * np.array([np.cos(a := rng.uniform(0, 7)), np.sin(a)])
+        colour = mix(colour, (104, 78, 150), 0.7 - 5 * (np.hypot(u - x, v - y) - 0.15))
+    return colour
 
 
-def paint(picture):
-    """One picture, (90, 120, 3) uint8: lesion and camera each from a seed of their own."""
+def on_the_glass(camera, x, y, colour):
+    """Gel bubbles and a ruler, of this picture alone; x, y in units of half the height."""
+    for _ in range(camera.integers(1, 5) * (camera.random() < 0.2)):
+        a, b, radius = camera.uniform((-1.3, -1, 0.04), (1.3, 1, 0.12))
+        rim = np.abs(np.hypot(x - a, y - b) - radius) / 0.03
+        colour = mix(colour, (246, 240, 236), 0.6 * (1 - rim))
+    if camera.random() < 0.12:
+        ticks = (np.abs((x * 8) % 1 - 0.5) > 0.42) & (
+            y > 0.84 - 0.08 * (np.abs((x * 2) % 1) < 0.12)
+        )
+        colour = mix(colour, (46, 42, 44), 0.85 * ticks)
+    return colour
+
+
+class Clinic(NamedTuple):
+    radius: tuple  # of the lesions, in units of half the height
+    light: tuple  # red, green, blue
+    contrast: float
+    vignette: float
+    round_field: bool
+
+
+HOME = Clinic((0.48, 0.80), (1.0, 1.0, 1.0), 1.0, 0.25, False)
+AWAY = Clinic((0.36, 0.62), (0.96, 0.89, 0.79), 0.95, 0.05, True)
+
+
+def develop(camera, clinic, x, y, colour):
+    """Light, white balance and vignette of one picture: (H, W, 3) float -> uint8."""
+    light = camera.uniform(0.93, 1.06) + camera.normal(0, 0.03) * x + camera.normal(0, 0.03) * y
+    light -= clinic.vignette * camera.uniform(0, 1) * (x**2 + y**2)
+    balance = np.array(clinic.light) * (1 + camera.normal(0, 0.02, 3))
+    colour = (190 + (colour - 190) * clinic.contrast) * light[..., None] * balance
+    if clinic.round_field:
+        colour = mix(colour, (12, 10, 12), (np.hypot(x, y) - 1.12) / 0.05)
+    fine = np.clip(colour, 0, 255).reshape(HEIGHT, FINE, WIDTH, FINE, 3)
+    return fine.mean((1, 3)).astype(np.uint8)
+
+
+def paint(picture, clinic=HOME):
+    """(pixels (84, 112, 3) uint8, whether each is lesion (84, 112) bool)."""
     rng = np.random.default_rng([SEED, picture.lesion])
     camera = np.random.default_rng([SEED, picture.lesion, picture.view])
-    look, ragged = LOOKS[picture.label]
-    u, v = lesion_plane(camera)
-    skin = np.array([226, 182, 156]) + rng.normal(0, 9) + rng.normal(0, 4, 3)
-    depth = outline(rng, u, v, ragged)
-    # up to 0.52 of the way to a naevus: hard on purpose
-    doubt = rng.uniform(0, 0.65) ** 1.5 * np.ones_like(u)
-    colour = mix(look(rng, u, v, depth), naevus(rng, u, v, depth), doubt)
-    return develop(camera, hairs(camera, mix(colour, skin, (depth - 0.9) / 0.2)))
+    y, x = np.mgrid[: HEIGHT * FINE, : WIDTH * FINE] / (HEIGHT * FINE / 2)
+    x, y = x - WIDTH / HEIGHT, y - 1
+    # the lesion fixes size and turn; the camera changes them a little
+    size = rng.uniform(*clinic.radius) * np.exp(camera.normal(0, 0.07))
+    turn = rng.uniform(0, 2 * np.pi) + camera.normal(0, 0.3)
+    a, b = x - camera.normal(0, 0.1), y - camera.normal(0, 0.07)
+    u = (a * np.cos(turn) - b * np.sin(turn)) / size
+    v = (a * np.sin(turn) + b * np.cos(turn)) / size
+    skin = np.array([224, 180, 156]) + rng.normal(0, 12) + rng.normal(0, 6, 3)
+    skin = skin * (1 + 0.02 * waves(rng, u, v, 3)[..., None])
+    colour, inside = lesion(rng, u, v, picture.label)
+    colour = ink(rng, u, v, hairs(rng, u, v, mix(skin, colour, inside)))
+    pixels = develop(camera, clinic, x, y, on_the_glass(camera, x, y, colour))
+    return pixels, inside[::FINE, ::FINE] > 0.5
 
 
 def jpeg(pixels):
     buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=85)
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=QUALITY, optimize=True)
     return buffer.getvalue()
 
 
@@ -245,6 +314,23 @@ def faulty():
     pictures = [Picture(isic(9_000_000 + n), n, label, 1) for n, label in first.items()]
     pictures += [Picture(isic(9_000_000 + n), lesion, label, n) for n, lesion, label in more]
     return sorted(pictures)
+
+
+def training_pictures():
+    return number(TRAINING, 9_000_001, first_lesion=1) + faulty()
+
+
+def test_pictures():
+    return number({k: [1] * n for k, n in TEST.items()}, 9_500_001, first_lesion=501)
+
+
+def elsewhere_pictures():
+    return number({k: [1] * n for k, n in ELSEWHERE.items()}, 9_700_001, first_lesion=701)
+
+
+def as_ham10000(picture):
+    """The picture under HAM10000's class, which holds AK and SCC of ISIC 2019."""
+    return picture._replace(label="AKIEC") if picture.label in ("AK", "SCC") else picture
 
 
 def break_files(files):
@@ -288,27 +374,28 @@ CONFIRMED_BY = {  # the other classes always by histology, as in HAM10000
     "DF": ["histo", "consensus"],
     "VASC": ["histo", "consensus"],
 }
-PLACES = (
-    "back",
-    "lower extremity",
-    "trunk",
-    "upper extremity",
-    "abdomen",
-    "face",
-    "chest",
-    "unknown",
-)
+PLACES = "back,lower extremity,trunk,upper extremity,abdomen,face,chest,unknown".split(",")
 
 
-def metadata(picture):
-    """A metadata row of HAM10000; drawn per lesion, so all its images agree."""
+def person(picture):
+    """(how it was confirmed, age, sex, place); drawn per lesion, so all its images agree."""
     rng = np.random.default_rng([SEED, picture.lesion, 10_000])
     dx_type = rng.choice(CONFIRMED_BY.get(picture.label, ["histo"]))
     complete = rng.random() > 0.06
     age = f"{5 * rng.integers(4, 18)}.0" if complete else ""  # years, in fives, as in HAM10000
     sex = rng.choice(["male", "female"]) if complete else "unknown"
-    place = rng.choice(PLACES)
-    return (lesion_id(picture), picture.image, picture.label.lower(), dx_type, age, sex, place)
+    return dx_type, age, sex, rng.choice(PLACES)
+
+
+def metadata(picture):
+    """A metadata row of HAM10000."""
+    return (lesion_id(picture), picture.image, picture.label.lower(), *person(picture))
+
+
+def metadata_2019(picture):
+    """A metadata row of ISIC 2019, where an unknown value is empty."""
+    _, age, sex, place = (value.replace("unknown", "") for value in person(picture))
+    return (picture.image, age, place, f"CLINIC_{picture.lesion:07d}", sex)
 
 
 def lesion_id(picture):
@@ -318,12 +405,11 @@ def lesion_id(picture):
 
 
 def grouping(picture):
-    lesion, image, _, dx_type, *_ = metadata(picture)
-    return (image, lesion, CONFIRMED[dx_type])
+    return (picture.image, lesion_id(picture), CONFIRMED[person(picture)[0]])
 
 
-def one_hot(image, labels):
-    return (image, *(str(float(name in labels)) for name in CLASSES))
+def one_hot(image, labels, columns=CLASSES):
+    return (image, *(str(float(name in labels)) for name in columns))
 
 
 def table(header, rows):
@@ -335,54 +421,85 @@ def table(header, rows):
 # The archives.
 
 
-def archive(name, members):
+def archive(folder, name, members):
     """Write NAME.zip with members under NAME/, stored: deflate's bytes depend on the zlib build."""
-    with zipfile.ZipFile(HERE / f"{name}.zip", "w", zipfile.ZIP_STORED) as target:
+    with zipfile.ZipFile(folder / f"{name}.zip", "w", zipfile.ZIP_STORED) as target:
         for member, content in sorted(members.items()):
             info = zipfile.ZipInfo(f"{name}/{member}", date_time=(2018, 7, 1, 0, 0, 0))
             info.create_system, info.external_attr = 3, 0o644 << 16  # the same on every system
             target.writestr(info, content)
 
 
-def archives(subset, files, labels):
-    """The official pair of archives, Training or Test: pictures, and ground truth."""
-    name = f"ISIC2018_Task3_{subset}"
+def image_archive(folder, name, files):
     notes = {
-        # an older name of this script: the archives stay as they are, byte for byte
-        "ATTRIBUTION.txt": b"Made-up pictures by tests/fixture/make.py of DermAI-ISIC2018; "
+        "ATTRIBUTION.txt": b"Made-up pictures by tools/make_sample.py of DermAI-ISIC2018; "
         b"no patient is shown.\n",
         "LICENSE.txt": b"Made-up pictures, part of DermAI-ISIC2018 and under its licence.\n",
     }
-    archive(f"{name}_Input", {f"{image}.jpg": content for image, content in files.items()} | notes)
+    archive(folder, name, {f"{image}.jpg": content for image, content in files.items()} | notes)
+
+
+def official_archives(folder, subset, files, labels):
+    """The official pair of archives, Training or Test: pictures, and ground truth."""
+    name = f"ISIC2018_Task3_{subset}"
+    image_archive(folder, f"{name}_Input", files)
     truth = table("image," + ",".join(CLASSES), [one_hot(*row) for row in labels])
-    archive(f"{name}_GroundTruth", {f"{name}_GroundTruth.csv": truth})
+    archive(folder, f"{name}_GroundTruth", {f"{name}_GroundTruth.csv": truth})
 
 
-def make_training():
-    pictures = number(TRAINING, 9_000_001, first_lesion=1) + faulty()
-    files = {p.image: jpeg(paint(p)) for p in pictures}
+def make_training(folder):
+    pictures = training_pictures()
+    files = {p.image: jpeg(paint(p)[0]) for p in pictures}
     break_files(files)
-    archives("Training", files, break_labels([(p.image, (p.label,)) for p in pictures]))
+    labels = break_labels([(p.image, (p.label,)) for p in pictures])
+    official_archives(folder, "Training", files, labels)
     groupings = [grouping(p) for p in pictures if p.image != isic(9_000_919)]
     header = "image,lesion_id,diagnosis_confirm_type"
-    (HERE / "ISIC2018_Task3_Training_LesionGroupings.csv").write_bytes(table(header, groupings))
+    name = "ISIC2018_Task3_Training_LesionGroupings.csv"
+    (folder / name).write_bytes(table(header, groupings))
     header = "lesion_id,image_id,dx,dx_type,age,sex,localization"
-    (HERE / "HAM10000_metadata.csv").write_bytes(
-        table(header, sorted(metadata(p) for p in pictures))
-    )
+    rows = sorted(map(metadata, pictures))
+    (folder / METADATA).write_bytes(table(header, rows))
 
 
-def make_test():
-    pictures = number(TEST, 9_500_001, first_lesion=501)
-    files = {p.image: jpeg(paint(p)) for p in pictures}
+def make_test(folder):
+    files = {p.image: jpeg(paint(p)[0]) for p in test_pictures()}
     noise = np.random.default_rng(SEED).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     files[NOISE_ID] = jpeg(noise)
-    archives(
-        "Test", files, sorted([(p.image, (p.label,)) for p in pictures] + [(NOISE_ID, ("NV",))])
-    )
+    labels = [(p.image, (p.label,)) for p in test_pictures()] + [(NOISE_ID, ("NV",))]
+    official_archives(folder, "Test", files, sorted(labels))
+
+
+def make_elsewhere(folder):
+    pictures, name = elsewhere_pictures(), "ISIC_2019_Training"
+    files = {p.image: jpeg(paint(as_ham10000(p), AWAY)[0]) for p in pictures}
+    image_archive(folder, f"{name}_Input", files)
+    rows = [one_hot(p.image, (p.label,), ELSEWHERE_COLUMNS) for p in pictures]
+    truth = table("image," + ",".join(ELSEWHERE_COLUMNS), rows)
+    (folder / f"{name}_GroundTruth.csv").write_bytes(truth)
+    header = "image,age_approx,anatom_site_general,lesion_id,sex"
+    rows = [metadata_2019(p) for p in pictures]
+    (folder / f"{name}_Metadata.csv").write_bytes(table(header, rows))
+
+
+def checksum(package):
+    """SHA-256 of the names and bytes of all files that `make` writes."""
+    digest = hashlib.sha256()
+    for path in sorted(package.glob("sample*/*ISIC*")) + [package / "sample" / METADATA]:
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def make(package=PACKAGE):
+    """Write all files into package/sample and package/sample_elsewhere."""
+    home, elsewhere = package / "sample", package / "sample_elsewhere"
+    for folder in (home, elsewhere):
+        folder.mkdir(parents=True, exist_ok=True)
+    make_training(home)
+    make_test(home)
+    make_elsewhere(elsewhere)
 
 
 if __name__ == "__main__":
-    make_training()
-    make_test()
-    print(HERE)
+    make()
+    print(PACKAGE / "sample", PACKAGE / "sample_elsewhere")
