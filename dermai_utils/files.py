@@ -25,7 +25,8 @@ def atomic(path, mode="w"):
 
     A process that is killed leaves the old `path`, and a remainder that `sweep` removes.
 
-    >>> with atomic("note.txt") as file:
+    >>> import tempfile
+    >>> with atomic(Path(tempfile.mkdtemp()) / "note.txt") as file:
     ...     _ = file.write("all of it, or nothing")
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""A mirror on the loopback address that injects one fault after another, and tiny archives for it."""
+"""A mirror on the loopback address that injects one fault after another, and tiny archives."""
 
 import contextlib
 import hashlib

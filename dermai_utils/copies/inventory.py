@@ -41,12 +41,12 @@ class Inventory:
     """folders: {folder: names of its image files}; tables: paths; notes: lines for the user.
 
     A zip is unpacked below `unpacked`, unless its content lies unpacked beside it, or no table
-    names an image of it. leave_out: folders not to look into.
+    names an image of it. leave_out: folders not to look into. image: names of id columns.
     """
 
-    def __init__(self, folder, unpacked, leave_out=()):
+    def __init__(self, folder, unpacked, leave_out=(), image=()):
         self.folders, self.tables, self.notes = {}, [], []
-        self._unpacked, self._zips = Path(unpacked), []
+        self._unpacked, self._zips, self._image = Path(unpacked), [], image
         self._seen = {os.path.realpath(path) for path in leave_out}
         self._walk(Path(folder), 0, 0)
         while self._zips:  # a zip may hold further ones
@@ -130,7 +130,7 @@ class Inventory:
         """The ids, in lower case, of all images that a table names."""
         ids = set()
         for path in self.tables:
-            if column := tables.column_of(tables.header(path), "image"):
+            if column := tables.column_of(tables.header(path), "image", self._image):
                 try:
                     column = tables.read_csv(path, [column])[column]
                 except UserError:  # the user hears of it when the table is used

@@ -92,9 +92,8 @@ class Copy:
     folders: dict[str, list[Path]]
     tables: dict[str, Path]
 
-    def usable(self, source=None) -> int:
-        rows = self.rows[self.rows["reason"] == ""]
-        return len(rows if source is None else rows[rows["source"] == source])
+    def usable(self) -> int:
+        return int((self.rows["reason"] == "").sum())
 
     def counts(self) -> dict[str, int]:
         """{class: usable images} of the source "train"."""
@@ -117,7 +116,8 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     >>> copy.layout, copy.counts()["MEL"] > 0
     ('official ISIC 2018', True)
     """
-    inventory = Inventory(folder, unpacked, leave_out)
+    ids = [name for layout in LAYOUTS for name in layout.image]
+    inventory = Inventory(folder, unpacked, leave_out, (*tables.COLUMN_NAMES["image"], *ids))
     copies, seen = [], set()
     for layout in LAYOUTS:
         for table in layout.label_tables(inventory):
@@ -129,7 +129,7 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     best = copies[0]
     for copy in copies[1:]:
         best = _better(best, copy)
-    if not best.usable("train"):
+    if not any(best.counts().values()):
         raise UserError(_nothing_usable(best))
     official = best.layout == OFFICIAL and what == "training"
     best.notes += inventory.notes + _unused(inventory, copies)
@@ -212,8 +212,7 @@ def _metadata_tables(layout, table, inventory) -> list[Path]:
 
 def _metadata(sources, image, ids, named_by, notes) -> pd.DataFrame:
     """(image, *METADATA) of these ids from all tables; the first one that knows a value counts."""
-    empty = pd.DataFrame(columns=["image", *tables.METADATA], dtype=object)
-    frame = empty.set_index("image")
+    frame = pd.DataFrame(columns=["image", *tables.METADATA], dtype=object).set_index("image")
     for path in sources:
         name = plain_name(path.name)
         only = ONLY.get(name, tables.METADATA)

@@ -122,13 +122,13 @@ def read_csv(path, columns) -> pd.DataFrame:
     present = [name.casefold() for name in frame.columns]
     if missing := [name for name in columns if name.casefold() not in present]:
         has = " ".join(", ".join(frame.columns).split())[:200]
-        advice = f"it has {has}. Restore the official header"
-        raise UserError(f"{path}: no column {', '.join(missing)}; {advice}")
+        raise UserError(f"{path}: no column {', '.join(missing)}; expected it beside {has}")
     # pandas calls a second `age` age.1
     names = [(name, name.casefold()) for name in columns]
     twice = [n for n, plain in names if present.count(plain) > 1 or f"{plain}.1" in present]
     if twice:
-        raise UserError(f"{path}: column {', '.join(twice)} stands there twice; remove one")
+        advice = "expected it once: remove the wrong one"
+        raise UserError(f"{path}: column {', '.join(twice)} stands there twice; {advice}")
     frame = frame.iloc[:, [present.index(name.casefold()) for name in columns]]
     frame = frame.set_axis(columns, axis=1).apply(lambda column: column.str.strip())
     return frame.where(frame != "")  # "HAM_1 " is HAM_1

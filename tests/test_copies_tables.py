@@ -1,0 +1,164 @@
+"""Tables of labels and metadata: however a spreadsheet saved them, and what is refused."""
+
+import pytest
+from mirror import refusal
+
+from dermai_utils.basics import CLASSES
+from dermai_utils.copies import tables
+
+HEADER = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC"
+PLAIN = f"{HEADER}\na,1.0,0.0,0.0,0.0,0.0,0.0,0.0\n"
+ROW = "{},1,0,0,0,0,0,0\n"
+
+
+@pytest.fixture
+def rows(tmp_path):
+    """(usable, rejected) rows of a table with this content."""
+
+    def read(content):
+        content = content.encode() if isinstance(content, str) else content
+        (tmp_path / "t.csv").write_bytes(content)
+        frame = tables.read_labels(tmp_path / "t.csv")
+        good = frame["reason"] == ""
+        return frame[good], frame[~good]
+
+    return read
+
+
+SAVED = {
+    "plain": PLAIN,
+    "BOM": "\ufeff" + PLAIN,
+    "CRLF": PLAIN.replace("\n", "\r\n"),
+    "semicolons": PLAIN.replace(",", ";"),
+    "decimal commas": PLAIN.replace(",", ";").replace(".", ","),
+    "tabs": PLAIN.replace(",", "\t"),
+    "integers": PLAIN.replace(".0", ""),
+    "True and False": PLAIN.replace("1.0", "True").replace("0.0", "FALSE"),
+    "lower case": PLAIN.lower(),
+    "blanks": PLAIN.replace(",", " , ").replace("\na", "\n a"),
+    "quotes": 'image, MEL,"NV",BCC,AKIEC,BKL,DF,VASC\n"a", "1",0,0,0,0,0,0\n',
+    "another order": "NV,MEL,BCC,AKIEC,BKL,DF,image,VASC\n0,1,0,0,0,0,a,0\n",
+    "a further column": PLAIN.replace("\n", ",note\n"),
+    "trailing commas": PLAIN.replace("\n", ",\n"),
+    "ids with .png": PLAIN.replace("\na", "\na.png"),
+    "ids with a folder": PLAIN.replace("\na", "\nimages/a.JPEG"),
+    "ids of Windows": PLAIN.replace("\na", "\nC:\\images\\a.jpg"),
+    "dx": "image_id,dx\na,mel\n",
+    "Windows-1252": "filename;class;Größe\na.jpg;melanoma;groß\n".encode("cp1252"),
+}
+
+
+@pytest.mark.parametrize("content", SAVED.values(), ids=SAVED)
+def test_a_table_is_read_however_a_spreadsheet_saved_it(rows, content):
+    good, bad = rows(content)
+    assert good.to_numpy().tolist() == [["a", "MEL", ""]] and bad.empty
+
+
+REJECTED = {
+    "a,0,0,0,0,0,0,0": "no label",
+    "a,1,1,0,0,0,0,0": "several labels",
+    "a,,0,0,0,0,0,0": "a label that is neither 0 nor 1",
+    "a,0.5,0,0,0,0,0,0": "a label that is neither 0 nor 1",
+    "a,melanoma,0,0,0,0,0,0": "a label that is neither 0 nor 1",
+    ",1,0,0,0,0,0,0": "label row without an image id",
+}
+
+
+@pytest.mark.parametrize("row", REJECTED)
+def test_a_bad_row_is_rejected_with_its_reason(rows, row):
+    good, bad = rows(f"{HEADER}\n{row}\n{ROW.format('b')}")
+    assert good["image"].tolist() == ["b"] and bad["reason"].tolist() == [REJECTED[row]]
+
+
+def test_of_two_rows_the_first_counts_unless_they_contradict(rows):
+    lines = [ROW.format(image) for image in "aab"]
+    good, bad = rows("".join([HEADER, "\n", *lines, "b,0,1,0,0,0,0,0\n"]))
+    assert good["image"].tolist() == ["a"]
+    different = "duplicate id with different labels"
+    assert bad["reason"].tolist() == ["duplicate id (the first row is kept)", different, different]
+
+
+def test_isic2019_has_two_of_our_classes_in_one_and_rejects_the_unknown(rows):
+    hot = [
+        f"{name},{','.join(str(int(k == at)) for k in range(9))}\n"
+        for name, at in [("a_downsampled", 3), ("b", 7), ("c", 8), ("d", 0)]
+    ]
+    good, bad = rows("".join(["image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n", *hot]))
+    assert good["image"].tolist() == ["a_downsampled", "b", "d"]
+    assert good["label"].tolist() == ["AKIEC", "AKIEC", "MEL"]
+    assert bad["reason"].tolist() == ["class UNK: none of the seven"]
+
+
+def test_the_most_precise_diagnosis_that_is_one_of_the_seven_counts(rows):
+    good, bad = rows(
+        "isic_id,diagnosis_1,diagnosis_2,diagnosis_3,diagnosis_4\n"
+        'a,Benign,x,Nevus,"Nevus, Combined"\nb,Malignant,x,Melanoma Invasive,\n'
+        "c,Benign,x,Scar,\nd,,,,\n"
+    )
+    assert good[["image", "label"]].to_numpy().tolist() == [["a", "NV"], ["b", "MEL"]]
+    assert bad["reason"].tolist() == ["class Scar: none of the seven", "no label"]
+
+
+UNUSABLE = {
+    "empty": (b"", "cannot be read as a CSV"),
+    "binary": (bytes(range(256)), "not a text file in UTF-8"),
+    "zeros": (b"\0" * 300, "no column image, MEL"),
+    "UTF-16": (PLAIN.encode("utf-16"), "not a text file in UTF-8"),
+    "another encoding": (PLAIN.replace("\n", " \x81\n").encode("latin-1"), "not a text file"),
+    "sep= of Excel": (b"sep=;\n" + PLAIN.replace(",", ";").encode(), "(a row has"),
+    "a column missing": (
+        b"image,MEL,NV\na,1,0\n",
+        "no column BCC, AKIEC, BKL, DF, VASC; expected it beside image",
+    ),
+    "a column renamed": (
+        PLAIN.replace("image", "picture").encode(),
+        "no column image; expected it beside picture, MEL",
+    ),
+    "a web page": (b"<!DOCTYPE html>\n<html>404</html>\n", "no column"),
+    "ragged": ((PLAIN + "a,1,0,0,0,0,0,0,9,9\n").encode(), "cannot be read as a CSV"),
+    "a column twice": (f"{HEADER},Image\n".encode(), "column image stands there twice"),
+    "twice but for a blank": (f"{HEADER},VASC \n".encode(), "column vasc stands there twice"),
+    "decimal commas between commas": (PLAIN.replace(".0", ",0").encode(), "cannot be read"),
+}
+
+
+@pytest.mark.parametrize("content, message", UNUSABLE.values(), ids=UNUSABLE)
+def test_an_unusable_table_is_one_line_that_names_it(tmp_path, content, message):
+    (tmp_path / "t.csv").write_bytes(content)
+    line = refusal(tables.read_labels, tmp_path / "t.csv")
+    assert message in line and str(tmp_path / "t.csv") in line
+    assert (tmp_path / "t.csv").read_bytes() == content
+
+
+WORDS = {
+    "AKIEC": "akiec AK SCC bowen Bowen's_disease",
+    "MEL": "mel MELANOMA",
+    "NV": "nv nevus Naevus",
+    "BKL": "bkl lichenoid_keratosis",
+    "BCC": "bcc Basal-cell-carcinoma",
+    "DF": "df dermatofibroma",
+    "VASC": "vasc hemangioma",
+    "": "unk scar nan image images Keratose",
+}
+
+
+@pytest.mark.parametrize("name", WORDS)
+def test_words_for_the_seven_classes(name):
+    assert {tables.class_of(word) for word in WORDS[name].split()} == {name}
+
+
+def test_no_word_stands_for_two_classes():
+    for name, words in tables.CLASS_WORDS.items():
+        assert {tables.class_of(word) for word in words.split(", ")} == {name}
+    assert all(tables.class_of(name) == name for name in CLASSES)
+
+
+def test_metadata_is_what_the_table_has(tmp_path):
+    path = tmp_path / "m.tab"
+    path.write_text('"isic_id"\t"age_approx"\t"Patient_ID"\n"a"\t"50"\t"P1"\n"a"\t"51"\t"P2"\n')
+    frame, note = tables.read_metadata(path)
+    assert frame.to_dict("records") == [{"image": "a", "patient_id": "P1", "age": "50"}]
+    assert note == ""
+    assert "no column lesion_id" in refusal(tables.read_metadata, path, required=["lesion_id"])
+    path.write_text("image,lesion_id\na,L1\na,L2\n")
+    assert "gives 1 images several lesions (a)" in tables.read_metadata(path)[1]
