@@ -5,8 +5,6 @@ of predictions. Whatever is chosen is chosen on `val` and counted on `scored`. R
 counted by what the other folds chose.
 """
 
-import functools
-
 import numpy as np
 import pandas as pd
 from scipy.optimize import minimize
@@ -14,7 +12,7 @@ from scipy.special import logsumexp, softmax
 
 from dermai_utils.basics import CLASSES, MALIGNANT, UserError
 from dermai_utils.intervals import RESAMPLES, interval, intervals
-from dermai_utils.metrics import scalar_metrics
+from dermai_utils.metrics import ratio, scalar_metrics
 from dermai_utils.predictions import arrays, cross_fit, fitted_for, lesions
 
 RULE_SCORES = {"balanced_accuracy": 0, "macro_f1": 1, "accuracy": 3}  # places in SCALAR_METRICS
@@ -152,27 +150,28 @@ def binary(rows, classes):
     return rows["truth"].isin(classes).to_numpy(), rows[list(classes)].sum(axis=1).to_numpy()
 
 
-def threshold_at(positive, score, *, specificity=None, sensitivity=None) -> float:
-    """The score from which an image counts as positive: one rate at least as asked, the other at
-    its best.
+def threshold_at(positive, score, rate: str, level: float) -> float:
+    """The score from which an image counts as positive: `rate` is at least `level`, and the other
+    rate at its best.
 
-    `positive` (N,) 0/1, `score` (N,) float, both of validation data; give one of the two rates, 0
-    to 1. It is one of the scores, inf if none may count, NaN if the rate has no images.
+    `positive` (N,) 0/1 and `score` (N,) float of validation data; `rate`: sensitivity or
+    specificity; `level`: 0 to 1. The threshold is one of the scores, inf if no image may count, NaN
+    if the rate has no images. UserError for another rate.
 
-    >>> threshold_at([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], sensitivity=1)
+    >>> threshold_at([0, 0, 1, 1], [0.1, 0.6, 0.4, 0.9], "sensitivity", 1)
     0.4
     """
+    if rate not in RATES:
+        raise UserError(f"rate={rate!r}: expected {' or '.join(RATES)}")
     positive, score = np.asarray(positive, bool), np.asarray(score, float)
-    if (specificity is None) == (sensitivity is None):
-        raise UserError("a threshold is for one rate: give specificity or sensitivity, not both")
     candidates = np.append(np.unique(score), np.inf)  # sensitivity falls, specificity rises
-    counted = np.sort(score[positive] if specificity is None else score[~positive])
+    counted = np.sort(score[positive if rate == "sensitivity" else ~positive])
     if not len(counted):
         return np.nan
     below = np.searchsorted(counted, candidates) / len(counted)  # their share below each candidate
-    if specificity is not None:
-        return float(candidates[np.argmax(below >= specificity - 1e-12)])
-    return float(candidates[np.flatnonzero(1 - below >= sensitivity - 1e-12)[-1]])
+    if rate == "specificity":
+        return float(candidates[np.argmax(below >= level - 1e-12)])
+    return float(candidates[np.flatnonzero(1 - below >= level - 1e-12)[-1]])
 
 
 def operating_point(positive, score, threshold: float) -> dict:
@@ -205,7 +204,10 @@ def operating_points(val, scored, n_resamples=RESAMPLES) -> list[dict]:
     for target, classes in TARGETS.items():
         positive, score = binary(scored, classes)
         for rate, level in LEVELS:
-            choose = functools.partial(_threshold, classes=classes, **{rate: level})
+
+            def choose(rows, asked=(classes, rate, level)):
+                return threshold_at(*binary(rows, asked[0]), *asked[1:])
+
             thresholds = cross_fit(val, choose)
             predicted.append(score >= fitted_for(thresholds, scored))
             point = {"target": target, "rate": rate, "level": level, "threshold": thresholds[-1]}
@@ -216,30 +218,23 @@ def operating_points(val, scored, n_resamples=RESAMPLES) -> list[dict]:
     return points
 
 
-def _threshold(rows, classes, **rate):
-    return threshold_at(*binary(rows, classes), **rate)
-
-
 def _add_intervals(points, predicted, scored, n_resamples):
     """Add {rate}_low and {rate}_high, by lesion; all rates with the same drawn lesions."""
-    counted, right = [], []  # a rate is the share of the counted images that is right
-    for point, called in zip(points, predicted, strict=True):
-        positive, _ = binary(scored, TARGETS[point["target"]])
-        counted += [positive, ~positive]
-        right += [positive & called, ~positive & ~called]
-    counted, right = np.array(counted, float).T, np.array(right, float).T
+    positive = (binary(scored, TARGETS[point["target"]])[0] for point in points)
+    pairs = list(zip(positive, predicted, strict=True))
+    # a rate is the share of the counted images that is right
+    counted = np.array([side for p, _ in pairs for side in (p, ~p)], float).T
+    right = np.array([side for p, q in pairs for side in (p & q, ~p & ~q)], float).T
 
     def rates(weights):
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return (weights @ right) / (weights @ counted)
+        return ratio(weights @ right, weights @ counted)
 
     options = dict(strata=arrays(scored)[0], n_resamples=n_resamples, vectorised=True)
-    ends = np.transpose(interval(rates, lesions(scored), **options))
-    for point, pair in zip(points, ends.reshape(len(points), 2, 2), strict=True):
-        for rate, (low, high) in zip(RATES, pair, strict=True):
-            defined = point["scored"][rate] is not None
-            point["scored"][f"{rate}_low"] = low if defined else None
-            point["scored"][f"{rate}_high"] = high if defined else None
+    ends = np.transpose(interval(rates, lesions(scored), **options)).reshape(len(points), 2, 2)
+    for point, pair in zip(points, ends, strict=True):
+        for rate, values in zip(RATES, pair, strict=True):
+            low, high = values if point["scored"][rate] is not None else (None, None)
+            point["scored"] |= {f"{rate}_low": low, f"{rate}_high": high}
 
 
 def rechosen(val, elsewhere, n=50, sensitivity=0.9, draws=200, seed=0) -> pd.DataFrame:
@@ -253,12 +248,12 @@ def rechosen(val, elsewhere, n=50, sensitivity=0.9, draws=200, seed=0) -> pd.Dat
     _, lesion = np.unique(lesions(elsewhere), return_inverse=True)
     positive, score = binary(elsewhere, TARGETS["melanoma"])
     random, counts = np.random.default_rng(seed), np.bincount(lesion)
-    at_home = _threshold(val, TARGETS["melanoma"], sensitivity=sensitivity)
+    at_home = threshold_at(*binary(val, TARGETS["melanoma"]), "sensitivity", sensitivity)
     found = {"chosen at home": [], f"chosen anew on {n} images": []}
     for _ in range(draws):
         order = random.permutation(len(counts))
         few = np.isin(lesion, order[: np.searchsorted(counts[order].cumsum(), n) + 1])
-        anew = threshold_at(positive[few], score[few], sensitivity=sensitivity)
+        anew = threshold_at(positive[few], score[few], "sensitivity", sensitivity)
         for points, threshold in zip(found.values(), (at_home, anew), strict=True):
             points.append(operating_point(positive[~few], score[~few], threshold))
     rows = {}
@@ -307,7 +302,7 @@ def abstaining(val, scored) -> dict:
     confidence, wrong = probabilities.max(1), probabilities.argmax(1) != truth
     points = []
     for asked in COVERAGES:
-        thresholds = cross_fit(val, functools.partial(_confidence_of, asked=asked))
+        thresholds = cross_fit(val, lambda rows, asked=asked: _confidence_of(rows, asked))
         answered = confidence >= fitted_for(thresholds, scored)
         risk = wrong[answered].mean() if answered.any() else None
         point = {"asked": asked, "threshold": thresholds[-1], "coverage": answered.mean()}

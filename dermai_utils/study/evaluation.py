@@ -66,10 +66,9 @@ def evaluate(rows, table, pairs=(), n_resamples=intervals.RESAMPLES) -> dict:
         "subgroups": subgroups(with_metadata(subsets, table), primary, n_resamples),
         "mistakes": mistakes(scored, table),
         "elsewhere": {
-            name: elsewhere(
-                val, subsets[name], prior, val if primary == name else scored, n_resamples
-            )
-            for name in predictions.own_test_sets(subsets)
+            name: elsewhere(val, own, prior, val if name == primary else scored, n_resamples)
+            for name, own in subsets.items()
+            if name not in predictions.FIXED_SUBSETS
         },
         "folds": int(rows["fold"].max()) + 1 if "fold" in rows else 0,
         "near_duplicates": near_duplicate_counts(table, pairs),

@@ -1,14 +1,4 @@
-import pytest
-
 from dermai_utils.study import text
-
-
-@pytest.mark.parametrize(
-    "number, words",
-    [(0.12345, "0.123"), (-1.0, "-1.000"), (0, "0"), (10015, "10,015"), (None, "not defined")],
-)
-def test_a_number_as_text(number, words):
-    assert text.format_number(number) == words
 
 
 def test_a_value_stands_before_its_interval():
