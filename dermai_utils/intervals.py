@@ -132,7 +132,7 @@ def compare(truth, probabilities_a, probabilities_b, lesions, scores=None, **opt
             "two models are compared on the same images, but their predictions are "
             f"{a.shape} and {b.shape}"
         )
-    columns = (a, b, *(scores or (a, b)))
+    columns = (a, b, *((a, b) if scores is None else scores))
     pairs = [columns] if a.ndim == 2 else list(zip(*columns, strict=True))
 
     def statistic(weights):
