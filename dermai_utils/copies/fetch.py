@@ -226,7 +226,7 @@ def _request(session, url, part, size, timeout) -> bool:
         answer = session.get(url, headers=headers, stream=True, timeout=timeout)
     except requests.ConnectionError:
         raise _Refused(f"cannot be reached ({TRIES} tries)") from None
-    except (requests.RequestException, ValueError) as error:  # the latter of http://a..b
+    except (requests.RequestException, ValueError) as error:  # ValueError: http://a..b
         raise _Refused(f"cannot be asked ({' '.join(str(error).split())})") from None
     with answer:
         code = answer.status_code

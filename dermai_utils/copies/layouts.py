@@ -109,7 +109,7 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     """The copy of the data in `folder`: archives or unpacked files, at most 3 levels deep.
 
     unpacked: folder below which zips are unpacked. leave_out: folders not to look into. what: the
-    images are, in words. UserError if no layout is known, or none has a usable image.
+    purpose of the images, for messages. UserError if no layout fits, or no image is usable.
 
     >>> import tempfile
     >>> copy = find("dermai_utils/sample", tempfile.mkdtemp())
