@@ -36,9 +36,10 @@ def network(
 ) -> nn.Sequential:
     """A classifier: (N, 3, size, size) float in 0..1 -> (N, 7) logits.
 
-    backbone: a classifier of torchvision, timm:NAME, or small. weights: imagenet, none, or a .safetensors
-    or .pth file. seed: of the new last layer, and of all layers with weights="none"; the caller's
-    random numbers stay as they are. UserError where one of them can't be had or doesn't fit.
+    backbone: a classifier of torchvision, timm:NAME, or small. weights: imagenet, none, or a
+    .safetensors or .pth file. seed: of the new last layer, and of all layers with weights="none";
+    the caller's random numbers stay as they are. UserError where one of them can't be had or
+    doesn't fit.
 
     >>> net = network("timm:test_resnet", weights="none", size=32)
     >>> net(torch.zeros(2, 3, 32, 32)).shape
@@ -148,7 +149,7 @@ def _torchvision(name, pretrained, size):
     if name in ("googlenet", "inception_v3") and not pretrained:
         options["init_weights"] = False  # theirs takes a minute
     build = functools.partial(models.get_model, name, **options)
-    model = _fetched(name, build) if pretrained else build()
+    model = _fetched(name, build, torch.hub.get_dir()) if pretrained else build()
     for extra in ("AuxLogits", "aux1", "aux2"):  # Inception's and GoogLeNet's training-only heads
         if hasattr(model, extra):
             setattr(model, extra, None)
@@ -164,14 +165,19 @@ def _timm(name, pretrained, size):
     options = {"pretrained": pretrained, "num_classes": len(CLASSES)}
     if re.match("vit|deit|swin|beit|eva|cait", name):
         options["img_size"] = size
-    if pretrained:
-        _check_hub(name, timm.get_pretrained_cfg(name))
-    build = functools.partial(timm.create_model, name, **options)
-    model = _fetched(name, build) if pretrained else build()
+    if not pretrained:
+        model = timm.create_model(name, **options)
+    elif not timm.is_model_pretrained(name):
+        raise UserError(f"timm has no ImageNet weights of {name}: give weights=FILE or none")
+    else:
+        path = _in_cache(name, timm.get_pretrained_cfg(name))
+        own = {"pretrained_cfg_overlay": {"file": path}} if path else {}
+        build = functools.partial(timm.create_model, name, **options, **own)
+        model = _fetched(name, build, path or torch.hub.get_dir())
     return model, model.default_cfg["mean"], model.default_cfg["std"]
 
 
-def _fetched(name, make):
+def _fetched(name, make, cache):
     """`make()`, which fetches weights; UserError where they cannot be had or read."""
     import pickle
 
@@ -180,32 +186,41 @@ def _fetched(name, make):
     try:
         return make()
     except OSError as reason:  # urllib's, requests' and Hugging Face's errors are all of these
-        why, advice = reason, "go online, or give weights=FILE or none"
+        raise _not_had(name, _first_line(reason)) from None
     except (RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as reason:
-        why, advice = reason, "the file in the hub's cache is damaged: delete it and try again"
-    raise UserError(
-        f"{name}: its ImageNet weights could not be had ({_first_line(why)}); {advice}"
-    ) from None
-
-
-def _check_hub(name, cfg):
-    """UserError at once where Hugging Face cannot be reached: its client tries for a minute."""
-    import huggingface_hub
-    import requests
-
-    if cfg is None or not cfg.hf_hub_id or huggingface_hub.constants.HF_HUB_OFFLINE:
-        return
-    names = (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
-    cached = (huggingface_hub.try_to_load_from_cache(cfg.hf_hub_id, n) for n in names if n)
-    if any(isinstance(path, str) for path in cached):
-        return
-    try:
-        requests.head(huggingface_hub.constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except requests.RequestException as reason:
         raise UserError(
-            f"{name}: its ImageNet weights could not be had ({type(reason).__name__}); "
-            "go online, or give weights=FILE or none"
+            f"{name}: its ImageNet weights in {cache} cannot be read ({_first_line(reason)}): "
+            "delete that file and try again"
         ) from None
+
+
+def _not_had(name, why):
+    return UserError(
+        f"{name}: its ImageNet weights could not be had ({why}); "
+        "go online, or give weights=FILE or none"
+    )
+
+
+def _in_cache(name, cfg):
+    """The file of timm's weights in Hugging Face's cache; UserError at once where it must be
+    fetched and the hub cannot be reached.
+
+    Its client would try for a minute, and even for a file in the cache ask for a newer one.
+    """
+    import requests
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not cfg.hf_hub_id or cfg.custom_load:
+        return None
+    names = (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+    paths = (try_to_load_from_cache(cfg.hf_hub_id, name) for name in names if name)
+    if path := next((path for path in paths if isinstance(path, str)), None):
+        return path
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except requests.RequestException as reason:
+        raise _not_had(name, type(reason).__name__) from None
 
 
 def _replace_head(model):
