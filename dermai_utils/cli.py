@@ -23,6 +23,7 @@ DATA = (*FOLDERS, "preset", "size")
 SPLIT = (*DATA, "Split")
 ALL = ("Data and folders", "Split", "Model", "Training", "Machine", "Evaluation")
 RUN = (*FOLDERS, "run_name", "device")  # the rest stands in the run
+SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 FEATURES = (*SPLIT, "Model", "seed", "device")
 
 
@@ -256,7 +257,7 @@ def trained(s, dataset, subset):
 
     names = "epochs batch_size learning_rate seed imbalance freeze first_size tta device precision"
     options = {name: getattr(s, name) for name in (*names.split(), "tracker")}
-    options["settings"] = kept_settings(s)
+    options |= settings.FURTHER.get(s.preset, {}) | {"settings": kept_settings(s)}
     if subset.str.isdecimal().any():
         return training.train_folds(dataset, subset, net, s.run_folder, **options)
     return training.train(dataset, subset, net(), s.run_folder, **options)
@@ -286,10 +287,12 @@ def finish(s, run, dataset, audit=None) -> Path:
     """The app's state, the report and the index of a trained run; returns the report's path."""
     from dermai_utils import reports
     from dermai_utils.app import state
+    from dermai_utils.study import text
 
     kept = files.read_json(run.folder / "studies.json") or {}
     answers = state.save(run, state.prepare(run, dataset))
     page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
+    print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
 
@@ -315,6 +318,27 @@ def report(s, own):
     """evaluate a run: metrics, figures, Grad-CAM, report.html, model card"""
     done = dermai.open_run(s.run_folder, device=s.device)
     return finish(s, done, dataset_of(s, done))
+
+
+def evaluate(s, own):
+    """the same without the pictures; needs no data, but for a new --test"""
+    done = opened(s, own)
+    return dermai.report(done, dataset_of(s, done) if s.test else None)
+
+
+def gradcam(s, own):
+    """where the network looks: gradcam.png, and a check of the maps"""
+    from dermai_utils import predictions
+    from dermai_utils.reports import maps
+
+    done = dermai.open_run(s.run_folder, device=s.device)
+    rows = predictions.primary_rows(done.predictions)
+    figures, checks = maps.explain(done, dataset_of(s, done), rows, rows[:0])
+    files.write_json(done.folder / "gradcam.json", checks)
+    for name, figure in figures.items():
+        figure.save(done.folder / name)
+    print(maps.note(checks))
+    return done.folder / "gradcam.png"
 
 
 def compare(s, own):
@@ -376,15 +400,27 @@ def effect(s, dataset, found) -> dict:
 
 def probe(s, own):
     """logistic regression on frozen features: the number that training has to beat"""
+    from dermai_utils.study import text
+
     dataset = load(s)
-    scores = linear_probe(s, dataset, subsets(s, dataset), features(s, dataset))
-    return _write(s.work / "linear_probe.json", scores)
+    found = linear_probe(s, dataset, subsets(s, dataset), features(s, dataset))
+    for name, scores in found["subsets"].items():
+        words = (f"{text.pretty_name(m)} {text.with_interval(scores[m])}" for m in SCORES)
+        print(f"probe: {name}, n={scores['n']:,}: {', '.join(words)}")
+    return _write(s.work / "linear_probe.json", found)
 
 
 def leakage_effect(s, own):
     """the scores of one classifier under a random and a lesion-safe split"""
     dataset = load(s)
-    return _write(s.work / "leakage_effect.json", effect(s, dataset, features(s, dataset)))
+    found = effect(s, dataset, features(s, dataset))
+    for name, row in found["classifiers"].items():
+        print(
+            f"leakage effect: {name}: balanced accuracy {row['random']:.3f} under the random split, "
+            f"{row['lesion']:.3f} under the lesion-safe one, on the {found['prone_images']:,} "
+            "images of lesions with several images"
+        )
+    return _write(s.work / "leakage_effect.json", found)
 
 
 def _write(path, values):
@@ -460,6 +496,8 @@ COMMANDS = {
     "split": Command(split, SPLIT),
     "train": Command(train, ALL),
     "report": Command(report, RUN),
+    "evaluate": Command(evaluate, RUN, PACK),
+    "gradcam": Command(gradcam, RUN),
     "compare": Command(compare, RUN, OTHER),
     "predict": Command(predict, RUN, IMAGE | PACK),
     "app": Command(page, RUN, PACK),
