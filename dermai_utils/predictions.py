@@ -53,7 +53,8 @@ def lesions(rows: pd.DataFrame) -> np.ndarray:
     image counts as a lesion of its own."""
     if "lesion_id" not in rows:
         return rows["image"].to_numpy(str)
-    return rows["lesion_id"].where(rows["lesion_id"] != "", rows["image"]).to_numpy(str)
+    ids = rows["lesion_id"].fillna("")  # what pandas.read_csv makes of ""
+    return ids.where(ids != "", rows["image"]).to_numpy(str)
 
 
 def subset_name(subset: str, data: str = "", folds: int = 0) -> str:

@@ -57,7 +57,7 @@ def evaluate(rows, table, pairs=(), n_resamples=intervals.RESAMPLES) -> dict:
         "chosen_on": "val",
         "chosen_and_scored_on_the_same_images": primary == "val" and "fold" not in val,
         "resamples": n_resamples,
-        "lesions_known": {n: bool((of["lesion_id"] != "").any()) for n, of in subsets.items()},
+        "lesions_known": {name: _lesions_known(of) for name, of in subsets.items()},
         "smallest_class": smallest_class(scored),
         "calibration": calibrated(val, scored),
         "decisions": rules,
@@ -86,6 +86,10 @@ def _subsets(rows):
             "thresholds are chosen on validation images, never on a test set; predict val too"
         )
     return subsets, primary
+
+
+def _lesions_known(rows):
+    return bool((predictions.lesions(rows) != rows["image"].to_numpy(str)).any())
 
 
 def by_rule(subsets, rules, n_resamples) -> dict:
@@ -129,7 +133,7 @@ def by_origin(own, rules, n_resamples) -> dict:
     """Metrics of each clinic that the lesion ids of `own` name (BCN, MSK ... as in ISIC 2019), by
     the chosen rule; {} where they name fewer than two."""
     unnamed = ["", *own["subset"].unique()]  # an image without a clinic has its test set's name
-    names = sorted(set(own["origin"]) - set(unnamed))
+    names = sorted(set(own["origin"].dropna()) - set(unnamed))
     rows = {name: decisions.called(own[own["origin"] == name], rules) for name in names}
     found = by_rule(rows, rules, n_resamples)["intervals"] if len(names) > 1 else {}
     return {n: {"n": len(rows[n]), "classes": rows[n]["truth"].nunique()} | found[n] for n in found}

@@ -69,6 +69,17 @@ def test_two_own_test_sets_are_each_scored_alone(golden):
     assert list(found["elsewhere"]["Bern"]["by_source"]) == ["BCN", "MSK"]
 
 
+def test_a_table_read_by_pandas_gives_the_same_numbers(golden, tmp_path):
+    """pandas.read_csv makes NaN of a lesion that is not known."""
+    made, table = golden
+    made.to_csv(tmp_path / "predictions.csv", index=False)
+    back = pd.read_csv(tmp_path / "predictions.csv")
+    assert back["lesion_id"].isna().any() and back["origin"].isna().any()
+    found, expected = (evaluation.evaluate(one, table, n_resamples=20) for one in (back, made))
+    for kind in ("intervals", "lesions_known", "elsewhere", "subgroups"):
+        assert list(differences(expected[kind], found[kind])) == []
+
+
 def test_without_validation_nothing_can_be_chosen():
     scored = rows(60)
     with pytest.raises(UserError, match="hold test but no val: .*; predict val too"):
