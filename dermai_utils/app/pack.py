@@ -14,10 +14,9 @@ import safetensors.torch
 
 from dermai_utils import __version__, files
 from dermai_utils.app import state
-from dermai_utils.app.pictures import is_address
+from dermai_utils.app.pictures import fetched, is_address
 from dermai_utils.app.templating import fill
 from dermai_utils.basics import DISCLAIMER, UserError
-from dermai_utils.copies.fetch import fetch
 from dermai_utils.copies.unpack import unpack
 from dermai_utils.metrics import jsonable
 from dermai_utils.runs import Run, load_checkpoint, open_run, save_checkpoint
@@ -27,6 +26,7 @@ LIST, WEIGHTS = "pack.json", "weights.safetensors"
 NEEDED = ("settings.json", "table.csv", "predictions.csv", "answers.npz", "answers.json")
 NEEDED += ("metrics.json", "model_card.md")
 KINDS = (".json", ".csv", ".npz", ".md", ".safetensors")  # of files in a pack
+LARGEST = 2 * 10**9  # bytes of a pack at an address
 DIGITS = 16  # of the SHA-256, in a pack's name
 PUBLIC = ("sample", "isic2018")  # data whose ids identify no person
 PERSONAL = ("patient_id", "age", "sex", "localization", "confirmed_by")  # left out of other data
@@ -126,9 +126,10 @@ def _local(source, folder) -> Path:
     if is_address(source):
         name = Path(re.split("[?#]", source)[0]).name.removesuffix(".zip") + ".zip"
         target = folder / files.fingerprint(source) / name
-        if fetch([source], target) is None:
-            expected = "expected the address of a pack that anybody can download"
-            raise UserError(f"{source}: nothing is there; {expected}: open it in a browser first")
+        if not target.exists():
+            data = fetched(source, LARGEST)
+            with files.disk_errors(target), files.atomic(target, "wb") as file:
+                file.write(data)
         return target
     path = Path(os.path.expanduser(source))
     if not os.path.isfile(path):

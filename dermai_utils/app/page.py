@@ -93,18 +93,15 @@ def page(predictor):
 def replies(predictor, sources: dict):
     """Yield (status, HTML) after each answer to {name: path or bytes}; at the end with a CSV."""
     cards, answers, total = [], [], len(sources)
+    html = partial(fill, "answers.html.j2", cards=cards)
     yield f"Looking at {total} picture{'s' * (total > 1)} …", ""
     for number, result in enumerate(predictor.each(sources, at_once=1), 1):
         cards.append(_card(predictor, result))
         answers += [result] if isinstance(result, Answer) else []
         if number < total:
-            yield (
-                f"{number} of {total} pictures done …",
-                fill("answers.html.j2", cards=cards, csv=""),
-            )
-    csv = base64.b64encode(table(answers).to_csv(index=False).encode()).decode() if answers else ""
-    csv = csv and f"data:text/csv;base64,{csv}"
-    yield counts(answers, total), fill("answers.html.j2", cards=cards, csv=csv)
+            yield f"{number} of {total} pictures done …", html(csv="")
+    csv = table(answers).to_csv(index=False).encode() if answers else b""
+    yield counts(answers, total), html(csv=csv and _inside("text/csv", csv))
 
 
 def counts(answers, total: int) -> str:
@@ -132,4 +129,8 @@ def _embedded(image) -> str:
         return ""
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return _inside("image/jpeg", buffer.getvalue())
+
+
+def _inside(kind, data):
+    return f"data:{kind};base64,{base64.b64encode(data).decode()}"

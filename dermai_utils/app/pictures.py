@@ -88,12 +88,12 @@ def content(path, name: str = "") -> bytes:
         raise UserError(f"{name}: cannot be read ({reason.strerror})") from None
 
 
-def fetched(url: str) -> bytes:
-    """The bytes at an http(s) address; UserError for a 404, a web page, too much."""
+def fetched(url: str, largest: int = LARGEST) -> bytes:
+    """The bytes at an http(s) address; UserError for a 404, a web page, more than `largest`."""
     options = dict(stream=True, timeout=TIMEOUT, headers={"User-Agent": "DermAI-ISIC2018"})
     try:
         with requests.get(url, **options) as reply:
-            data = reply.raw.read(LARGEST + 1, decode_content=True)
+            data = reply.raw.read(largest + 1, decode_content=True)
     except (requests.RequestException, HTTPError, ValueError) as reason:  # the last: http://a..b
         why = f"cannot be fetched ({type(reason).__name__})"
         check = "is the address right, and this machine online?"
@@ -102,9 +102,9 @@ def fetched(url: str) -> bytes:
         status = f"{reply.status_code} {reply.reason}"
         raise UserError(f"{url}: the server answers {status}; open it in a browser first")
     if reply.headers.get("Content-Type", "").startswith("text/"):
-        raise UserError(f"{url}: a web page, not an image; give the address of the image itself")
-    if len(data) > LARGEST:
-        raise UserError(f"{url}: more than {LARGEST / 1e6:.0f} MB, too large for a picture")
+        raise UserError(f"{url}: a web page; give the address of the file itself")
+    if len(data) > largest:
+        raise UserError(f"{url}: more than {largest / 1e6:.0f} MB; is it the right file?")
     return data
 
 

@@ -63,7 +63,7 @@ class Predictor:
         possible = [tuple(CLASSES[k] for k in order if held[k]) for order, held in ranked]
         similar = map(self._similar, fixed.similarity(features))
         seen = self._maps(images, probabilities.argmax(1)) if maps else [[None] * len(names)] * 2
-        columns = (probabilities, possible, fixed.distance(texture), similar)
+        columns = (probabilities, possible, fixed.distance(texture).tolist(), similar)
         return [
             Answer(*values, fixed.about, ood.oddities(image), square, cam, self.gradcam_note)
             for *values, image, square, cam in zip(names, *columns, images, *seen, strict=True)

@@ -136,19 +136,22 @@ def prepare(run, dataset) -> State:
     def described(rows):
         """The rows that the data has, with their features and texture by the first network."""
         rows = rows[rows["image"].isin(place.index)]
-        return rows, *ood.describe(run, dataset.pixels, place[rows["image"]].to_numpy())[1:]
+        where = place[rows["image"]].to_numpy()
+        return (rows, *ood.describe(run, dataset.pixels, where)[1:]) if len(rows) else None
 
     rows = predictions.by_subset(run.predictions)
-    training, features, texture = described(_first_training(run.table))
-    found = {name: described(predictions.unseen_by_first(each)) for name, each in rows.items()}
-    if not len(training) or not len(found.get("val", [()])[0]):
+    first = {name: predictions.unseen_by_first(each) for name, each in rows.items()}
+    found = {name: described(each) for name, each in first.items()}
+    known = described(_first_training(run.table))
+    if not known or not found.get("val"):
         need = "answers need its training and its validation images"
         raise UserError(f"run {run.name}: its images are not in {dataset.name}; {need}")
+    training, features, texture = known
     about = {"weights": digest(run.networks), "made_up": run.settings.get("data") == "sample"}
     about["temperature"] = calibration.fit_temperature(*predictions.arrays(rows["val"]))
-    image, label = (training[name].to_numpy(str) for name in ("image", "label"))
-    known = (unit(features).astype(np.float16), image, label, predictions.lesions(training))
-    state = State(*known, *ood.fit(texture), about)
+    ids = (training["image"].to_numpy(str), training["label"].to_numpy(str))
+    ids += (predictions.lesions(training),)
+    state = State(unit(features).astype(np.float16), *ids, *ood.fit(texture), about)
     about |= {"thresholds": dict(zip(CLASSES, _thresholds(state, rows["val"]), strict=True))}
     about |= {"same_threshold": same_threshold(state)}
     about |= ood.thresholds(state.distance(found["val"][2]))
@@ -171,15 +174,17 @@ def _thresholds(state, rows):
 def _counted(run, state, rows, found) -> dict:
     """What was counted on the subset to quote, and on every test set."""
     subset = predictions.primary_subset(rows)
-    unseen, features, _ = found[subset]
     name = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
-    unlike = {k: _unlike(state, found[k][2]) for k in rows if k != "val"}
+    unlike = {k: _unlike(state, each[2]) for k, each in found.items() if each and k != "val"}
     return {
         **{"run": run.name, "subset": subset, "subset_name": name},
         "levels": dict(zip(CLASSES, conformal.LEVELS, strict=True)),
         **_scores(state, subset, rows[subset]),
         **unlike.get(subset, {"out_of_distribution": None, "foreign": None}),
-        **{"unlike": unlike, "similar": _similar(state, unseen, state.similarity(features))},
+        **{
+            "unlike": unlike,
+            "similar": _similar(state, *found[subset][:2]) if found[subset] else {},
+        },
     }
 
 
@@ -206,9 +211,9 @@ def _unlike(state, texture):
     return {"n": len(far)} | {k: (far > x).mean() for k, x in zip(names, limits, strict=True)}
 
 
-def _similar(state, rows, similarity) -> dict:
+def _similar(state, rows, features) -> dict:
     """{image: the training images most like it, of other lesions} of the surest mistakes."""
-    cosines, found = dict(zip(rows["image"], similarity, strict=True)), {}
+    cosines, found = dict(zip(rows["image"], state.similarity(features), strict=True)), {}
     for row in predictions.mistakes(rows).head(LISTED).to_dict("records"):
         others = np.where(state.lesion_id == row["lesion_id"], -np.inf, cosines[row["image"]])
         found[row["image"]] = state.neighbours(np.argsort(-others)[:SIMILAR], others)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+
+from dermai_utils.app import answers
+from dermai_utils.app.answers import Answer
+from dermai_utils.basics import CLASSES, DISCLAIMER
+from dermai_utils.study import conformal
+
+ABOUT = {
+    "ood_threshold": 0.2,
+    "foreign_threshold": 0.3,
+    "same_threshold": 0.9,
+    "made_up": False,
+    "subset_name": "held-out test subset",
+    "n": 1203,
+    "answers": {kind: {"n": 10 * k, "held": 9 * k} for k, kind in enumerate(conformal.KINDS)},
+    "melanomas": {"n": 134, "answered": 59, "without": 2},
+}
+NOTHING = {"n": 0, "answers": {}, "melanomas": {"n": 0, "answered": 0, "without": 0}}
+
+
+def answer(possible, distance=0.1, cosine=0.5, **about):
+    similar = [dict(image="i", label="NV", similarity=cosine)]
+    p = np.array([0.4, 0.2, 0.1, 0.1, 0.1, 0.06, 0.04])
+    return Answer("x.jpg", p, possible, distance, similar, ABOUT | about)
+
+
+def test_the_answer_in_words():
+    assert answer(("MEL", "NV")).text == "melanoma or melanocytic nevus"
+    assert answer(("MEL", "NV")).row["answer"] == "MEL or NV"
+    unsure = answer(("MEL", "NV", "BKL"))
+    assert unsure.text == "unsure: 3 diagnoses cannot be ruled out"
+    assert unsure.row["answer"] == unsure.outcome == "unsure"
+    assert list(unsure.diagnoses)[:2] == ["MEL", "NV"] and unsure.diagnoses["MEL"] == 0.4
+
+
+def test_two_levels_of_being_out_of_distribution():
+    """Another source gets an answer with a warning; a picture that is no dermoscopic image gets
+    none."""
+    plain, other, foreign = (answer(("MEL",), distance=d) for d in (0.2, 0.3, 0.31))
+    assert plain.warnings == [] and plain.text == other.text == "melanoma"
+    assert "expect more mistakes" in other.warnings[0] and not other.foreign
+    assert "does not look like" in foreign.text and "melanoma" not in foreign.text
+    assert "does not look like" in foreign.row["warnings"] and foreign.error_rates == []
+    assert foreign.row["answer"] == "no dermoscopic image" and foreign.outcome == "refused"
+    assert other.row["answer"] == "MEL" and "expect more" in other.row["warnings"]
+
+
+def test_made_up_pictures_are_no_measure_of_a_dermoscopic_image():
+    """A real photo is said to differ from the made-up ones, not to be no dermoscopic image."""
+    for distance in (0.3, 0.31):
+        found = answer(("MEL",), distance=distance, made_up=True)
+        said = f"{found.text} {found.row['answer']} {found.row['warnings']}"
+        assert "unlike the made-up pictures that this model learned from" in said
+        assert "dermoscopic" not in said and "clinic" not in said
+
+
+def test_a_refused_picture_has_no_number_in_the_csv_and_on_the_terminal():
+    refused = [answer(("MEL",), distance=1, made_up=made_up) for made_up in (True, False)]
+    rows, said = answers.table(refused), answers.printed(refused)
+    assert rows[list(CLASSES)].isna().all(axis=None)
+    assert (rows[["possible", "similar"]] == "").all(axis=None)
+    assert not any(f"0.{k}" in said for k in range(10))
+    assert said.count("predict: warning: x.jpg") == 2 and said.endswith(DISCLAIMER)
+    assert answers.SAMPLE_WARNING in said
+    assert answers.SAMPLE_WARNING not in answers.printed(refused[1:])
+
+
+def test_the_terminal_names_the_classes_behind_unsure_and_every_warning():
+    said = answers.printed([answer(("MEL", "NV", "BKL"), distance=0.25)])
+    assert "unsure MEL NV BKL" in said and "warning: x.jpg looks unlike the training" in said
+
+
+def test_a_training_image_is_said_to_be_one():
+    (warning,) = answer(("NV",), cosine=0.95).warnings
+    assert warning.startswith("is (nearly) the training image i, labelled melanocytic nevus")
+    assert answer(("NV",), cosine=0.89).warnings == []
+
+
+def test_beside_an_answer_stands_how_often_such_ones_are_wrong():
+    kind, melanomas = answer(("MEL", "NV")).error_rates
+    counted = "Counted on 1,203 images of the held-out test subset: "
+    assert kind.startswith(counted) and melanomas.startswith(counted)
+    assert "for 27 of 30 (90.0 %)" in kind and "at least one malignant" in kind
+    assert "of 134 melanomas, 59 got an answer" in melanomas
+    assert "2 of these (3.4 %) one without melanoma" in melanomas
+    # nothing is promised where nothing is answered
+    assert answer(("MEL", "NV", "BKL")).error_rates == [melanomas]
+
+
+@pytest.mark.parametrize("possible, n", [(("NV",), 2), (("MEL", "NV", "BKL"), 1)])
+def test_what_was_not_counted_is_not_known(possible, n):
+    """Every image chose a threshold; and a kind of answer that nobody got."""
+    nothing = {"answers": {kind: {"n": 0, "held": 0} for kind in conformal.KINDS}}
+    said = answer(possible, **NOTHING | nothing).error_rates
+    assert ["not known" in line for line in said] == [True] * n
+    assert "is not known" in answer(("NV",)).error_rates[0]

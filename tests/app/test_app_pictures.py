@@ -1,0 +1,188 @@
+import os
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from photos import encoded, picture
+
+from dermai_utils.app import pictures
+from dermai_utils.app.answers import Answer
+from dermai_utils.app.predictor import Predictor
+from dermai_utils.basics import CLASS_NAMES, UserError
+
+
+class Reader(Predictor):
+    """A predictor that reads its pictures, and gives every one of them the same answer."""
+
+    def __init__(self):
+        self.run = SimpleNamespace(size=64)
+
+    def __call__(self, names, images, maps=True):
+        assert images.shape == (len(names), 75, 100, 3)
+        return [Answer(name, np.full(7, 1 / 7), (), 0.1, [], {}) for name in names]
+
+
+def names(source):
+    """The names of the pictures that get an answer."""
+    return [answer.name for answer in Reader().answers(source, maps=False)]
+
+
+def write(folder, contents):
+    """{relative name: bytes} as files."""
+    for name, data in contents.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+
+
+BAD = {
+    "notes.txt": (b"hello", "notes.txt: not an image; expected a JPEG"),
+    "empty.jpg": (b"", "zero bytes"),
+    # Pillow would hand it to Ghostscript
+    "drawing.eps": (encoded(picture(), "EPS"), "not an image; expected a JPEG"),
+    "half.jpg": (encoded(picture(450, 600), "JPEG")[:2000], "truncated or damaged"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_what_is_no_picture_is_one_line(name):
+    with pytest.raises(UserError, match=BAD[name][1]) as caught:
+        names({name: BAD[name][0]})
+    assert "\n" not in str(caught.value) and name in str(caught.value)
+
+
+def test_a_folder_goes_on_with_the_rest(tmp_path, capsys):
+    write(tmp_path, {"b.png": encoded(picture()), "a.jpg": b"<html>"})
+    write(tmp_path, {"c.webp": encoded(picture(), "WEBP"), "notes.txt": b"not asked for"})
+    assert names(tmp_path) == ["b.png", "c.webp"]
+    assert capsys.readouterr().out == (
+        "predict: 2 of 4 files answered; left out: 2 (a.jpg: not an image; "
+        "notes.txt: not an image by its suffix)\n"
+    )
+    assert names([tmp_path / "b.png", tmp_path / "gone.png"]) == ["b.png"]
+    reason = f"left out: 1 ({tmp_path / 'gone.png'}: no such file)"
+    assert f"predict: 1 of 2 files answered; {reason}" in capsys.readouterr().out
+    with pytest.raises(UserError, match="none of 2 pictures can be read: a.jpg: not an image"):
+        names({"a.jpg": tmp_path / "a.jpg", "gone.png": tmp_path / "gone.png"})
+
+
+def test_a_folder_without_a_file_is_one_line_and_the_rest_is_answered(tmp_path, capsys):
+    write(tmp_path, {"none/.hidden.png": encoded(picture()), "good.png": encoded(picture())})
+    with pytest.raises(UserError, match=r"none: a folder without an image.* ending in .bmp"):
+        names(tmp_path / "none")
+    assert names([tmp_path / "none", tmp_path / "good.png"]) == ["good.png"]
+    assert f"left out: 1 ({tmp_path / 'none'}: a folder" in capsys.readouterr().out
+
+
+def test_a_folder_is_read_with_its_subfolders_and_by_content(tmp_path, capsys):
+    jpeg, png = encoded(picture(), "JPEG"), encoded(picture())
+    good = {"a.jpe": jpeg, "b.JFIF": jpeg, "clinic/2024/d.jpg": jpeg, "clinic/no suffix": png}
+    write(tmp_path, good)
+    assert sorted(names(tmp_path)) == sorted(good) and capsys.readouterr().out == ""
+    write(tmp_path, {"README": b"words", "clinic/raw.nef": encoded(picture(), "TIFF")})
+    write(tmp_path, {".DS_Store": b"", "._a.jpe": b"", ".trash/e.png": png})
+    write(tmp_path, {"__MACOSX/clinic/._d.jpg": b"", "clinic/.thumbs/f.png": png})
+    assert sorted(names(tmp_path)) == sorted(good)
+    assert capsys.readouterr().out == (
+        "predict: 4 of 6 files answered; left out: 2 (README: not an image; "
+        "clinic/raw.nef: not an image by its suffix)\n"
+    )
+
+
+def test_a_subfolder_that_is_not_entered_is_named(tmp_path, capsys):
+    write(tmp_path, {"here/a.png": encoded(picture()), "there/b.png": encoded(picture())})
+    (tmp_path / "here" / "loop").symlink_to(tmp_path / "here", target_is_directory=True)
+    assert names(tmp_path / "here") == ["a.png"]
+    assert "left out: 1 (loop: a folder" in capsys.readouterr().out
+    if os.getuid():  # root, as on Colab, may list any folder
+        (tmp_path / "there").chmod(0)
+        names(tmp_path)
+        assert "(there: a folder" in capsys.readouterr().out
+        (tmp_path / "there").chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["~x.png", "http://[", "https://", "http://a:b/x.png", "http://a..b/x.png", "a\0b.png"]
+    + ["x" * 300],
+)
+def test_a_source_that_is_none_is_one_line_and_the_rest_is_answered(tmp_path, source, capsys):
+    write(tmp_path, {"good.png": encoded(picture())})
+    assert names([source, tmp_path / "good.png"]) == ["good.png"]
+    assert "predict: 1 of 2 files answered; left out: 1 (" in capsys.readouterr().out
+    with pytest.raises(UserError) as caught:
+        names(source)
+    assert "\n" not in str(caught.value) and source in str(caught.value)
+
+
+def test_a_file_may_be_called_as_somebodys_home_or_in_another_encoding(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    odd = os.fsdecode(b"caf\xe9.png")
+    try:
+        write(tmp_path, {"~x.png": encoded(picture()), odd: encoded(picture())})
+    except (OSError, UnicodeError):
+        pytest.skip("this system has no such names")
+    assert names("~x.png") == ["~x.png"] and names(odd) == ["caf\ufffd.png"]
+    assert names(tmp_path) == ["caf\ufffd.png", "~x.png"]
+
+
+def test_examples_are_of_images_that_the_run_never_saw_or_made_up(run, data):
+    unseen = pictures.examples(run, data)
+    assert list(unseen) == [f"an unseen {CLASS_NAMES[c]}" for c in pictures.EXAMPLES]
+    official = set(run.table.loc[run.table["subset"] == "official", "image"])
+    assert all(path.exists() and path.stem in official for path in unseen.values())
+    alone = pictures.examples(run)
+    assert len(alone) == 3 and all("made-up" in name for name in alone)
+    assert len(names(alone)) == len(names(unseen)) == 3
+
+
+# Addresses.
+
+
+class Site(BaseHTTPRequestHandler):
+    def do_GET(self):
+        if self.path == "/gone.jpg":
+            return self.send_error(404)
+        page = self.path == "/page"
+        good = encoded(picture()) if self.path == "/good.png" else b"0" * 5000
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html; charset=utf-8" if page else "image/png")
+        self.end_headers()
+        self.wfile.write(b"<html></html>" if page else good)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture(scope="module")
+def site():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    "path, message",
+    [("/gone.jpg", "answers 404"), ("/page", "a web page; give"), ("/zeros.png", "not an image")],
+)
+def test_an_address_without_a_picture_is_one_line(site, path, message):
+    with pytest.raises(UserError, match=message):
+        names(site + path)
+
+
+def test_an_address_of_too_much_is_not_read_to_its_end(site):
+    with pytest.raises(UserError, match="more than 0 MB"):
+        pictures.fetched(site + "/large.png", largest=4000)
+
+
+def test_an_address_of_a_picture_is_that_picture(site):
+    ((name, read),) = pictures.pictures(site + "/good.png")
+    assert name == site + "/good.png" and read() == encoded(picture())
+
+
+def test_an_address_that_nobody_answers_is_one_line():
+    with pytest.raises(UserError, match="cannot be fetched"):
+        names("http://127.0.0.1:9/x.png")

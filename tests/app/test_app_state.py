@@ -1,0 +1,149 @@
+import dataclasses
+import shutil
+
+import numpy as np
+import photos
+import pytest
+
+from dermai_utils import predictions, runs
+from dermai_utils.app import ood, state
+from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.study import calibration, conformal
+
+
+@pytest.fixture
+def copy(run, tmp_path):
+    """A copy of the run whose files may be changed."""
+    shutil.copytree(run.folder, tmp_path / "baseline")
+    return runs.Run(tmp_path / "baseline", device="cpu")
+
+
+def places(data, rows):
+    return data.rows(rows["image"])
+
+
+def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(run, data):
+    """Anew from the network: the validation images' distances, and nothing of any test image."""
+    fixed = state.load(run)
+    about = fixed.about
+    assert about["foreign_threshold"] == pytest.approx(1.3 * about["ood_threshold"])
+    rows = predictions.scored_rows(run.predictions, "val")
+    *_, texture = ood.describe(run, data.pixels, places(data, rows))
+    far = fixed.distance(texture)
+    assert about["ood_threshold"] == pytest.approx(np.quantile(far, 0.99), rel=1e-6)
+    assert set(fixed.image) == set(run.table.loc[run.table["subset"] == "train", "image"])
+
+
+def test_thresholds_and_temperature_are_those_of_the_lesions_of_validation(run):
+    fixed, rows = state.load(run), predictions.scored_rows(run.predictions, "val")
+    truth, probabilities = predictions.arrays(rows)
+    temperature = calibration.fit_temperature(truth, probabilities)
+    assert fixed.about["temperature"] == pytest.approx(temperature, abs=1e-9)
+    probabilities = calibration.apply_temperature(probabilities, temperature)
+    expected = conformal.class_thresholds(truth, probabilities, rows["lesion_id"])
+    np.testing.assert_allclose(fixed.thresholds, expected, atol=1e-9)
+
+
+def test_what_is_said_about_the_sets_is_counted_on_the_subset_to_quote(run):
+    fixed, rows = state.load(run), predictions.scored_rows(run.predictions, "official")
+    found, truths = fixed.about, rows["truth"].to_numpy()
+    raw = np.log(np.clip(rows[list(CLASSES)].to_numpy(), 2.3e-16, 1)) / found["temperature"]
+    probabilities = np.exp(raw) / np.exp(raw).sum(1, keepdims=True)
+    sets = [
+        {c for c, p, t in zip(CLASSES, row, fixed.thresholds, strict=True) if p >= t}
+        | {CLASSES[row.argmax()]}
+        for row in probabilities
+    ]
+    short, holds = (
+        np.array([len(s) <= 2 for s in sets]),
+        np.array(list(map(set.__contains__, sets, truths))),
+    )
+    assert 0 < short.sum() < len(sets) and 0 < holds.sum() < len(sets)  # or this tests nothing
+    assert (found["subset"], found["n"]) == ("official", 42)
+    assert found["size"] == pytest.approx(np.mean([len(s) for s in sets]))
+    assert found["held"] == pytest.approx(holds.mean())
+    assert found["answered"] == pytest.approx(short.mean())
+    assert found["answered_held"] == pytest.approx(holds[short].mean())
+    melanoma = truths == "MEL"
+    without = int((melanoma & short & ~holds).sum())
+    expected = {"n": melanoma.sum(), "answered": (melanoma & short).sum(), "without": without}
+    assert found["melanomas"] == expected
+    assert sum(kind["n"] for kind in found["answers"].values()) == short.sum()
+    assert sum(kind["held"] for kind in found["answers"].values()) == (short & holds).sum()
+
+
+def test_similar_images_of_a_mistake_are_the_nearest_of_other_lesions(run, data):
+    fixed, rows = state.load(run), predictions.primary_rows(run.predictions)
+    wrong = rows[rows["truth"] != rows["prediction"]]
+    assert len(wrong) and set(fixed.about["similar"]) == set(wrong["image"])
+    _, features, _ = ood.describe(run, data.pixels, places(data, wrong))
+    nearest = fixed.image[fixed.similarity(features).argmax(1)]
+    first = [fixed.about["similar"][image][0]["image"] for image in wrong["image"]]
+    assert first == nearest.tolist()
+
+
+def test_without_images_that_chose_nothing_no_error_rate_is_known(copy, data):
+    rows = copy.predictions
+    photos.files.write_table(rows[rows["subset"] == "val"], copy.folder / "predictions.csv")
+    found = state.prepare(copy, data).about
+    assert found["n"] == 0 and found["melanomas"]["n"] == 0 and found["answered_held"] is None
+    assert found["out_of_distribution"] is None and found["subset"] == "val"
+
+
+def test_with_folds_each_fold_is_scored_by_the_others_and_neighbours_are_the_first_networks(
+    data, tmp_path
+):
+    made = photos.run(tmp_path / "folds", data, folds=3)
+    rows = made.predictions
+    photos.files.write_table(rows[rows["subset"] == "val"], made.folder / "predictions.csv")
+    fixed = state.prepare(made, data)
+    training = made.table[(made.table["subset"] == "val") & (made.table["fold"] != 0)]
+    assert fixed.image.tolist() == training["image"].tolist()
+    rows, held = made.predictions, 0
+    for fold in range(3):
+        others, one = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
+        truth, p = predictions.arrays(others)
+        limits = conformal.class_thresholds(truth, fixed.calibrated(p), others["lesion_id"])
+        truth, p = predictions.arrays(one)
+        sets = conformal.prediction_sets(fixed.calibrated(p), limits)
+        held += sets[np.arange(len(one)), truth].sum()
+    assert fixed.about["n"] == 105 and fixed.about["held"] == pytest.approx(held / 105)
+
+
+def test_another_network_or_a_broken_file_is_one_line(copy):
+    assert state.load(copy)
+    path, whole = copy.folder / "answers.npz", (copy.folder / "answers.npz").read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="answers.npz is damaged: .* report --run-name baseline"):
+        state.load(copy)
+    path.write_bytes(whole)
+    copy.net.backbone.fc.bias.data += 1
+    with pytest.raises(UserError, match="belongs to another network"):
+        state.load(copy)
+    path.unlink()
+    with pytest.raises(UserError, match="is missing"):
+        state.load(copy)
+
+
+def test_data_that_changed_meanwhile(copy, data):
+    """Images that are gone are left out; data without them all, or of another size, is refused."""
+    few = dataclasses.replace(data, table=data.table[10:].reset_index(drop=True))
+    few = dataclasses.replace(few, pixels=data.pixels[10:])
+    assert len(state.prepare(copy, few).image) == 53
+    without_test = dataclasses.replace(data, table=data.table[:105], pixels=data.pixels[:105])
+    assert state.prepare(copy, without_test).about["similar"] == {}
+    none = dataclasses.replace(data, table=data.table[105:].reset_index(drop=True))
+    with pytest.raises(UserError, match="its images are not in sample"):
+        state.prepare(copy, dataclasses.replace(none, pixels=data.pixels[105:]))
+    with pytest.raises(UserError, match="load it with size=32"):
+        state.prepare(copy, dataclasses.replace(data, pixels=data.pixels[:, :50]))
+
+
+def test_the_cosine_of_the_same_picture_lies_beyond_those_of_other_lesions(run):
+    """Whatever the network: an image's own lesion does not count, another one's does."""
+    fixed = state.load(run)
+    assert fixed.about["same_threshold"] == state.same_threshold(fixed) <= 1
+    alike = np.array([[1, 0], [1, 0], [0.6, 0.8]], np.float16)
+    few = dataclasses.replace(fixed, features=alike, lesion_id=np.array(["a", "a", "b"]))
+    assert state.same_threshold(few) == pytest.approx(0.92, abs=1e-3)  # 4/5 of the way from 0.6
+    assert state.same_threshold(dataclasses.replace(few, lesion_id=np.array(["a"] * 3))) == 1
