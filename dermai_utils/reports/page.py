@@ -26,9 +26,11 @@ NOT_SHOWN = ("run_name", "version", "date", "machine", "sources")  # elsewhere o
 
 
 def look_up(metrics, key: str):
-    """What a key like subsets/test/per_class/MEL/recall leads to in metrics.json."""
+    """What a key like subsets/test/per_class/MEL/recall leads to in metrics.json; None below a
+    None."""
     for name in key.split("/"):
-        metrics = metrics[int(name) if isinstance(metrics, list) else name]
+        if metrics is not None:
+            metrics = metrics[int(name) if isinstance(metrics, list) else name]
     return metrics
 
 

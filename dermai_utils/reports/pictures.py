@@ -141,7 +141,7 @@ def _maps(images, kinds, titles, note, columns):
     if note:
         figure.suptitle(note, fontsize=9, wrap=True, color=RED)
     words = f"Photographs, each beside itself under its {' and its '.join(kinds)}"
-    return described(figure, note, f"{words}: {'; '.join(titles)}.")
+    return described(figure, "", f"{words}: {'; '.join(titles)}. {note}")
 
 
 def overlay(image, gradcam) -> np.ndarray:

@@ -1,0 +1,251 @@
+"""What a report leaves in a run's folder, for runs of every kind."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import FakeDataset, FakeRun, made_predictions, made_run, made_table
+from sklearn import metrics as sk
+
+from dermai_utils import files, predictions
+from dermai_utils.basics import CLASSES, ZERO_WEIGHT, UserError
+from dermai_utils.metrics import CONFUSION_METRICS
+from dermai_utils.reports import comparison, folder, maps, report
+
+
+def test_one_decision_rule_names_every_class(made):
+    """Headline, class table, mistakes, predictions.csv and submission.csv; argmax is beside it."""
+    run, found = made[0], made[0].metrics
+    subsets = predictions.by_subset(run.predictions)
+    assert found["decisions"]["chosen"] == "prior_corrected"  # or this test shows nothing
+    assert set(subsets) == {"val", "official", "Basel"} == set(found["subsets"])
+    prior = np.array([found["decisions"]["training_prior"][c] for c in CLASSES])
+    for name, rows in subsets.items():
+        truth, p = predictions.arrays(rows)
+        called = (p / prior ** found["decisions"]["tau"]).argmax(1)
+        assert list(rows["prediction"]) == [CLASSES[k] for k in called]
+        assert rows["confidence"].to_numpy() == pytest.approx(p[np.arange(len(p)), called])
+        for source, expected in ((found, called), (found["argmax"], p.argmax(1))):
+            score = sk.recall_score(truth, expected, average="macro")
+            assert source["subsets"][name]["balanced_accuracy"] == pytest.approx(score)
+            assert source["intervals"][name]["balanced_accuracy"]["value"] == pytest.approx(score)
+    submitted = files.read_table(run.folder / "submission.csv").set_index("image")
+    rows = subsets["official"]
+    called = submitted.loc[rows["image"], list(CLASSES)].to_numpy().argmax(1)
+    assert list(rows["prediction"]) == [CLASSES[k] for k in called]
+    wrong = (rows["prediction"] != rows["truth"]).sum()
+    assert found["mistakes"]["counts"]["most_confident"] == wrong
+
+
+def test_files_of_an_earlier_report_are_gone_and_the_run_s_own_stay(tmp_path):
+    """A report of the same run without its official test set, where there was one with it."""
+    run, _ = made_run(tmp_path / "first")
+    old = ("submission.csv", "gradcam.png", "gradcam.json", "confusion_x.png", "mistakes/3.jpg")
+    own = ("best.pt", "settings.json", "answers.json", "history.csv")
+    (run.folder / "mistakes").mkdir()
+    for name in old + own:
+        (run.folder / name).write_text("{}")
+    rows = run.first[run.first["subset"] != "official"]
+    table = run.table[run.table["subset"] != "official"]
+    run = dataclasses.replace(run, first=rows, table=table)
+    assert report(run) == run.folder / "report.html"
+    assert not [name for name in old if (run.folder / name).exists()]
+    assert all((run.folder / name).read_text() == "{}" for name in own)
+    text = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert "submission.csv" not in text and "Where does it look?" not in text
+    assert run.metrics["primary_subset"] == "Basel"
+    again = run.predictions, run.metrics
+    report(run)  # from its own predictions.csv
+    pd.testing.assert_frame_equal(run.predictions, again[0])
+    assert run.metrics == again[1]
+
+
+def test_a_test_set_that_is_given_later_is_added_to_predictions_not_to_the_table(tmp_path):
+    run, dataset = made_run(tmp_path / "first")
+    more = made_table({"Rio": 40}, seed=5).drop(columns="subset")
+    table = pd.concat([dataset.table, more], ignore_index=True)
+    pixels = np.concatenate([dataset.pixels, dataset.pixels[:40]])
+    table, rows = folder.known(run, FakeDataset(table, pixels))
+    pd.testing.assert_frame_equal(rows[rows["subset"] != "Rio"], run.first)
+    assert list(rows.loc[rows["subset"] == "Rio", "image"]) == list(more["image"])
+    assert (table["subset"] == "Rio").sum() == 40 and "Rio" not in set(run.table["subset"])
+    same, rows = folder.known(run, dataset)
+    pd.testing.assert_frame_equal(same, run.table)
+    pd.testing.assert_frame_equal(rows, run.first)
+
+
+def test_a_run_of_folds_has_a_report(tmp_path):
+    """Each image of a fold is judged by the network that was not trained on it; folds of pairs
+    count as subsets, and the maps are of images that the first network does not know."""
+    run, dataset = made_run(tmp_path / "five")
+    subset = run.table["subset"].replace("train", "val")
+    fold = np.where(subset == "val", np.arange(len(subset)) % 3, -1)
+    table = run.table.assign(subset=subset, fold=fold)
+    table = table[table["subset"].isin(["val", "left out"])]
+    rows = made_predictions(table).assign(fold=fold[table["subset"].eq("val").to_numpy().nonzero()])
+    member = dataclasses.replace(run)
+    run = dataclasses.replace(
+        run, table=table, first=rows, history=None, folds=3, members=[member] * 3
+    )
+    path = report(run)
+    text, found = " ".join(path.read_text(encoding="utf-8").split()), run.metrics
+    assert found["folds"] == 3 and not found["chosen_and_scored_on_the_same_images"]
+    assert "all folds (each image judged by the model that was not trained on it)" in text
+    assert "Each fold is scored by what the other folds chose" in text
+    assert "3 folds, by lesion" in text and "9.0 minutes" in text  # three times three
+    assert "<td>fold/fold</td>" in text
+    assert (run.folder / "learning_curves.png").exists()
+    chosen = maps.choose(predictions.primary_rows(run.predictions))
+    assert set(chosen["fold"]) == {0}
+
+
+def test_the_image_that_does_not_count_is_submitted_and_not_scored(made):
+    run = made[0]
+    assert (run.first["subset"] == "official").sum() == 140
+    submitted = files.read_table(run.folder / "submission.csv")
+    assert ZERO_WEIGHT in set(submitted["image"]) and len(submitted) == 140
+    assert run.metrics["subsets"]["official"]["n"] == 139
+
+
+def test_the_audit_is_that_of_the_run_s_own_table(made, tmp_path):
+    run = made[0]
+    leaky = run.table.copy()
+    leaky.loc[leaky["subset"] == "val", "lesion_id"] = run.table["lesion_id"][0]
+    rows = folder.audit_rows(dataclasses.replace(run, table=leaky), None, ())
+    assert rows["train/val"]["lesions"] == 1 and rows["train/val"]["patients"] is None
+    assert folder.audit_rows(run, None, ())["train/val"]["lesions"] == 0
+
+
+def test_near_duplicates_stand_side_by_side_and_a_lost_list_is_said(made, capsys):
+    run, dataset = made
+    place = {image: k for k, image in enumerate(dataset.table["image"])}
+    pairs = [("tra_0000", "val_0001"), ("tra_0002", "not here"), ("tra_0003", "off_0001")]
+    found = folder._near_duplicates(dataset, pairs, place)
+    assert set(found) == {"near_duplicates.jpg", "some_near_duplicates.jpg"}
+    assert found["near_duplicates.jpg"].alt.startswith("2 pairs")
+    assert folder._near_duplicates(dataset, pairs[1:2], place) == {}
+    lost = dataclasses.replace(run, settings=run.settings | {"near_duplicates": "gone/pairs.csv"})
+    assert len(folder.near_duplicates(lost)) == len(folder.near_duplicates(run)) > 50
+    assert "gone/pairs.csv is not here" in capsys.readouterr().out
+
+
+# Grad-CAM of a run.
+
+
+def test_the_maps_of_a_run_are_checked_and_drawn(made):
+    run = made[0]
+    found = files.read_json(run.folder / "gradcam.json")
+    names = {"deletion", "insertion", "deletion_random", "insertion_random"}
+    assert set(found["mean"]) == names | {"randomised_correlation"}
+    mean = np.mean([row["deletion"] for row in found["images"]])
+    assert found["mean"]["deletion"] == pytest.approx(mean)
+    assert {row["kind"] for row in found["images"]} == {"correct", "wrong"}
+    assert (run.folder / "gradcam.png").stat().st_size > 50_000
+    assert (run.folder / "gradcam_mistakes.png").stat().st_size > 10_000
+
+
+def test_the_network_sees_the_central_square_of_each_image(made):
+    run, dataset = made
+    rows = predictions.primary_rows(run.predictions).iloc[[5, 2]]
+    seen = maps.squares(run, dataset, rows)
+    assert seen.shape == (2, 3, 32, 32) and 0 <= seen.min() and seen.max() <= 1
+    place = list(dataset.table["image"]).index(rows["image"].iloc[0])
+    central = dataset.pixels[place][:, 4:28] / 255
+    assert float(seen[0].mean()) == pytest.approx(central.mean(), abs=0.02)
+
+
+def test_a_network_that_is_not_here_is_a_note_not_an_error(made):
+    class Lost(FakeRun):
+        @property
+        def net(self):
+            raise UserError("trained with Tiny: give it as open_run(..., net=...)")
+
+        @net.setter
+        def net(self, value):
+            pass
+
+    run, dataset = made
+    values = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
+    rows = predictions.primary_rows(run.predictions)
+    figures, checks = maps.explain(Lost(**values), dataset, rows, rows.head(0))
+    assert figures == {} and checks["images"] == [] and "give it as open_run" in checks["note"]
+
+
+def test_a_class_gets_its_surest_right_wrong_and_unsure_image():
+    frame = pd.DataFrame({"image": list("abcde"), "truth": "NV"})
+    frame["prediction"] = ["NV", "NV", "MEL", "MEL", "NV"]
+    frame["confidence"] = [0.9, 0.8, 0.7, 0.95, 0.3]
+    chosen = maps.choose(frame).set_index("kind")["image"].to_dict()
+    assert chosen == {"correct": "a", "wrong": "d", "uncertain": "e"}
+    assert maps.choose(frame[:0]).empty
+
+
+@pytest.mark.parametrize(
+    "gains, verdict",
+    [
+        ([0.1, 0.2, 0.1, 0.2], "better"),
+        ([0.1, -0.2, 0.1, 0.2], "not clearly better"),
+        ([0.1, 0.1], "not clearly better"),
+        ([-0.1, -0.2, -0.1, -0.2], "not clearly better"),
+    ],
+)
+def test_maps_are_better_than_random_ones_by_more_than_chance_only(gains, verdict):
+    """Twice the standard error, and at least three images; deletion is better where it is lower."""
+    images = [
+        {"insertion": 0.5 + gain, "deletion": 0.5 - gain}
+        | {f"{name}_random": 0.5 for name in ("insertion", "deletion")}
+        for gain in gains
+    ]
+    found = maps.verdicts({"images": images})
+    assert found == {"deletion": verdict, "insertion": verdict}
+    assert ("not clearly better" in maps.note({"images": images})) == (verdict != "better")
+    assert "Nobody checked" in maps.note(None) and "Nobody checked" in maps.note({"images": []})
+
+
+# Two runs.
+
+
+def written(folder, rows, tau=0.0):
+    """A run with a report by these predictions, as far as a comparison reads it."""
+    folder.mkdir()
+    prior = dict(zip(CLASSES, [0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], strict=True))
+    chosen = "prior_corrected" if tau else "argmax"
+    rule = {"training_prior": prior, "tau": tau, "chosen": chosen}
+    files.write_json(folder / "metrics.json", {"decisions": rule})
+    files.write_table(rows, folder / "predictions.csv")
+    return FakeRun(folder, {}, pd.DataFrame(), rows), np.array(list(prior.values()))
+
+
+def test_two_runs_are_compared_on_the_same_images(tmp_path):
+    rows = made_predictions(made_table({"test": 150}))
+    perfect = rows.copy()
+    perfect[list(CLASSES)] = np.eye(7)[[CLASSES.index(c) for c in rows["truth"]]]
+    one, _ = written(tmp_path / "one", perfect)
+    two, _ = written(tmp_path / "two", rows.iloc[::-1])  # in any order
+    three, _ = written(tmp_path / "three", rows.head(20))
+    truth, p = predictions.arrays(rows)
+    expected = 1 - sk.balanced_accuracy_score(truth, p.argmax(1))
+    found = comparison(one, two)
+    for name in ("balanced_accuracy", "balanced_accuracy (argmax)"):
+        row = found.loc[name]
+        assert row["value"] == pytest.approx(expected) and 0 < row["low"] < row["value"]
+    with pytest.raises(UserError, match="three share no test subset"):
+        comparison(one, three)
+    (tmp_path / "four").mkdir()
+    four = FakeRun(tmp_path / "four", {}, pd.DataFrame(), rows)
+    with pytest.raises(UserError, match="first python -m dermai_utils report --run-name four"):
+        comparison(one, four)
+
+
+def test_dividing_the_prior_out_makes_no_better_run(tmp_path):
+    """One network twice: as it is, and with its prior divided out, each with its own rule. They
+    predict the same, though argmax tells them apart."""
+    rows = made_predictions(made_table({"test": 150}))
+    plain, prior = written(tmp_path / "plain", rows, tau=1.0)
+    p = rows[list(CLASSES)].to_numpy() / prior
+    divided = rows.assign(**dict(zip(CLASSES, (p / p.sum(1, keepdims=True)).T, strict=True)))
+    found = comparison(plain, written(tmp_path / "divided", divided)[0])["value"]
+    assert all(math.isclose(found[name], 0, abs_tol=1e-12) for name in CONFUSION_METRICS)
+    assert found["balanced_accuracy (argmax)"] < -0.05

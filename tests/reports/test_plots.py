@@ -1,0 +1,225 @@
+"""The figures: legible text, curves that colour alone does not tell apart, numbers that are right,
+and what each shows in words."""
+
+import io
+import itertools
+import re
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from matplotlib.colors import to_rgb
+from PIL import Image
+from sklearn import metrics as sk
+
+from dermai_utils.basics import CLASSES
+from dermai_utils.reports import data_plots, pictures, plots
+from dermai_utils.reports.canvas import Figure
+from dermai_utils.study.calibration import reliability
+
+RNG = np.random.default_rng(0)
+TRUTH, P = np.arange(140) % 7, RNG.dirichlet(np.ones(7), 140)
+IMAGES = RNG.integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
+RATE = {"sensitivity": 0.8, "sensitivity_low": 0.7, "sensitivity_high": 0.9}
+RATE |= {"specificity": None, "n": 140}
+
+
+def drawn() -> dict:
+    """Every figure of arrays and tables, by name."""
+    counts = pd.DataFrame({"images": range(1, 8), "lesions": range(1, 8)}, CLASSES)
+    subsets = pd.DataFrame({name: range(1, 8) for name in ("train", "val", "Basel")}, CLASSES)
+    history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.9], "val_loss": [1.0, np.nan]})
+    history = history.assign(balanced_accuracy=[0.5, np.nan], macro_f1=[0.5, np.nan])
+    row = {"random": 0.62, "lesion": 0.51, "difference": 0.11, "low": 0.04, "high": 0.18}
+    effect = {"classifiers": {"nearest": row}, "prone_images": 3}
+    group = {"group": "histo", "n": 9, "classes": 3, "small": True, "accuracy": None}
+    group |= {f"balanced_accuracy{end}": 0.5 for end in ("", "_low", "_high")}
+    scores = {"macro_f1": {"value": 0.5, "low": 0.4, "high": 0.6}}
+    scores["macro_auc"] = {"value": None, "low": None, "high": None}
+    points = [
+        {"target": t, "rate": "sensitivity", "level": 0.9, "scored": RATE} for t in ("a", "b")
+    ]
+    bins = reliability(TRUTH, P)
+    titles = [f"image {k}" for k in range(9)]
+    maps = RNG.random((9, 24, 32))
+    return {
+        "class_counts": data_plots.class_counts(counts),
+        "split_counts": data_plots.split_counts(subsets),
+        "leakage": data_plots.leakage({"random": 12, "lesion-safe": 0}),
+        "leakage_effect": data_plots.leakage_effect(effect),
+        "learning_curves": plots.learning_curves(history, kept=1),
+        "intervals": plots.intervals(scores, "a title"),
+        "confusion_matrix": plots.confusion_matrix(TRUTH, P.argmax(1)),
+        "roc": plots.roc(TRUTH, P),
+        "precision_recall": plots.precision_recall(TRUTH, P),
+        "calibration": plots.calibration({"one": bins, "two": bins, "three": bins}),
+        "risk_coverage": plots.risk_coverage(TRUTH, P, [{"coverage": 0.5, "risk": 0.2}]),
+        "subgroups": plots.subgroups({"confirmed_by": [group]}),
+        "operating_points": plots.operating_points(points),
+        "sheet": pictures.sheet(IMAGES, titles),
+        "by_class": pictures.by_class(np.array(CLASSES)[np.arange(9) % 7], IMAGES, each=2),
+        "pairs": pictures.pairs([(IMAGES[0], IMAGES[1], "a pair")]),
+        "gradcam": pictures.gradcam(IMAGES, maps, titles, "a caution"),
+        "explanations": pictures.explanations(IMAGES, maps, maps, titles),
+    }
+
+
+@pytest.fixture(scope="module")
+def figures():
+    return drawn()
+
+
+def test_every_figure_says_in_words_what_it_shows_and_a_notebook_gets_it(figures):
+    for name, figure in figures.items():
+        assert isinstance(figure, Figure) and len(figure.alt) > 30, name
+        assert not re.search(r"\n|  |nan", figure.alt), name
+        png, jpeg = figure._repr_png_(), figure._repr_jpeg_()
+        assert (png is None) == figure.photographs != (jpeg is None), name
+        data, about = png or jpeg
+        assert about == {"alt": figure.alt} and Image.open(io.BytesIO(data)).width > 300, name
+
+
+def test_the_words_hold_the_numbers(figures):
+    assert "macro F1 0.500 [0.400, 0.600]" in figures["intervals"].alt
+    assert figures["intervals"].alt.startswith("a title: ")
+    area = sk.roc_auc_score(TRUTH == 1, P[:, 1])
+    assert f"NV {area:.3f} (n=20)" in figures["roc"].alt
+    assert "random 12, lesion-safe 0" in figures["leakage"].alt
+    assert "nearest 0.620 and 0.510" in figures["leakage_effect"].alt
+    assert "image 8" in figures["gradcam"].alt and "a caution" in figures["gradcam"].alt
+
+
+def test_a_saved_figure_is_the_one_shown(figures, tmp_path):
+    figures["roc"].save(tmp_path / "roc.png")
+    figures["pairs"].save(tmp_path / "pairs.jpg")
+    assert (tmp_path / "roc.png").read_bytes() == figures["roc"]._repr_png_()[0]
+    assert Image.open(tmp_path / "pairs.jpg").format == "JPEG"
+
+
+def contrast(one, other):
+    """WCAG 2.2: of two colours as red, green, blue in 0..1."""
+
+    def luminance(colour):
+        r, g, b = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour)
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+    dark, light = sorted((luminance(one), luminance(other)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_every_number_of_a_confusion_matrix_is_right_and_can_be_read_on_its_cell():
+    truth = np.repeat(np.arange(6), range(10, 70, 10))  # no VASC
+    called = np.where(RNG.random(len(truth)) < 0.6, truth, RNG.integers(0, 7, len(truth)))
+    left, right = plots.confusion_matrix(np.array(CLASSES)[truth], called).axes
+    counts = sk.confusion_matrix(truth, called, labels=range(7))
+    shares = counts[:6] / counts[:6].sum(1, keepdims=True)
+    texts = [text.get_text() for text in left.texts]
+    assert texts == [str(n) for n in counts.ravel()]
+    texts = [text.get_text() for text in right.texts]
+    assert texts == [f"{x:.2f}" for x in shares.ravel()] + [""] * 7
+    for ax in (left, right):
+        (image,) = ax.images
+        shades = image.to_rgba(image.get_array())[..., :3]
+        shades[6] = 1  # nothing is drawn where the class has no image
+        seen = [
+            contrast(to_rgb(text.get_color()), shades[text.get_position()[::-1]])
+            for text in ax.texts
+        ]
+        assert len(seen) == 49 and min(seen) >= 4.5
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
+def test_two_curves_never_differ_by_colour_alone(draw):
+    (ax,) = draw(TRUTH, P).axes
+    lines = [line for line in ax.lines if line.get_label()[0] != "_"]
+    assert len(lines) == 7
+    dashes = [(line._dash_pattern, line.get_marker()) for line in lines]
+    assert all(a != b for a, b in itertools.combinations(dashes, 2))
+
+
+def test_precision_recall_and_its_areas_are_sklearn_s():
+    truth = np.arange(140) % 6  # no VASC
+    (ax,) = plots.precision_recall(truth, P).axes
+    expected = [
+        f"{c} {sk.average_precision_score(truth == k, P[:, k]):.3f} "
+        f"(chance {(truth == k).mean():.3f})"
+        for k, c in enumerate(CLASSES[:6])
+    ]
+    assert [line.get_label() for line in ax.lines] == expected
+
+
+@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
+def test_one_class_alone_has_no_curve_and_says_so(draw, recwarn):
+    """A test set may be of one class; matplotlib warned of an empty legend."""
+    figure = draw(np.ones(5, int), np.full((5, 7), 1 / 7))
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    assert "images of one class alone: no curve" in texts and not recwarn.list
+    assert "Areas: none" in figure.alt
+
+
+def test_the_marked_epoch_is_the_one_that_was_kept(figures):
+    *_, right = figures["learning_curves"].axes
+    (note,) = right.texts
+    assert note.xy == (1, 0.5) and "0.500" in note.get_text()
+    history = pd.DataFrame({"epoch": [1], "loss": [1.0], "val_loss": [1.0], "macro_f1": [0.5]})
+    *_, right = plots.learning_curves(history.assign(balanced_accuracy=0.5)).axes
+    assert not right.texts
+
+
+@pytest.mark.parametrize("name", ["class_counts", "split_counts"])
+def test_there_are_no_bars_on_a_log_axis(figures, name):
+    (ax,) = figures[name].axes
+    assert ax.get_xscale() == "log" and not ax.patches
+
+
+def test_what_is_not_known_is_said_and_not_drawn_as_zero():
+    for figure, words in (
+        (data_plots.leakage({"random": None}), "Not known"),
+        (data_plots.leakage_effect({"classifiers": {"a": {"difference": None}}}), "leaks nothing"),
+        (pictures.sheet([]), "No such image"),
+        (pictures.pairs([]), "No pairs"),
+    ):
+        assert words in figure.axes[0].texts[0].get_text() and not figure.axes[0].patches
+
+
+def test_a_sheet_takes_an_augmented_batch_too():
+    """Tensors in 0 to 1, channels first, are the same pictures."""
+    batch = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
+    for one, other in zip(
+        pictures.sheet(batch[:2]).axes, pictures.sheet(IMAGES[:2]).axes, strict=True
+    ):
+        assert len(one.images) == len(other.images)
+        for a, b in zip(one.images, other.images, strict=True):
+            np.testing.assert_array_equal(a.get_array(), b.get_array())
+
+
+def test_an_overlay_is_half_the_image_and_half_the_map():
+    seen = pictures.overlay(IMAGES[0], np.ones((24, 32)))
+    colour = np.array(to_rgb(pictures.overlay_colours()[-1]))
+    np.testing.assert_allclose(seen, 0.5 * IMAGES[0] + 127.5 * colour, atol=1.01)
+    assert seen.dtype == np.uint8 and len(pictures.overlay_colours()) == 7
+
+
+@pytest.mark.parametrize("foreign", [True, False])
+def test_an_answer_is_drawn_with_its_warnings(foreign):
+    near = {"image": "ISIC_1", "label": "NV", "similarity": 0.9}
+    item = SimpleNamespace(
+        text="melanoma",
+        probabilities=P[0],
+        possible=("MEL",),
+        foreign=foreign,
+        warnings=["is dark"],
+        error_rates=["Wrong for 1 of 9."],
+        square=IMAGES[0],
+        gradcam=None if foreign else np.zeros((24, 32)),
+        gradcam_note="not better",
+        similar=[near, near],
+    )
+    figure = pictures.answer(item, [IMAGES[1], None])
+    assert "Warning: this picture is dark." in figure.get_suptitle()
+    assert figure.alt.startswith("melanoma. Probabilities: MEL ") and figure._repr_jpeg_()
+    texts = [text.get_text() for ax in figure.axes for text in ax.texts]
+    assert "not in the data any more" in texts
+    assert len(pictures.answer(item, [None, None]).axes) < len(figure.axes)
