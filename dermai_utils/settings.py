@@ -19,38 +19,21 @@ PACKAGE = Path(__file__).resolve().parent
 _IN_CHECKOUT = PACKAGE.with_name("pyproject.toml").exists() and "-packages" not in str(PACKAGE)
 ROOT = PACKAGE.parent if _IN_CHECKOUT else Path.cwd()  # cache/ and work/ lie here by default
 
+_LITE = dict(epochs=10, batch_size=32, learning_rate=7e-4, tta=4)
+_QUICK = dict(backbone="timm:tf_efficientnet_lite2", size=260) | _LITE
+_QUICK_CPU = dict(backbone="timm:tf_efficientnet_lite0", size=224, first_size=144) | _LITE
+_QUICK_CPU |= dict(freeze="early")  # for two processor cores
+_SAMPLE = dict(backbone="small", size=64, weights="none", epochs=60, batch_size=16)
+# with a smaller val, some class would have one lesion to choose thresholds on
+_SAMPLE |= dict(learning_rate=2e-3, val_fraction=0.25)
 PRESETS = {
-    "sample": dict(
-        backbone="small",
-        size=64,
-        weights="none",
-        val_fraction=0.25,  # with less, some class would have one lesion to choose thresholds on
-        epochs=60,
-        batch_size=16,
-        learning_rate=2e-3,
-    ),
-    "baseline": dict(size=224, epochs=10, batch_size=64, learning_rate=7e-4),  # ResNet18
-    "quick": dict(
-        backbone="timm:tf_efficientnet_lite2",
-        size=260,
-        epochs=10,
-        batch_size=32,
-        learning_rate=7e-4,
-        tta=4,
-    ),
-    "quick_cpu": dict(  # for two processor cores
-        backbone="timm:tf_efficientnet_lite0",
-        size=224,
-        first_size=144,
-        freeze="early",
-        epochs=10,
-        batch_size=32,
-        learning_rate=7e-4,
-        tta=4,
-    ),
+    "sample": _SAMPLE,
+    "baseline": dict(backbone="resnet18", size=224, epochs=10, batch_size=64, learning_rate=7e-4),
+    "quick": _QUICK,
+    "quick_cpu": _QUICK_CPU,
+    "strong": _QUICK | {"folds": 5},
+    "strong_cpu": _QUICK_CPU | {"folds": 5},
 }
-PRESETS |= {"strong": PRESETS["quick"] | {"folds": 5}}
-PRESETS |= {"strong_cpu": PRESETS["quick_cpu"] | {"folds": 5}}
 FURTHER = {"sample": {"average": 0.97}}  # a preset's arguments of train() that are no settings
 
 
@@ -61,8 +44,10 @@ def _setting(group, default, allowed, help):
     return dataclasses.field(default=default, metadata=metadata)
 
 
-TEXT, FOLDER, PATH, PATHS = "text", "a folder", "or a path", "files or folders"
+TEXT, FOLDER, PATH, PATHS = "text", "a folder", "or a path", "folders"
 SHARE = "auto, or 0.0 to 0.5"
+NAMES = ("sample", "isic2018")  # made-up pictures; the official archives, which are downloaded
+IMBALANCE = ("none", "class_weights", "sampler", "logit_adjustment")
 SEEDS = [0, 2**31 - 1]
 _data, _split, _model, _train, _machine, _eval = (
     functools.partial(_setting, group)
@@ -77,85 +62,42 @@ class Settings:
     Raises UserError: one line that names the setting, what was given and what is allowed.
     """
 
-    preset: str = _data(
-        "", ("", *PRESETS), "settings to start from; empty: sample for data=sample, else quick"
-    )
-    data: str = _data(
-        "sample",
-        ("sample", "isic2018", PATH),
-        "the made-up sample, the official archives, or a folder with any copy (docs/data.md)",
-    )
-    test: tuple = _data(
-        (), PATHS, "labelled test sets of your own, in any layout; may be given several times"
-    )
-    extra: tuple = _data(
-        (), PATHS, "more training data, never in val or test; may be given several times"
-    )
+    preset: str = _data("", ("", *PRESETS), "to start from; empty: sample or quick, by data")
+    data: str = _data("sample", (*NAMES, PATH), "the folder may hold any copy (docs/data.md)")
+    test: tuple = _data((), PATHS, "labelled test sets of your own; may be given several times")
+    extra: tuple = _data((), PATHS, "more training data, never in val; may be given several times")
     base_url: str = _data("", TEXT, "one address in place of the official mirrors")
     cache_dir: str = _data("", FOLDER, "large files that can be made again; empty: cache/DATA")
     work_dir: str = _data("", FOLDER, "small files to keep: runs, reports; empty: work/DATA")
     run_name: str = _data("first", TEXT, "the folder of a run in WORK_DIR/runs")
     seed: int = _data(0, SEEDS, "for new weights, the order of batches and augmentation")
 
-    split: str = _split(
-        "lesion",
-        ("lesion", "random", PATH),
-        "keep each lesion in one subset; split image by image, which leaks; or a CSV with image "
-        "and subset",
-    )
+    # lesion: no lesion in two subsets; random: image by image, which leaks
+    split: str = _split("lesion", ("lesion", "random", PATH), "a CSV has image and subset")
     split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
-    near_duplicates: str = _split(
-        "listed",
-        ("listed", "none", PATH),
-        "pairs of images that stay in one subset: the shipped list, none, or a CSV",
-    )
-    val_fraction: float = _split(
-        0.12, [0.01, 0.5], "share of val, on which the decision rule and thresholds are chosen"
-    )
-    test_fraction: str = _split(
-        "auto",
-        SHARE,
-        "share of test, which only evaluation reads; auto: 0.12, or 0 with an official test set "
-        "or one of your own",
-    )
+    near_duplicates: str = _split("listed", ("listed", "none", PATH), "pairs that stay together")
+    val_fraction: float = _split(0.12, [0.01, 0.5], "to choose decision rule and thresholds on")
+    test_fraction: str = _split("auto", SHARE, "auto: 0.12, or 0 if there is another test set")
     folds: int = _split(0, [0, 20], "from 2: cross-validation, one network a fold; 0: one val")
-    train_fraction: float = _split(
-        1.0, [0.01, 1.0], "share of the training lesions to train on, for a learning curve"
-    )
+    train_fraction: float = _split(1.0, [0.01, 1.0], "share of the training lesions to train on")
 
     size: int = _model(224, [32, 1024], "px, the side of the square that the network sees")
-    backbone: str = _model("resnet18", TEXT, "a classifier of torchvision, or timm:NAME")
-    weights: str = _model(
-        "imagenet", ("imagenet", "none", PATH), "to start from; a .safetensors or .pth file"
-    )
+    backbone: str = _model("resnet18", TEXT, "a classifier of torchvision, timm:NAME, or small")
+    weights: str = _model("imagenet", ("imagenet", "none", PATH), "a .safetensors or .pth file")
 
-    imbalance: str = _train(
-        "none",
-        ("none", "class_weights", "sampler", "logit_adjustment"),
-        "none (only the decision rule corrects for the prior), inverse class frequency as weights, "
-        "classes drawn equally often, or the prior's logarithm added to the logits",
-    )
-    freeze: str = _train(
-        "none",
-        ("none", "early", "backbone"),
-        "layers that do not learn: those at a quarter of the side or more, or all but the new head",
-    )
-    first_size: int = _train(
-        0, [0, 1024], "px, the side in the first epoch, rising to size; 0: always size"
-    )
+    imbalance: str = _train("none", IMBALANCE, "against the rarity of classes, in training")
+    # early: layers whose map has a quarter of the side or more; backbone: all but the new head
+    freeze: str = _train("none", ("none", "early", "backbone"), "layers that do not learn")
+    first_size: int = _train(0, [0, 1024], "px, in the first epoch, rising to size; 0: size")
     epochs: int = _train(10, [1, 1000], "passes over the training images")
     batch_size: int = _train(64, [2, 4096], "images a step, on all devices together")
     learning_rate: float = _train(5e-4, [1e-7, 10.0], "the backbone's, at the schedule's peak")
 
     device: str = _machine("auto", ("auto", "cpu", "cuda", "mps"), "where the network computes")
     precision: str = _machine("auto", ("auto", "fp32", "fp16", "bf16"), "auto: the fastest one")
-    tracker: str = _machine(
-        "none", ("none", "tensorboard"), "curves and images, in CACHE_DIR/tensorboard"
-    )
+    tracker: str = _machine("none", ("none", "tensorboard"), "curves and images of a training")
 
-    tta: int = _eval(
-        1, (1, 2, 4, 8), "test-time augmentation: flips and turns of an image, logits averaged"
-    )
+    tta: int = _eval(1, (1, 2, 4, 8), "flips and turns of an image whose logits are averaged")
 
     def __post_init__(self):
         for field in FIELDS.values():
@@ -173,8 +115,7 @@ class Settings:
     @property
     def name(self) -> str:
         """`data` as a folder name: sample, isic2018, or the last part of the path."""
-        words = FIELDS["data"].metadata["allowed"]
-        return self.data if self.data in words else Path(self.data).resolve().name
+        return self.data if self.data in NAMES else Path(self.data).resolve().name
 
     @property
     def test_sets(self) -> tuple:
@@ -206,11 +147,8 @@ def allowed(field) -> str:
     limits = field.metadata["allowed"]
     if isinstance(limits, list):
         return f"{limits[0]} to {limits[1]}"
-    return (
-        limits
-        if isinstance(limits, str)
-        else ", ".join(word or "(empty)" for word in map(str, limits))
-    )
+    words = [limits] if isinstance(limits, str) else limits
+    return ", ".join(str(word) or "(empty)" for word in words)
 
 
 def _checked(field, value):
@@ -244,23 +182,19 @@ def _path(field, value):
     path, limits = os.path.expanduser(value), field.metadata["allowed"]
     if not _CONTROL.search(path) and os.path.exists(path):
         return path
-    words = limits if isinstance(limits, tuple) else ()
-    hint = did_you_mean(value, words)
-    raise UserError(
-        f"{field.name}={value!r:.80}: no such file or folder; expected {allowed(field)}"
-        + (hint and f"; {hint}")
-    )
+    hint = did_you_mean(value, limits if isinstance(limits, tuple) else ())
+    what = f"no such file or folder; expected {allowed(field)}{hint and '; ' + hint}"
+    raise UserError(f"{field.name}={value!r:.80}: {what}")
 
 
 def _share(shown, value):
     """The text of a share of 0 to 0.5. UserError."""
     try:
-        number = _converted(float, value)
+        if 0 <= (number := _converted(float, value)) <= 0.5:
+            return str(number)
     except ValueError:
-        number = -1
-    if not 0 <= number <= 0.5:
-        raise UserError(f"{shown}: expected {SHARE}")
-    return str(number)
+        pass
+    raise UserError(f"{shown}: expected {SHARE}")
 
 
 def _converted(kind, value):

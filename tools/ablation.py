@@ -22,7 +22,7 @@ import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
 import dermai_utils as dermai  # noqa: E402
-from dermai_utils import cli, files, metrics, predictions, settings  # noqa: E402
+from dermai_utils import cli, commands, files, metrics, predictions, settings  # noqa: E402
 from dermai_utils.augmentation import squares  # noqa: E402
 from dermai_utils.basics import UserError  # noqa: E402
 from dermai_utils.study import decisions  # noqa: E402
@@ -69,7 +69,7 @@ def validation(s, dataset, folds, name, seed, fold):
 def row_of(s, name, seeds, thirds):
     """(rows of predictions on val; (S, N, 7) plain probabilities of S seeds; prior-corrected ones;
     seconds a run)."""
-    dataset = cli.load(s, ROWS[name].get("size"))
+    dataset = commands.load(s, ROWS[name].get("size"))
     folds = dermai.folds(dataset.table, 3, s.test_share, seed=s.split_seed)
     each = [[validation(s, dataset, folds, name, seed, k) for k in range(thirds)] for seed in seeds]
     rows = pd.concat([fold[0] for fold in each[0]], ignore_index=True)
@@ -119,12 +119,12 @@ def main(words):
     for field in settings.FIELDS.values():
         cli.add_setting(parser, field)
     given, own = cli.split_words(parser, words)
-    names = own.rows.split(",")
+    names = own["rows"].split(",")
     if unknown := sorted(set(names) - set(ROWS)):
         raise UserError(f"--rows {','.join(unknown)}: the rows are {', '.join(ROWS)}")
     s, rows = settings.read(**given), []
     folder = s.work / "ablation"
-    for row in measured(s, names, range(own.seeds), own.thirds):
+    for row in measured(s, names, range(own["seeds"]), own["thirds"]):
         rows.append(row)
         files.write_json(folder / "ablation.json", {"settings": given, "rows": rows})
         with files.atomic(folder / "ablation.md") as file:

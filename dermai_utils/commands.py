@@ -1,0 +1,299 @@
+"""What the commands do: each takes Settings, and returns where its result lies.
+
+Only `train` and `run` train. Notebook 00 calls `run`.
+"""
+
+import contextlib
+import os
+from pathlib import Path
+
+import dermai_utils as dermai
+from dermai_utils import colab, files, settings
+from dermai_utils.basics import UserError
+
+SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
+
+
+# The data.
+
+
+def data(s):
+    """find or download the data, decode it once: table.csv, rejected.csv"""
+    return _write_tables(s, load(s))
+
+
+def split(s):
+    """the same table with the subset of each image; audit.json"""
+    dataset = load(s)
+    subset = subsets(s, dataset)
+    print(_audit(s, dataset, subset).to_string())
+    return s.work / "table.csv"
+
+
+def load(s, size=None):
+    """The Dataset of these Settings; size: px, by default theirs."""
+    folders = dict(test=s.test_sets, extra=s.extra, cache=s.cache, leave_out=(s.work,))
+    with _main_first():
+        return dermai.load(s.data, size or s.size, base_url=s.base_url, **folders)
+
+
+def _main_first():
+    """One of accelerate's processes fills the cache; the others then find it."""
+    if "RANK" not in os.environ:
+        return contextlib.nullcontext()
+    from accelerate import PartialState
+
+    return PartialState().main_process_first()
+
+
+def subsets(s, dataset):
+    """The subset of each row of `dataset.table`: a split, folds, or the file given as --split."""
+    table, pairs = dataset.table, dermai.near_duplicates(s.near_duplicates)
+    if s.split not in ("lesion", "random"):
+        return dermai.read_split(s.split, table)
+    options = dict(test=s.test_share, val=s.val_fraction, seed=s.split_seed, pairs=pairs)
+    options["train_fraction"] = s.train_fraction
+    if s.folds:
+        return dermai.folds(table, s.folds, **options)
+    return dermai.split(table, strategy=s.split, **options)
+
+
+def _write_tables(s, dataset, subset=None):
+    """table.csv and rejected.csv, for reading."""
+    table = dataset.table.drop(columns="path")
+    table = table if subset is None else table.assign(subset=subset)
+    files.write_table(table, s.work / "table.csv")
+    files.write_table(dataset.rejected, s.work / "rejected.csv")
+    return s.work / "table.csv"
+
+
+def _audit(s, dataset, subset):
+    """What every two subsets share, as a DataFrame; also writes it and the tables."""
+    _write_tables(s, dataset, subset)
+    found = dermai.audit(dataset.table, subset, dermai.near_duplicates(s.near_duplicates))
+    rows = found.astype(object).where(found.notna(), None)  # not known
+    files.write_json(s.work / "audit.json", rows.to_dict("index"))
+    return found
+
+
+# A run.
+
+
+def train(s):
+    """train a network: the folder of a run"""
+    dataset = load(s)
+    return _trained(s, dataset, subsets(s, dataset)).folder
+
+
+def _trained(s, dataset, subset):
+    """The finished Run of these Settings; goes on from its last checkpoint."""
+    from dermai_utils import training
+
+    def net():
+        return dermai.network(s.backbone, s.weights, s.size, s.seed)
+
+    names = "epochs batch_size learning_rate seed imbalance freeze first_size tta device precision"
+    options = {name: getattr(s, name) for name in (*names.split(), "tracker")}
+    options |= settings.FURTHER.get(s.preset, {})
+    kept = "near_duplicates split split_seed val_fraction test_fraction train_fraction"
+    options["settings"] = {name: getattr(s, name) for name in kept.split()} | {"data": s.name}
+    if subset.str.isdecimal().any():
+        return training.train_folds(dataset, subset, net, s.run_folder, **options)
+    return training.train(dataset, subset, net(), s.run_folder, **options)
+
+
+def run(s):
+    """all of it, from the data to the report: what notebook 00 does"""
+    colab.check(s)
+    dataset = load(s)
+    subset = subsets(s, dataset)
+    found = _audit(s, dataset, subset)
+    done, kept = _trained(s, dataset, subset), s.run_folder / "studies.json"
+    if not kept.exists():
+        files.write_json(kept, _studies(s, dataset, subset))
+    return _report(s, done, dataset, found)
+
+
+def _report(s, run, dataset, audit=None):
+    """What answers need, the report and the index of a trained run; returns the report's path."""
+    from dermai_utils import reports
+    from dermai_utils.app import state
+    from dermai_utils.study import text
+
+    kept = files.read_json(run.folder / "studies.json") or {}
+    answers = state.save(run, state.prepare(run, dataset))
+    page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
+    print(text.headline(run.metrics))
+    print(f"start here: {reports.index(s.work)}")
+    return page
+
+
+def opened(s, run=""):
+    """The run of these Settings, or of the pack `run`, a file or an address."""
+    if run:
+        from dermai_utils.app import pack
+
+        return pack.open_pack(run, s.cache, device=s.device)
+    return dermai.open_run(s.run_folder, device=s.device)
+
+
+def _dataset_of(s, run):
+    """The Dataset at the run's size. UserError where the run was trained on another one."""
+    if (other := run.settings["data"]) != s.name:
+        raise UserError(f"run {run.name} was trained on data={other}, not on {s.name}: give --data")
+    return load(s, run.size)
+
+
+def report(s):
+    """evaluate a run: metrics, figures, Grad-CAM, report.html, model card"""
+    done = opened(s)
+    return _report(s, done, _dataset_of(s, done))
+
+
+def evaluate(s, run=""):
+    """the same without pictures; needs no data, but for a new --test"""
+    done = opened(s, run)
+    return dermai.report(done, _dataset_of(s, done) if s.test else None)
+
+
+def gradcam(s):
+    """where the network looks: gradcam.png, and a check of the maps"""
+    from dermai_utils import predictions
+    from dermai_utils.reports import maps
+
+    done = opened(s)
+    rows = predictions.primary_rows(done.predictions)
+    figures, checks = maps.explain(done, _dataset_of(s, done), rows, rows[:0])
+    files.write_json(done.folder / "gradcam.json", checks)
+    for name, figure in figures.items():
+        figure.save(done.folder / name)
+    print(maps.note(checks))
+    return done.folder / "gradcam.json"
+
+
+def compare(s, other=""):
+    """two runs on the same images, paired by lesion: --other NAME"""
+    from dermai_utils.reports import comparison
+
+    if not other:
+        raise UserError("compare needs --other NAME, another run on the same data")
+    found = comparison(opened(s), dermai.open_run(s.runs / other))
+    print(found.round(3).to_string())
+    print(
+        f"over 0: {s.run_name} is better. Intervals of 95 %, by lesion: with 0 in it, nobody knows "
+        "which is better. They leave out the luck of training: another seed moves balanced "
+        "accuracy by up to 0.05"
+    )
+
+
+# Studies of the data, by a network as it was before training.
+
+
+def _features(s, dataset):
+    """(N, D) features of every image."""
+    from dermai_utils import inference
+
+    net = dermai.network(s.backbone, s.weights, s.size, s.seed).to(inference.device(s.device))
+    return dermai.predict(net, dataset.pixels, with_features=True)[1]
+
+
+def _studies(s, dataset, subset) -> dict:
+    """{"probe", "leakage_effect"}, for the report; None, and why, for what is not possible."""
+    features, found = _features(s, dataset), {}
+    for name, study in (("probe", _probe), ("leakage_effect", _leakage_effect)):
+        try:
+            found[name] = study(s, dataset, subset, features)
+        except UserError as reason:
+            print(f"not possible here: {reason}")
+            found[name] = None
+    return found
+
+
+def _probe(s, dataset, subset, features) -> dict:
+    about = {"backbone": s.backbone, "size": s.size}
+    return about | dermai.linear_probe(features, dataset.table, subset)
+
+
+def _leakage_effect(s, dataset, subset, features) -> dict:
+    about = {"backbone": s.backbone, "weights": Path(s.weights).name, "size": s.size}
+    pairs = dermai.near_duplicates(s.near_duplicates)
+    return about | dermai.leakage_effect(features, dataset.table, pairs)
+
+
+def probe(s):
+    """logistic regression on frozen features: the number that training has to beat"""
+    from dermai_utils.study import text
+
+    dataset, path = load(s), s.work / "linear_probe.json"
+    found = _probe(s, dataset, subsets(s, dataset), _features(s, dataset))
+    for name, scores in found["subsets"].items():
+        words = (f"{text.pretty_name(m)} {text.with_interval(scores[m])}" for m in SCORES)
+        print(f"probe: {name}, n={scores['n']:,}: {', '.join(words)}")
+    files.write_json(path, found)
+    return path
+
+
+def leakage_effect(s):
+    """the scores of one classifier under a random and a lesion-safe split"""
+    dataset, path = load(s), s.work / "leakage_effect.json"
+    found = _leakage_effect(s, dataset, None, _features(s, dataset))
+    print(f"leakage effect: the {found['prone_images']:,} images whose lesion has several images")
+    for name, row in found["classifiers"].items():
+        scores = f"{row['random']:.3f} under a random split, {row['lesion']:.3f} by lesion"
+        print(f"leakage effect: {name}: balanced accuracy {scores}")
+    files.write_json(path, found)
+    return path
+
+
+def near_duplicates(s):
+    """search for pictures of one lesion under two ids: near_duplicates.csv and .jpg"""
+    from dermai_utils.reports import pictures
+    from dermai_utils.study.near_duplicates import search
+
+    dataset, path = load(s), s.work / "near_duplicates.csv"
+    found = search(dataset.table, dataset.pixels, _features(s, dataset))
+    files.write_table(found, path)
+    print(f"near-duplicates: {len(found):,} pairs; those that you confirm: --near-duplicates FILE")
+    if len(found):
+        a, b = (dataset.pixels[dataset.rows(found[f"image_{x}"])] for x in "ab")
+        titles = found.astype(str).agg(" ".join, axis=1)
+        pictures.pairs(list(zip(a, b, titles, strict=True))).save(path.with_suffix(".jpg"))
+    return path
+
+
+# Answers.
+
+
+def predict(s, image=(), run=""):
+    """answers about photos of your own: --image FILE, FOLDER or URL"""
+    from dermai_utils.app import answers
+
+    if not image:
+        raise UserError("predict needs --image PHOTO: a file, a folder or a URL")
+    done = opened(s, run)
+    found = dermai.answer(done, list(image), maps=False)
+    print(answers.printed(found))
+    path = (Path.cwd() if run else done.folder) / "own_predictions.csv"
+    files.write_table(answers.table(found), path)
+    return path
+
+
+def app(s, run=""):
+    """a page on this machine where a photo can be dropped"""
+    from dermai_utils.app import page, predictor
+
+    page.serve(predictor.Predictor(opened(s, run)))
+
+
+def export(s, run=""):
+    """the network as .pt2 and ONNX, with the preprocessing in it"""
+    from dermai_utils.app import export
+
+    return export.export(opened(s, run))[0]
+
+
+def pack(s):
+    """a run as one file to give away"""
+    from dermai_utils.app import pack
+
+    return pack.pack(opened(s))

@@ -1,0 +1,285 @@
+"""Every command on the sample. They run in this process; `made` (conftest.py) is run once."""
+
+import json
+import shutil
+
+import pytest
+from conftest import SMALL
+
+import dermai_utils
+from dermai_utils import cli, files, settings
+from dermai_utils.basics import CLASSES, DISCLAIMER, UserError
+
+
+def words_of(**given):
+    return [f"--{name.replace('_', '-')}={value}" for name, value in given.items()]
+
+
+@pytest.fixture
+def call(made, capsys):
+    """call(command, *words, **settings): (exit status, lines printed, error line), in the folders
+    of `made`."""
+    folders = dict(cache_dir=made.cache, work_dir=made.work)
+
+    def run(command, *words, **given):
+        capsys.readouterr()
+        status = cli.main([command, *words, *words_of(**folders | given)])
+        out, err = capsys.readouterr()
+        return status, out.splitlines(), err.strip().rpartition("\n")[2]
+
+    return run
+
+
+STUDY = {key: SMALL[key] for key in ("size", "backbone", "weights", "device")}
+
+
+# Words.
+
+
+def test_without_words_every_command_has_a_line(capsys):
+    assert cli.main([]) == 0
+    said = capsys.readouterr().out
+    assert all(f"  {name} " in said for name in cli.COMMANDS)
+    assert cli.main(["--help"]) == 0 and capsys.readouterr().out == said
+
+
+def test_help_lists_the_settings_that_a_command_reads(capsys):
+    assert cli.main(["train", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert all(f"--{name.replace('_', '-')} " in said for name in settings.FIELDS)
+    assert cli.main(["report", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "--run-name" in said and "--epochs" not in said
+
+
+def test_the_version_line(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith(f"DermAI-ISIC2018 {dermai_utils.__version__}, Python")
+
+
+def test_the_list_of_settings(capsys):
+    assert cli.main(["settings"]) == 0
+    assert capsys.readouterr().out == settings.page()
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        ("trian", "unknown command 'trian': did you mean train?"),
+        ("xyz", "unknown command 'xyz': expected one of run, data, split"),
+        ("train --epoch 3", "unexpected --epoch, did you mean --epochs?"),
+        ("report --epochs 3", "unexpected --epochs, which this command does not read"),
+        ("train --epochs", "argument --epochs: expected one argument"),
+        ("train --epochs 3 --epochs 4", "--epochs is given twice"),
+        ("train stray", "unexpected stray"),
+        ("train --seed -1", "seed=-1: expected 0 to"),
+        ("train --epochs=x", "epochs='x': expected a whole number"),
+        ("train --data /no/such", "data='/no/such': no such file or folder"),
+        ("predict", "predict needs --image PHOTO"),
+        ("compare", "compare needs --other NAME"),
+    ],
+)
+def test_a_wrong_word_is_one_line(words, said, capsys):
+    assert cli.main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and said in error and error.count("\n") == 1
+
+
+def test_words_become_settings_and_own_options(tmp_path):
+    words = ["--image", "a", "b", "--image=c", "--test", str(tmp_path), "--run-name=x"]
+    given, own = cli.split_words(cli.parser("predict"), words)
+    assert given == {"test": [str(tmp_path)], "run_name": "x"}
+    assert own == {"image": ["a", "b", "c"]}
+
+
+@pytest.mark.parametrize(
+    "error, status, line",
+    [
+        (UserError("no"), 2, "error: no"),
+        (FileNotFoundError(2, "No such file", "x.csv"), 2, "error: x.csv: No such file; put that"),
+        (OSError("odd"), 2, "error: odd; put that right"),
+        (MemoryError(), 2, "error: out of memory (MemoryError): give a smaller --batch-size"),
+        (RuntimeError("CUDA out of memory. Tried"), 2, "error: out of memory (CUDA out of memory)"),
+        (KeyboardInterrupt(), 130, "interrupted; run it again to go on"),
+        (KeyboardInterrupt("stopped after step 2"), 130, "stopped after step 2"),
+    ],
+)
+def test_what_a_user_can_mend_ends_in_one_line(error, status, line, capsys):
+    def fail():
+        raise error
+
+    assert cli.exit_status(fail) == status
+    said = capsys.readouterr().err
+    assert said.startswith(line) and said.count("\n") == 1
+
+
+def test_a_bug_keeps_its_traceback():
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.exit_status(lambda: (_ for _ in ()).throw(RuntimeError("shapes differ")))
+
+
+def test_one_line_is_all_that_a_notebook_shows(capsys):
+    from IPython.core.interactiveshell import InteractiveShell
+
+    cell = "from dermai_utils import settings; settings.read({}, epochs='x')"
+    InteractiveShell.instance().run_cell(cell)
+    said = "".join(capsys.readouterr()).strip()
+    assert said == "error: epochs='x': expected a whole number"
+
+
+# The commands.
+
+
+def test_run_leaves_everything(made):
+    run = made.run_folder
+    for name in ("report.html", "metrics.json", "model_card.md", "gradcam.png", "answers.npz"):
+        assert (run / name).stat().st_size > 500, name
+    assert set(files.read_json(run / "studies.json")) == {"probe", "leakage_effect"}
+    assert run.name in (made.work / "index.html").read_text(encoding="utf-8")
+    table, kept = (files.read_table(folder / "table.csv") for folder in (made.work, run))
+    assert table.equals(kept) and "path" not in table
+    metrics = files.read_json(run / "metrics.json")
+    assert set(metrics["subsets"]) == {"val", "official", "sample_elsewhere"}
+    settings_file = (run / "settings.json").read_text(encoding="utf-8")
+    assert str(made.cache.parent) not in settings_file
+
+
+def test_run_again_trains_nothing_and_changes_nothing(call, made):
+    names = ("best.pt", "predictions.csv", "metrics.json", "table.csv")
+    before = [(made.run_folder / name).read_bytes() for name in names]
+    status, lines, _ = call("run", **SMALL)
+    assert status == 0 and lines[-1] == str(made.run_folder / "report.html")
+    assert any("are done" in line for line in lines) and "epoch 1/2" not in "".join(lines)
+    assert [(made.run_folder / name).read_bytes() for name in names] == before
+
+
+def test_other_settings_under_one_name_are_refused_in_one_line(call):
+    status, _, error = call("train", **SMALL | {"learning_rate": 0.1})
+    assert status == 2 and "learning_rate was 0.0" in error and "--run-name" in error
+
+
+def test_data_and_split(call, made, tmp_path):
+    status, lines, _ = call("data", **STUDY_DATA | {"work_dir": tmp_path})
+    assert status == 0 and lines[-1] == str(tmp_path / "table.csv")
+    assert set(files.read_table(tmp_path / "rejected.csv")) == {"image", "source", "reason"}
+    status, lines, _ = call("split", **STUDY_DATA | {"work_dir": tmp_path})
+    subsets = files.read_table(tmp_path / "table.csv")["subset"]
+    assert subsets.tolist() == files.read_table(made.run_folder / "table.csv")["subset"].tolist()
+    audit = json.loads((tmp_path / "audit.json").read_text())
+    assert audit["train/val"]["lesions"] == 0 and audit["train/val"]["copies"] == 0
+
+
+STUDY_DATA = {"size": SMALL["size"], "data": "sample"}
+
+
+def test_an_edited_split_is_used(call, made, tmp_path):
+    table = files.read_table(made.run_folder / "table.csv")
+    home = table[table["source"] == "train"]
+    moved = home["image"].iloc[0]
+    home.loc[home["image"] == moved, "subset"] = "left out"
+    files.write_table(home[["image", "subset"]], tmp_path / "mine.csv")
+    given = {"work_dir": tmp_path, "split": tmp_path / "mine.csv"}
+    assert call("split", **STUDY_DATA | given)[0] == 0
+    found = files.read_table(tmp_path / "table.csv").set_index("image")["subset"]
+    assert found[moved] == "left out"
+
+
+def test_the_other_folder_of_a_run_is_not_there(call):
+    status, _, error = call("report", run_name="frist")
+    assert status == 2 and "there is no such run; did you mean first?" in error
+    status, _, error = call("report", data="isic2018")
+    assert status == 2 and "run first was trained on data=sample, not on isic2018" in error
+
+
+def test_evaluate_and_gradcam(call, made):
+    metrics = (made.run_folder / "metrics.json").read_bytes()
+    status, lines, _ = call("gradcam")
+    assert status == 0 and lines[-1] == str(made.run_folder / "gradcam.json")
+    assert call("report")[0] == 0
+    assert (made.run_folder / "metrics.json").read_bytes() == metrics
+
+
+def test_a_test_set_that_comes_later_adds_rows_to_the_predictions(call, made, tmp_path):
+    shutil.copytree(made.work, tmp_path / "work")
+    other = tmp_path / "Basel"
+    shutil.copytree(settings.PACKAGE / "sample_elsewhere", other)
+    status, _, _ = call("evaluate", test=other, work_dir=tmp_path / "work")
+    folder = tmp_path / "work" / "runs" / "first"
+    assert status == 0 and "Basel" in set(files.read_table(folder / "predictions.csv")["subset"])
+    assert "Basel" not in set(files.read_table(folder / "table.csv")["subset"])
+
+
+def test_two_runs_are_compared(call, made, tmp_path):
+    shutil.copytree(made.work, tmp_path / "work")
+    shutil.copytree(made.run_folder, tmp_path / "work" / "runs" / "second")
+    status, lines, _ = call("compare", "--other", "second", work_dir=tmp_path / "work")
+    assert status == 0 and lines[-1].startswith("over 0: first is better")
+    assert any(line.split()[:2] == ["balanced_accuracy", "0.0"] for line in lines)
+
+
+@pytest.mark.parametrize("command", ["probe", "leakage-effect", "near-duplicates"])
+def test_the_studies(call, made, tmp_path, command):
+    status, lines, _ = call(command, **STUDY | {"work_dir": tmp_path})
+    assert status == 0 and lines[-1].startswith(str(tmp_path))
+    if command == "probe":
+        alone = json.loads((tmp_path / "linear_probe.json").read_text())
+        with_run = files.read_json(made.run_folder / "studies.json")["probe"]
+        assert alone["subsets"]["official"]["n"] == with_run["subsets"]["official"]["n"]
+
+
+def test_what_is_not_possible_is_said_and_the_run_goes_on(made, tmp_path, capsys):
+    """Without a lesion of some class in training, the probe is not possible."""
+    table = files.read_table(made.run_folder / "table.csv")
+    home = table[table["source"] == "train"]
+    out = (home["label"] == "DF") & (home["subset"] == "train")
+    home = home.assign(subset=home["subset"].mask(out, "left out"))
+    files.write_table(home[["image", "subset"]], tmp_path / "mine.csv")
+    given = SMALL | {"epochs": 1, "cache_dir": made.cache, "work_dir": tmp_path / "work"}
+    assert cli.main(["run", *words_of(**given, split=tmp_path / "mine.csv")]) == 0
+    said = capsys.readouterr().out
+    assert "not possible here: linear probe: no image of DF in the training subset" in said
+    assert files.read_json(tmp_path / "work/runs/first/studies.json")["probe"] is None
+
+
+def test_folds(made, tmp_path, capsys):
+    given = SMALL | {"epochs": 1, "cache_dir": made.cache, "work_dir": tmp_path, "folds": 2}
+    assert cli.main(["run", *words_of(**given)]) == 0
+    folder = tmp_path / "runs" / "first"
+    rows = files.read_table(folder / "predictions.csv")
+    assert set(rows["fold"]) == {-1, 0, 1} and (folder / "1" / "best.pt").exists()
+    assert files.read_json(folder / "metrics.json")["folds"] == 2
+
+
+# Answers.
+
+
+@pytest.fixture
+def photo(tmp_path):
+    """A picture of the sample's second clinic."""
+    shutil.unpack_archive(
+        settings.PACKAGE / "sample_elsewhere" / "ISIC_2019_Training_Input.zip", tmp_path / "photos"
+    )
+    return next((tmp_path / "photos").rglob("*.jpg"))
+
+
+def test_predict_and_a_pack_give_the_same_answer(call, made, photo, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    status, lines, _ = call("predict", "--image", str(photo))
+    assert status == 0 and DISCLAIMER in lines and photo.name in "".join(lines)
+    status, packed, _ = call("pack")
+    assert status == 0 and packed[-1].endswith(".zip")
+    given = ["--image", str(photo), "--run", packed[-1]]
+    status, again, _ = call("predict", *given, cache_dir=tmp_path / "cache")
+    assert status == 0 and again[-1] == str(tmp_path / "own_predictions.csv")
+    tables = [files.read_table(path) for path in (lines[-1], again[-1])]
+    assert tables[0][list(CLASSES)].equals(tables[1][list(CLASSES)])
+
+
+def test_export(call, made):
+    status, lines, _ = call("export")
+    assert status == 0 and lines[-1].startswith(str(made.run_folder / "model."))
+
+
+def test_a_photo_that_is_not_there_is_one_line(call):
+    status, _, error = call("predict", "--image", "/no/such.jpg")
+    assert status == 2 and error.startswith("error: /no/such.jpg: ")
