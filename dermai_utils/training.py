@@ -79,8 +79,9 @@ def train_folds(dataset, folds, make_network, folder, **options) -> Run:
     for k in numbers:
         print(f"train: fold {k}, {int(k) + 1} of {len(numbers)}")
         subset = folds.mask(folds.str.isdecimal(), "train").mask(folds == k, "val")
-        train(dataset, subset, make_network(), Path(folder) / k, **options)
-    return join_folds(folder, dataset, folds)
+        net = make_network()
+        train(dataset, subset, net, Path(folder) / k, **options)
+    return join_folds(folder, dataset, folds, net)
 
 
 class Training(Run):
