@@ -221,6 +221,12 @@ def test_thresholds_are_chosen_on_validation_and_counted_on_both():
             assert found[f"{rate}_low"] <= found[rate] <= found[f"{rate}_high"]
 
 
+def test_the_image_at_the_threshold_counts_as_positive():
+    val = rows(300, 1)
+    for point in dec.operating_points(val, val, 20):
+        assert {name: point["scored"][name] for name in point["val"]} == point["val"]
+
+
 def test_rates_of_several_images_a_lesion_have_wider_intervals():
     """Each image twice under one lesion id is no new evidence; as lesions of their own the same
     rows would seem to be."""
