@@ -93,8 +93,7 @@ def load(
                 for called, path in further.items():
                     added = _further(find, path, notes, source, called, rows)
                     rows = pd.concat([rows, added], ignore_index=True)
-            combination = [str(path.resolve()) for path in (*extras.values(), *tests.values())]
-            array = cache / f"{_array_name(size, combination)}.npy"
+            array = cache / f"{_array_name(size, [*extras], [*tests])}.npy"
             usable = rows[rows["reason"] == ""].reset_index(drop=True)
             usable, images = _decoded(usable, size, array, workers)
     good = usable["reason"] == ""
@@ -237,10 +236,10 @@ def _origins(lesion_ids, folder):
 # The pixel array
 
 
-def _array_name(size, combination):
+def _array_name(size, extras, tests):
     """The file's name: one for each stored size and each combination of further folders."""
     height, width = pixels.shape(size)
-    digits = f"_{files.fingerprint(combination)[:8]}" if combination else ""
+    digits = f"_{files.fingerprint([extras, tests])[:8]}" if extras or tests else ""
     return f"pixels_{width}x{height}{digits}"
 
 

@@ -98,7 +98,9 @@ def _original(image, names):
 
 
 def _column(table, name):
-    return table[name] if name in table else pd.Series("", table.index, dtype=object)
+    """A column as text; "" is not known, as a column that is not there and as pandas' NaN."""
+    column = table[name] if name in table else pd.Series("", table.index)
+    return column.astype(object).fillna("").astype(str)
 
 
 def pair_rows(table: pd.DataFrame, pairs) -> np.ndarray:

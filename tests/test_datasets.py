@@ -1,0 +1,298 @@
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from copies import contents, folder, many, photo, photos, some, zipped
+from mirror import serving
+
+from dermai_utils import datasets, pixels
+from dermai_utils.basics import CLASSES, UserError
+
+MINE = {"labels.csv": "image,label\nA1,mel\nA2,nv\nA3,bcc\nA4,nv\n"}
+MINE |= photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg")
+
+
+@pytest.fixture
+def load(tmp_path):
+    """load(data, **options) at 32 px, with its cache in tmp_path."""
+
+    def load(data=tmp_path / "data", **options):
+        return datasets.load(data, 32, cache=tmp_path / "cache", **options)
+
+    return load
+
+
+@pytest.fixture
+def undecoded(monkeypatch):
+    """undecoded(): from now on, a picture that is decoded fails the test."""
+
+    def refuse(*_):
+        pytest.fail("a picture is decoded again")
+
+    return lambda: monkeypatch.setattr(pixels, "decode", refuse)
+
+
+def consistent(dataset):
+    """Check what every Dataset promises."""
+    table = dataset.table
+    assert table.columns.tolist() == datasets.COLUMNS
+    assert table.index.equals(pd.RangeIndex(len(table))) and table["image"].is_unique
+    assert dataset.rejected.columns.tolist() == ["image", "source", "reason"]
+    assert table["age"].dtype == float and set(table["label"]) <= set(CLASSES)
+    text = table.drop(columns="age")
+    assert text.map(lambda value: isinstance(value, str)).all(axis=None)
+    height, width = pixels.shape(32)
+    assert dataset.pixels.shape == (len(table), height, width, 3)
+    for k, path in enumerate(table["path"]):
+        with open(path, "rb") as file:
+            assert (dataset.pixels[k] == pixels.decode(file.read(), height, width)).all()
+    return dataset
+
+
+def test_the_sample_has_all_classes_and_names_every_picture_that_is_left_out(load, capsys):
+    dataset = consistent(load("sample"))
+    printed = capsys.readouterr().out.splitlines()
+    assert dataset.name == "sample" and dataset.layout == "official ISIC 2018"
+    assert [line for line in printed if "decoding" not in line] == [
+        f"data: {note}" for note in dataset.notes
+    ]
+    table, rejected = dataset.table, dataset.rejected
+    assert set(table["source"]) == {"train", "official"}
+    assert set(table["label"]) == set(CLASSES) and (rejected["reason"] != "").all()
+    training = table[table["source"] == "train"]
+    early = rejected["reason"].isin(("image file missing", "image without a label row"))
+    assert early.any() and not early.all()  # others are found only when they are decoded
+    assert f"{len(table):,} usable images, {len(rejected):,} rejected" in dataset.notes
+    counts = " · ".join(f"{c} " for c in CLASSES)
+    assert re.sub(r"\d+", "", dataset.notes[0]) == f"layout official ISIC : {counts}"
+    assert len(training) < len(table)
+    for reason, count in rejected["reason"].value_counts().items():
+        assert f"{count} × {reason}" in dataset.notes
+
+
+def test_class_counts_agree_with_pandas(load):
+    table = load("sample").table
+    counts = datasets.class_counts(table)
+    assert counts.index.tolist() == list(CLASSES)
+    assert counts["images"].to_dict() == {c: (table["label"] == c).sum() for c in CLASSES}
+    ids = table["lesion_id"].where(table["lesion_id"] != "", table["image"])
+    assert (
+        counts["lesions"].sum() == pd.Series(list(zip(table["label"], ids, strict=True))).nunique()
+    )
+    empty = datasets.class_counts(table[table["label"] == "NV"])
+    assert empty.loc["DF"].tolist() == [0, 0, 0] and empty["share"].sum() == 1
+
+
+def test_rows_are_found_by_image(load, tmp_path):
+    folder(tmp_path / "data", MINE)
+    dataset = load()
+    assert dataset.table["image"][dataset.rows(["A3", "A1"])].tolist() == ["A3", "A1"]
+    with pytest.raises(UserError, match="image A9 is not in data"):
+        dataset.rows(["A1", "A9"])
+
+
+# The cache
+
+
+def test_a_second_load_decodes_nothing_and_gives_the_same(load, tmp_path, undecoded):
+    folder(tmp_path / "data", many())
+    folder(tmp_path / "clinic", some({"B1": "nv,,", "B2": "mel,,"}, first=150))
+    first = consistent(load(test=tmp_path / "clinic"))
+    before = contents(tmp_path)
+    undecoded()
+    second = load(test=[str(tmp_path / "clinic")])
+    pd.testing.assert_frame_equal(first.table, second.table)
+    pd.testing.assert_frame_equal(first.rejected, second.rejected)
+    assert (first.pixels == second.pixels).all() and first.notes == second.notes
+    assert contents(tmp_path) == before
+
+
+def test_labels_are_read_anew_without_decoding(load, tmp_path, undecoded):
+    data = folder(tmp_path / "data", MINE)
+    load()
+    undecoded()
+    (data / "labels.csv").write_text("image,label\nA1,mel\nA2,nv\nA3,df\nA4,nv\n")
+    assert load().table["label"].tolist() == ["MEL", "NV", "DF", "NV"]
+
+
+def test_a_picture_that_changes_is_decoded_again(load, tmp_path):
+    data = folder(tmp_path / "data", MINE)
+    old = load()
+    (data / "A2.jpg").write_bytes(photo(90))
+    new = consistent(load())
+    assert (old.table["pixel_hash"] != new.table["pixel_hash"]).tolist() == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    (data / "A2.jpg").unlink()
+    assert consistent(load()).table["image"].tolist() == ["A1", "A3", "A4"]
+
+
+def test_each_size_and_each_combination_has_its_array(load, tmp_path, undecoded):
+    folder(tmp_path / "data", MINE)
+    for name, first in (("x", 20), ("y", 30)):
+        folder(tmp_path / name, some({f"{name}1": "df,,"}, first=first))
+    x, y = tmp_path / "x", tmp_path / "y"
+    combinations = [dict(), dict(test=x), dict(extra=x), dict(test=[x, y]), dict(test=y, extra=x)]
+    made = [load(**options) for options in combinations]
+    large = datasets.load(tmp_path / "data", 224, cache=tmp_path / "cache")
+    assert large.pixels.shape == (4, 225, 300, 3)
+    undecoded()
+    for options, dataset in zip(combinations, made, strict=True):
+        again = load(**options)
+        assert again.table.equals(dataset.table) and (again.pixels == dataset.pixels).all()
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 6
+
+
+def test_a_folder_that_was_moved_is_not_decoded_again(load, tmp_path, undecoded):
+    images = {name: data for name, data in MINE.items() if name != "labels.csv"}
+    archive = {"labels.csv": MINE["labels.csv"], "photos.zip": zipped(images)}
+    folder(tmp_path / "data", archive)
+    first = load()
+    shutil.copytree(tmp_path / "cache", tmp_path / "new cache", symlinks=True)
+    shutil.rmtree(tmp_path / "cache")
+    undecoded()
+    moved = datasets.load(
+        (tmp_path / "data").rename(tmp_path / "other"), 32, cache=tmp_path / "new cache"
+    )
+    assert moved.table.drop(columns="path").equals(first.table.drop(columns="path"))
+
+
+@pytest.mark.parametrize("harm", ["no record", "cut off", "another record"])
+def test_an_array_that_is_not_whole_is_made_again(load, tmp_path, harm):
+    folder(tmp_path / "data", MINE)
+    load()
+    array, record = (next((tmp_path / "cache").glob(f"pixels*.{kind}")) for kind in ("npy", "json"))
+    if harm == "no record":  # killed before it was written
+        array.write_bytes(b"half")
+        record.unlink()
+    elif harm == "cut off":
+        array.write_bytes(array.read_bytes()[:-1])
+    else:
+        record.write_text('{"made_from": "some')
+    consistent(load())
+
+
+def test_two_processes_at_once_make_the_same(tmp_path):
+    folder(tmp_path / "data", many())
+    code = "import sys; from dermai_utils import datasets; d = datasets.load(sys.argv[1], 32, "
+    code += "cache=sys.argv[2]); print(d.table['pixel_hash'].sum(), int(d.pixels.sum()))"
+    words = [sys.executable, "-c", code, str(tmp_path / "data"), str(tmp_path / "cache")]
+    both = [subprocess.Popen(words, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    lines = [process.communicate()[0].splitlines() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    assert lines[0][-1] == lines[1][-1]
+    assert sum("decoding" in line for line in lines[0] + lines[1]) == 1
+
+
+# Further folders
+
+
+def test_test_sets_and_extra_folders_are_named_after_their_folders(load, tmp_path):
+    folder(tmp_path / "data", MINE)
+    places = ["a/clinic", "b/clinic", "val", "2024", "Given Test"]
+    for k, place in enumerate(places):
+        folder(tmp_path / place, some({f"B{k}": f"nv,BCN_{k},", "A1": "nv,,"}, first=20 + 2 * k))
+    dataset = consistent(load(test=[tmp_path / place for place in places]))
+    names = ["clinic", "clinic-2", "val set", "2024 set", "Given Test set"]
+    assert dataset.table["source"].drop_duplicates().tolist() == ["train", *names]
+    by_image = dataset.table.set_index("image")["origin"]
+    for k, name in enumerate(names):
+        assert by_image[f"B{k}"] == "BCN" and by_image[f"{name}:A1"] == name
+    assert (by_image[["A1", "A2"]] == "").all()
+
+
+def test_what_extra_folders_repeat_is_rejected_and_the_pixels_stay_in_order(load, tmp_path):
+    folder(tmp_path / "data", MINE | {"A4.jpg": b"<html>404</html>"})
+    rows = {"A1": "nv,,", "C1": "nv,MSK_1,", "C2": "nv,,", "A2_downsampled": "df,,", "C3": "df,,"}
+    folder(tmp_path / "x", some(rows, first=40, C2=41))
+    folder(tmp_path / "y", some({"C3": "df,,", "D1": "df,,", "D2": "nv,,"}, first=60, D1=44))
+    folder(tmp_path / "clinic", some({"C3": "df,,", "T1": "nv,,"}, first=70, T1=41))
+    dataset = consistent(
+        load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
+    )
+    reasons = dataset.rejected.set_index("image")["reason"].to_dict()
+    assert reasons == {
+        "A4": "not an image",
+        "extra:A1": datasets.SAME_ID,
+        "extra:A2_downsampled": datasets.SAME_ID,
+        "extra:C3": datasets.SAME_ID,
+        "C2": datasets.SAME_PIXELS,
+        "D1": datasets.SAME_PIXELS,
+    }
+    table = dataset.table.set_index("image")
+    assert table.index.tolist() == ["A1", "A2", "A3", "C1", "C3", "D2", "clinic:C3", "T1"]
+    assert table["origin"].tolist() == [*[""] * 3, "MSK", "x", "y", "clinic", "clinic"]
+    assert table["pixel_hash"]["C1"] == table["pixel_hash"]["T1"]
+
+
+def test_many_reasons_are_counted_and_only_the_commonest_named(load, tmp_path, capsys):
+    words = "".join(f"X{k},wart {k}\n" for k in range(14)) + "X14,wart 0\n"
+    images = {f"X{k}.jpg": photo(20 + k) for k in range(15)}
+    folder(tmp_path / "data", MINE | images | {"labels.csv": MINE["labels.csv"] + words})
+    notes = load().notes
+    assert "2 × class wart 0: none of the seven" in notes
+    assert "4 × 4 other reasons" in notes
+    assert any(
+        note.startswith("WARNING: 78.9% of the training images are left out") for note in notes
+    )
+    assert len(set(notes)) == len(notes)
+
+
+# Where the data come from
+
+
+def test_official_archives_are_fetched_once(load, tmp_path, undecoded):
+    top, ids = "ISIC2018_Task3_Training", ["ISIC_0024306", "ISIC_0024307"]
+    truth = f"image,{','.join(CLASSES)}\n{ids[0]},1,0,0,0,0,0,0\n{ids[1]},0,1,0,0,0,0,0\n"
+    files = {
+        f"{top}_GroundTruth.zip": zipped({f"{top}_GroundTruth/{top}_GroundTruth.csv": truth}),
+        f"{top}_Input.zip": zipped({f"{top}_Input/{i}.jpg": photo(int(i[-1])) for i in ids}),
+    }
+    with serving(files) as server:
+        first = consistent(load("isic2018", base_url=server.url))
+        assert first.notes[0].startswith("fetched ISIC2018_Task3_Training_GroundTruth.zip")
+        asked = len(server.asked)
+        undecoded()
+        again = load("isic2018", base_url=server.url)
+        assert len(server.asked) == asked and again.table.equals(first.table)
+    assert not any("fetched" in note for note in again.notes)
+    assert any("no official test set" in note for note in again.notes)
+
+
+def test_results_inside_the_data_can_be_left_out(load, tmp_path):
+    folder(tmp_path / "data", MINE)
+    folder(tmp_path / "data" / "work", many())
+    assert len(load().table) > 4
+    assert len(load(leave_out=[tmp_path / "data" / "work"]).table) == 4
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(data="/no/such/folder"), "data=/no/such/folder: .* does not exist; expected sample"),
+        (dict(data=__file__), "is a file; expected sample, isic2018, or a folder"),
+        (dict(test="/no/such/folder"), "test=/no/such/folder: no such folder; expected a folder"),
+        (dict(extra=["/no/such/folder"]), "extra=/no/such/folder: no such folder"),
+        (dict(cache=__file__), "test_datasets.py: .*expected to read and write there"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_one_line(tmp_path, options, message):
+    options = dict(data=folder(tmp_path / "data", MINE), cache=tmp_path / "cache") | options
+    with pytest.raises(UserError, match=message) as caught:
+        datasets.load(size=32, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_pixels_are_a_map_of_the_file_that_nobody_can_change(load, tmp_path):
+    folder(tmp_path / "data", MINE)
+    array = load().pixels
+    assert isinstance(array, np.memmap)
+    with pytest.raises(ValueError):
+        array[0] = 0
