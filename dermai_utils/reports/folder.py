@@ -15,8 +15,7 @@ from dermai_utils.reports import data_plots, page, pictures, plots
 from dermai_utils.reports import mistakes as browse
 from dermai_utils.study import decisions, evaluation, text
 
-MADE = ("*.png", "*.jpg", "metrics.json", "submission.csv", "gradcam.json", "report.html")
-MADE += ("model_card.md",)
+MADE = ("*.png", "*.jpg", "metrics.json", "submission.csv", "report.html", "model_card.md")
 KINDS = ("most_confident", "costly", "likely_mislabelled")  # of mistakes
 SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 PAIRS_SHOWN = 6
@@ -48,16 +47,18 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
     scored = predictions.primary_rows(rows)
     cards = browse.cards(scored, table, (answers or {}).get("similar", {}))
-    drawn, checks = figures(run, found, rows), {}
+    drawn = figures(run, found, rows)
     if dataset is not None:
         browse.save_pictures(run.folder, cards, dataset)
-        checks = _pictures(run, dataset, found, scored, pairs, drawn)
+        _pictures(run, dataset, found, scored, pairs, drawn)
     alts = {
         name: figure.alt for name, figure in drawn.items() if not figure.save(run.folder / name)
     }
     files.write_json(run.folder / "metrics.json", found)
     page.model_card(run, found)
     _print(found)
+    # without a dataset, those of an earlier call: the network is the same
+    checks = files.read_json(run.folder / "gradcam.json")
     values = {"gradcam": checks, "mistakes": cards, "thresholds": browse.thresholds(scored)}
     values |= {"audit": audit_rows(run, audit, pairs), "unlike": (answers or {}).get("unlike", {})}
     return page.report(run, found, alts, **values)
@@ -161,8 +162,8 @@ def figures(run, found, rows) -> dict:
     return {f"{name}.png": figure for name, figure in drawn.items()}
 
 
-def _pictures(run, dataset, found, scored, pairs, drawn) -> dict:
-    """Add the figures of photographs to `drawn`; returns gradcam.json and its verdicts."""
+def _pictures(run, dataset, found, scored, pairs, drawn) -> None:
+    """Add the figures of photographs to `drawn`, and write gradcam.json."""
     from dermai_utils.reports import maps  # torch, which the rest of a report does not need
 
     place = dict(zip(dataset.table["image"], dataset.table.index, strict=True))
@@ -177,7 +178,6 @@ def _pictures(run, dataset, found, scored, pairs, drawn) -> dict:
     shown, checks = maps.explain(run, dataset, scored, wrong)
     drawn |= shown
     files.write_json(run.folder / "gradcam.json", checks)
-    return checks | (maps.verdicts(checks) if checks["images"] else {})
 
 
 def _near_duplicates(dataset, pairs, place) -> dict:

@@ -72,13 +72,14 @@ def _targets(rows):
 
 
 def _checks(run, images, classes, rows) -> dict:
-    """{"images": saliency.check of each correct and wrong image, "mean"}."""
+    """{"images": saliency.check of each correct and wrong image, "mean", "verdicts"}."""
     here = (rows["kind"] != "uncertain").to_numpy(copy=True)
     few = [c for c, one in zip(classes, here, strict=True) if one][:CHECKED]
     values = saliency.check(run.net, images[here][:CHECKED], few, run.settings.get("seed", 0))
     names = rows.loc[here, ["image", "kind", "truth", "prediction"]].head(CHECKED)
     found = pd.concat([names.reset_index(drop=True), values], axis=1).to_dict("records")
-    return jsonable({"images": found, "mean": values.mean().to_dict(), "note": ""})
+    checks = {"images": found, "mean": values.mean().to_dict(), "note": ""}
+    return jsonable(checks | {"verdicts": verdicts(checks)} if found else checks)
 
 
 def verdicts(checks: dict) -> dict:

@@ -17,11 +17,12 @@ from PIL import Image
 
 from dermai_utils import files, settings, splits
 from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
-from dermai_utils.predictions import subset_name
+from dermai_utils.predictions import own_test_sets, subset_name
 from dermai_utils.study import text
 
 LARGE_PNG = 300_000  # bytes; a photograph is a tenth of that as JPEG
 PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")  # a reader may replace
+GIVEN = ("sample_elsewhere", "given test")  # test sets that come with the data
 NOT_SHOWN = ("run_name", "version", "date", "machine", "sources")  # elsewhere on the page
 
 
@@ -155,15 +156,15 @@ def training(run) -> dict:
             for name, value in about.items()
             if name not in NOT_SHOWN + PARTS and value not in ("", None)
         },
-        "command": command(about),
+        "command": command(about, run.table),
         "minutes": round(seconds / 60, 1) if seconds else None,
         **{name: about.get(name) for name in ("version", "date", "machine")},
     }
 
 
-def command(about: dict) -> str:
-    """The command that trains a run with the settings `about` again. Of a path only the name is
-    known elsewhere."""
+def command(about: dict, table) -> str:
+    """The command that trains a run again, from its settings `about` and its `table`. Of a path
+    only the name is known elsewhere."""
     preset = settings.PRESETS["sample" if about.get("data") == "sample" else "quick"]
     words = ["python -m dermai_utils run"]
     for name, field in settings.FIELDS.items():
@@ -173,7 +174,9 @@ def command(about: dict) -> str:
             if "or a path" in field.metadata["allowed"] and value not in field.metadata["allowed"]:
                 value = f"path/to/{Path(value).name}"
             words.append(f"--{name.replace('_', '-')} {shlex.quote(value)}")
-    return " ".join(words)
+    sources = [name for name in own_test_sets(table["source"]) if name not in GIVEN]
+    words += [f"--test {shlex.quote(f'path/to/{name}')}" for name in sources if name != "extra"]
+    return " ".join([*words, *["--extra path/to/extra"] * ("extra" in sources)])
 
 
 def embedded(path: Path, wanted: bool) -> dict | None:

@@ -187,13 +187,17 @@ def test_page_and_index_link_only_files_that_are_there(made, text):
 def test_the_command_trains_with_the_same_settings_again(made):
     """Read by the shell's own settings: whatever a run has of them comes back."""
     about = made[0].settings | {"epochs": 7, "val_fraction": 0.2, "folds": 5, "seed": 3}
-    given = shlex.split(page.command(about))[4:]
+    table = made[0].table
+    command = page.command(about, table[table["source"] != "Basel"])
+    given = shlex.split(command)[4:]
     names = [flag.removeprefix("--").replace("-", "_") for flag in given[::2]]
     again = settings.read({}, **dict(zip(names, given[1::2], strict=True)))
     shared = set(settings.FIELDS) & set(about)
     assert len(shared) > 8
     assert {name: getattr(again, name) for name in shared} == {n: about[n] for n in shared}
-    assert page.command({"data": "my skin"}).endswith("--data 'path/to/my skin'")
+    more = pd.DataFrame({"source": ["train", "extra", "Basel 2", "given test", "official"]})
+    end = "--data 'path/to/my skin' --test 'path/to/Basel 2' --extra path/to/extra"
+    assert page.command({"data": "my skin"}, more).endswith(end)
 
 
 def test_the_page_says_what_a_reader_replaced(shown, made, metrics):

@@ -75,6 +75,8 @@ def test_every_figure_says_in_words_what_it_shows_and_a_notebook_gets_it(figures
     for name, figure in figures.items():
         assert isinstance(figure, Figure) and len(figure.alt) > 30, name
         assert not re.search(r"\n|  |nan", figure.alt), name
+    for name in ("roc", "confusion_matrix", "subgroups", "pairs", "explanations"):
+        figure = figures[name]
         png, jpeg = figure._repr_png_(), figure._repr_jpeg_()
         assert (png is None) == figure.photographs != (jpeg is None), name
         data, about = png or jpeg
