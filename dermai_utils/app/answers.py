@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dermai_utils.basics import CLASS_NAMES, CLASSES
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.study import conformal
 from dermai_utils.study.text import percent
 
@@ -142,11 +142,11 @@ def table(answers) -> pd.DataFrame:
 
 
 def printed(answers) -> str:
-    """What the terminal shows above the disclaimer: a table, and a line for each warning."""
+    """What the terminal shows: a table, a line for each warning, the disclaimer."""
     shown = table(answers)[["picture", "answer", "possible", *CLASSES]]
     lines = [shown.to_string(index=False, float_format="{:.2f}".format, na_rep="-")]
     for answer in answers:
         warnings = filter(None, [answer.refusal, *answer.warnings])
         lines += [f"predict: warning: {answer.name} {warning}" for warning in warnings]
     lines += [SAMPLE_WARNING] * any(answer.about["made_up"] for answer in answers)
-    return "\n".join(lines)
+    return "\n".join([*lines, DISCLAIMER])

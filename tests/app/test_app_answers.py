@@ -3,7 +3,7 @@ import pytest
 
 from dermai_utils.app import answers
 from dermai_utils.app.answers import Answer
-from dermai_utils.basics import CLASSES
+from dermai_utils.basics import CLASSES, DISCLAIMER
 from dermai_utils.study import conformal
 
 ABOUT = {
@@ -61,7 +61,7 @@ def test_a_refused_picture_has_no_number_in_the_csv_and_on_the_terminal():
     assert rows[list(CLASSES)].isna().all(axis=None)
     assert (rows[["possible", "similar"]] == "").all(axis=None)
     assert not any(f"0.{k}" in said for k in range(10))
-    assert said.count("predict: warning: x.jpg") == 2
+    assert said.count("predict: warning: x.jpg") == 2 and said.endswith(DISCLAIMER)
     assert answers.SAMPLE_WARNING in said
     assert answers.SAMPLE_WARNING not in answers.printed(refused[1:])
 
