@@ -80,27 +80,22 @@ class Small(nn.Module):
 
 
 def check_name(backbone: str) -> None:
-    """UserError for a backbone that does not exist; builds none."""
-    if backbone == "small":
-        return
-    name = backbone.removeprefix("timm:")
-    if name != backbone:
+    """UserError, with the nearest names, for a backbone that does not exist; builds none."""
+    library, _, name = backbone.rpartition(":")
+    if library == "timm":
         import timm
 
-        if not timm.is_model(name):
-            near = ", ".join(difflib.get_close_matches(name, timm.list_models(), 5))
-            raise UserError(
-                f"backbone={backbone!r}: timm has no such model; "
-                f"near: {near or 'none, see timm.list_models()'}"
-            )
-        return
-    from torchvision import models
+        names, known = timm.list_models(), timm.is_model(name)
+    else:
+        from torchvision import models
 
-    names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
-    if name not in names:
+        names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
+        names, known = ["small", *names], backbone in ("small", *names)
+    if not known:
+        near = ", ".join(difflib.get_close_matches(name, names, 5)) or "none"
         raise UserError(
-            f"backbone={name!r}: no such torchvision classifier; it has {', '.join(names)}; "
-            "or give timm:NAME, or small"
+            f"backbone={backbone!r}: {library or 'torchvision'} has no such classifier; near: "
+            f"{near}; give a classifier of torchvision, timm:NAME, or small"
         )
 
 
@@ -329,18 +324,27 @@ def weighted_layers(net: nn.Module) -> list[nn.Module]:
     return [layer for layer in net.modules() if any(True for _ in layer.parameters(False))]
 
 
-@torch.inference_mode()
 def early_layers(net: nn.Module, size: int) -> list[nn.Module]:
     """The layers with weights, in the order they run, up to the last whose maps have a quarter of
     the image's side or more.
 
     None of a transformer's, whose patches are smaller than that from the start.
     """
-    outputs = []
-    with hooked(weighted_layers(net), lambda layer, _, out: outputs.append((layer, out))):
-        check_size(net, size)
-    fine = [k for k, (_, x) in enumerate(outputs, 1) if x.ndim == 4 and 4 * x.shape[2] >= size]
+    outputs = _outputs_of(net, weighted_layers(net), size)
+    fine = [k for k, (_, x) in enumerate(outputs, 1) if len(x) == 4 and 4 * x[2] >= size]
     return [layer for layer, _ in outputs[: max(fine, default=0)]]
+
+
+def _outputs_of(net, layers, size):
+    """[(layer, shape of its output; () of a tuple)] for an image, in the order they end."""
+    found = []
+
+    def note(layer, _, output):
+        found.append((layer, tuple(getattr(output, "shape", ()))))
+
+    with hooked(layers, note):
+        check_size(net, size)
+    return found
 
 
 @contextlib.contextmanager
@@ -366,7 +370,6 @@ class FeatureMap(NamedTuple):
         return output.permute(0, 3, 1, 2) if self.channels_last else output
 
 
-@torch.no_grad()
 def feature_maps(net: nn.Module, size: int) -> list[FeatureMap]:
     """Every module whose output the network goes on with as a map of the image, in the order they
     end; the last one is Grad-CAM's. A module that runs twice is listed twice.
@@ -375,19 +378,9 @@ def feature_maps(net: nn.Module, size: int) -> list[FeatureMap]:
     an attention matrix) does not. UserError where the head's input is a list of tokens, as in a
     vision transformer.
     """
-    names, maps = {module: name for name, module in net.named_modules() if name}, []
-    running = [True]
-
-    def note(module, _, output):
-        shape = tuple(output.shape) if isinstance(output, torch.Tensor) and running else ()
-        maps.append((module, shape))
-
-    stop = head(net).register_forward_pre_hook(lambda *_: running.clear())
-    try:
-        with hooked(names, note):
-            net(next(net.parameters()).new_zeros(1, 3, size, size))
-    finally:
-        stop.remove()
+    names = {module: name for name, module in net.named_modules() if name}
+    maps = _outputs_of(net, names, size)
+    maps = maps[: [module for module, _ in maps].index(head(net))]
     blocks = {
         names[module]
         for module, shape in maps

@@ -233,10 +233,12 @@ def test_a_size_that_a_backbone_cannot_take_is_one_line(name, size):
 
 
 def test_an_unknown_backbone_is_answered_with_names():
-    with pytest.raises(UserError, match="resnet19.*it has alexnet"):
+    with pytest.raises(UserError, match="torchvision has no such classifier; near: .*resnet18"):
         network("resnet19")
     with pytest.raises(UserError, match="tf_efficientnet_lite0"):
         network("timm:tf_efficientnet_light0")
+    with pytest.raises(UserError, match="backbone='hub:resnet18': hub has no such classifier"):
+        network("hub:resnet18")
 
 
 def test_a_network_of_ones_own_needs_seven_outputs():
@@ -262,6 +264,8 @@ def test_early_layers_are_those_at_a_quarter_of_the_side_or_more():
     early, block = networks.early_layers(lite, 128), lite.backbone.blocks[2][0]
     assert lite.backbone.conv_stem in early and block.bn1 in early and block.conv_dw not in early
     assert networks.early_layers(network("timm:test_vit", "none", 64), 64) == []
+    vit = torchvision.models.VisionTransformer(64, 32, 1, 2, 8, 16, num_classes=7)
+    assert networks.early_layers(vit, 64) == []
     assert networks.early_layers(net.to("meta"), 64) == expected  # wherever the network is
 
 
@@ -372,6 +376,12 @@ def test_each_stage_is_listed_as_a_whole_and_in_order(family, stage):
     assert place.channels_last == (family == "timm swin")
     sides = [place.side for place in maps]
     assert sides == sorted(sides, reverse=True)
+
+
+def test_looking_at_maps_teaches_a_network_nothing():
+    net = Small().train()
+    assert [place.module for place in feature_maps(net, 16)] == [net.first, net.norm]
+    assert net.training and net.norm.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("name", ["timm:levit_128s", "timm:test_vit", "timm:xcit_nano_12_p16_224"])
