@@ -225,10 +225,7 @@ def _further(find, folder, notes, kind, name, before):
 
 
 def _origins(lesion_ids, folder):
-    """(N,) the clinic that a lesion id begins with (BCN, MSK ... as in ISIC 2019), else `folder`.
-
-    Source: doi.org/10.48550/arXiv.1902.03368 and 1908.02288 name the clinics.
-    """
+    """(N,) the clinic that a lesion id begins with (BCN, MSK as in ISIC 2019), else `folder`."""
     prefix = lesion_ids.str.extract(r"^([A-Za-z]{3,})\d*_", expand=False)
     return prefix.where(prefix != "ISIC").fillna(folder)
 

@@ -43,7 +43,7 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
     all training images are landscape: it fills the frame as they do. (Phones store an upright photo
     lying, to be turned clockwise: so we get it as the sensor had it.) Transparency becomes white.
 
-    Raises one of UNREADABLE for data that is no image, is too large, or has values of an unclear scale.
+    Raises one of UNREADABLE for data that is no image or too large, or has values of unclear scale.
     """
     with _open(data) as image:
         if image.width * image.height > MAX_PIXELS:

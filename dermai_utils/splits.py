@@ -13,7 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 
-from dermai_utils import copies, files
+from dermai_utils import copies
 from dermai_utils.basics import CLASSES, UserError, did_you_mean
 from dermai_utils.copies import tables
 
@@ -128,8 +128,11 @@ def near_duplicates(which="listed") -> np.ndarray:
 
 def _read(path, columns):
     """These columns of a CSV as text; UserError where it cannot be read, or lacks one."""
-    with files.disk_errors(path):
+    try:
         return tables.read_csv(path, columns)
+    except OSError as error:
+        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
+        raise UserError(f"{path}: {why}; expected a CSV of {','.join(columns)}") from None
 
 
 # Splits
@@ -235,6 +238,12 @@ def read_split(path, table: pd.DataFrame) -> pd.Series:
     Training images are in train, val, test, a fold's number or `left out`; `extra` ones in train or
     `left out`; all others in their test set, where the file need not name them, or `left out`.
     UserError where the file says something else, or leaves a training image without a subset.
+
+    >>> import tempfile
+    >>> table, path = pd.DataFrame({"image": ["a", "b"], "label": "NV"}), tempfile.mktemp()
+    >>> table.assign(subset=["train", "val"]).to_csv(path, index=False)
+    >>> read_split(path, table).tolist()
+    ['train', 'val']
     """
     rows = _read(path, ["image", "subset"]).fillna("")
     advice = "give the --test and --extra that the split was made with, or delete the rows"

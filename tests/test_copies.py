@@ -142,6 +142,14 @@ LAYOUTS = {
         FOUR,
         says=[f"no {TRAIN}_LesionGroupings.csv"],
     ),
+    "official, a lesion that the metadata alone knows": Case(
+        {
+            **OFFICIAL,
+            f"{TRAIN}_LesionGroupings.csv": "image,lesion_id\nA1,K1\nA2,K2\nA4,K2\n",
+            "HAM10000_metadata.csv": HAM,
+        },
+        {"A1": "train MEL K1", "A2": "train NV K2", "A3": "train BCC L3", "A4": "train NV K2"},
+    ),
     "official, no lesions": Case(
         {f"{TRAIN}_GroundTruth.csv": ONE_HOT, **under(f"{TRAIN}_Input/", JPEGS)},
         UNKNOWN,
@@ -154,6 +162,7 @@ LAYOUTS = {
             **under(f"{TRAIN}_Input/", JPEGS),
         },
         FOUR,
+        says=["layout official ISIC 2018"],
     ),
     "official, a folder of another name": Case(
         {
@@ -162,10 +171,12 @@ LAYOUTS = {
             **under("photos/", JPEGS),
         },
         FOUR,
+        says=["layout official ISIC 2018"],
     ),
     "official, with the test set": Case(
         {**OFFICIAL, f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under(f"{TEST}_Input/", TESTS)},
         FOUR | OFFICIAL_TEST,
+        says=["layout official ISIC 2018"],
     ),
     "official, with the test set, zips": Case(
         {
@@ -176,6 +187,7 @@ LAYOUTS = {
             f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
         },
         FOUR | OFFICIAL_TEST,
+        says=["layout official ISIC 2018"],
     ),
     "official, the test set's images without their labels": Case(
         {**OFFICIAL, **under(f"{TEST}_Input/", TESTS)}, FOUR, says=["2 images", "not used"]
@@ -224,6 +236,7 @@ LAYOUTS = {
             ),
         },
         FOUR,
+        says=["layout official ISIC 2018"],
     ),
     "a browser's second download": Case(
         {
@@ -232,6 +245,7 @@ LAYOUTS = {
             f"{TRAIN}_Input (1).zip": zipped(under(f"{TRAIN}_Input/", JPEGS)),
         },
         FOUR,
+        says=["layout official ISIC 2018"],
     ),
     "first and second download": Case(
         {
@@ -240,6 +254,7 @@ LAYOUTS = {
             f"{TRAIN}_LesionGroupings (1).csv": "image,lesion_id\nA1,other\n",
         },
         FOUR,
+        says=["layout official ISIC 2018"],
     ),
     "a zip that lies there unpacked too": Case({**OFFICIAL, **OFFICIAL_ZIPS}, FOUR),
     "half a folder beside the whole zip": Case(
@@ -249,9 +264,11 @@ LAYOUTS = {
             f"{TRAIN}_Input/A2.jpg": photo(2)[:150],
         },
         FOUR,
-        says=["2 images have more than one file"],
+        says=["layout official ISIC 2018", "2 images have more than one file"],
     ),
-    "a zip in a zip": Case({"all.zip": zipped(OFFICIAL_ZIPS)}, FOUR),
+    "a zip in a zip": Case(
+        {"all.zip": zipped(OFFICIAL_ZIPS)}, FOUR, says=["layout official ISIC 2018"]
+    ),
     "a zip in a zip in a zip": Case(
         {**MINE, "a.zip": zipped({"b.zip": zipped({"c.zip": zipped(JPEGS)})})},
         UNKNOWN,
@@ -451,6 +468,26 @@ LAYOUTS = {
     "one folder a class": Case(
         FOLDERS, UNKNOWN, says=["layout one folder a class: MEL 1 · NV 2", "no lesion groupings"]
     ),
+    "one folder a class, all words": Case(
+        {
+            "data/Actinic_Keratosis/A1.jpg": photo(1),
+            "data/SCC/A2.jpg": photo(2),
+            "data/bowen's disease/A3.jpg": photo(3),
+            "data/Seborrheic-Keratosis/A4.jpg": photo(4),
+            "data/dermatofibroma/A5.jpg": photo(5),
+            "data/Melanocytic nevi/A6.jpg": photo(6),
+            "data/hemangioma/A7.jpg": photo(7),
+            "data/NAEVUS/A8.jpg": photo(8),
+        },
+        {"A1": "train AKIEC -", "A2": "train AKIEC -", "A3": "train AKIEC -"}
+        | {"A4": "train BKL -", "A5": "train DF -", "A6": "train NV -"}
+        | {"A7": "train VASC -", "A8": "train NV -"},
+    ),
+    "one folder a class, zipped": Case(
+        {"dataset.zip": zipped(under("dataset/train/", FOLDERS))},
+        UNKNOWN,
+        says=["layout one folder a class"],
+    ),
     "one folder a class, in train and test": Case(
         {
             "train/mel/A1.jpg": photo(1),
@@ -593,7 +630,7 @@ BROKEN = {
     "an age that is no number": Case(
         {**KAGGLE, "HAM10000_metadata.csv": HAM.replace("50.0,male,back", "old,,unknown")},
         FOUR,
-        about={"A1": {"sex": "", "localization": "unknown"}},
+        about={"A1": {"age": None, "sex": "", "localization": "unknown"}},
     ),
     "masks beside the images": Case(
         {
@@ -1040,7 +1077,8 @@ def test_a_copy_gives_these_rows(case, tmp_path):
     for words in case.says:
         assert words in found.printed
     for image, values in case.about.items():
-        assert found.table.loc[image, list(values)].to_dict() == values
+        cells = found.table.loc[image, list(values)]
+        assert cells.where(cells.notna(), None).to_dict() == values
     for image, shown in case.looks.items():
         halves = found.pixels[image][37, [20, 80]].astype(int)
         expected = colours(shown) if isinstance(shown, int) else shown
@@ -1060,6 +1098,38 @@ def test_a_mistake_is_told_in_one_line(case, tmp_path):
     assert before.items() <= contents(tmp_path).items()
     assert not (tmp_path / "work" / "table.csv").exists()
     assert {path.name for path in tmp_path.parent.glob("evil*")} == set()
+
+
+def test_a_copy_that_changed_is_read_again(tmp_path):
+    """Each time what is there now, whatever was decoded before."""
+    data = folder(tmp_path / "data", MINE)
+    assert look(tmp_path).accepted == UNKNOWN
+    folder(data, {"labels.csv": LABELS + "A5,df\n", "photos/A5.jpg": photo(5)})
+    found = look(tmp_path)
+    assert found.accepted == UNKNOWN | {"A5": "train DF -"}
+    assert abs(found.pixels["A5"][37, 20].astype(int) - colours(5)[0]).max() <= 8
+    (data / "photos" / "A1.jpg").unlink()
+    found = look(tmp_path)
+    assert "A1" not in found.accepted and found.rejected == {"A1": "image file missing"}
+    assert abs(found.pixels["A5"][37, 20].astype(int) - colours(5)[0]).max() <= 8
+    folder(tmp_path / "data", MINE | {"labels.csv": LABELS.replace("bcc", "vasc")})
+    assert look(tmp_path).accepted["A3"] == "train VASC -"
+    folder(tmp_path / "clinic", CLINIC)
+    assert look(tmp_path).accepted["B5"] == "clinic MEL M5"
+    folder(data, {"photos/A2.jpg": photo(17)})
+    found = look(tmp_path)
+    assert abs(found.pixels["A2"][37, 20].astype(int) - colours(17)[0]).max() <= 8
+
+
+def test_a_second_folder_of_the_same_name_does_not_take_the_first_ones_place(tmp_path):
+    """With one cache, each is read as it is; before, the second was refused."""
+    first, second, cache = tmp_path / "first", tmp_path / "second", tmp_path / "cache"
+    folder(first / "data", MINE)
+    folder(second / "data", {**FOLDERS, "nevus/A2.jpg": photo(17)})
+    for home, number in ((first, 2), (second, 17), (first, 2)):
+        found = look(home, cache_dir=cache)
+        assert found.accepted == UNKNOWN
+        assert abs(found.pixels["A2"][37, 20].astype(int) - colours(number)[0]).max() <= 8
 
 
 @dataclasses.dataclass
@@ -1255,6 +1325,31 @@ SPLITS = {
             "test/clinic": {},
         },
     ),
+    "an official test set that leaks": Split(
+        data={
+            "HAM10000_metadata": "lesion_id,image_id,dx\nL1,A1,mel\nL2,A2,nv\nL3,A3,bcc\nL2,A4,nv\n"
+            "L5,ISIC_0025373,nv\nL6,A6,mel\n",
+            **JPEGS,
+            "ISIC_0025373.jpg": photo(5),
+            "A6.jpg": photo(6),
+            f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx\nL2,ISIC_0034524,nv\n"
+            "T2,ISIC_0035064,nv\n",
+            f"{TEST}_Images/ISIC_0034524.jpg": photo(8),
+            f"{TEST}_Images/ISIC_0035064.jpg": photo(9),
+        },
+        flags={"near_duplicates": "listed"},
+        subset={
+            "left out": "A2, A4, ISIC_0025373",
+            "official": "ISIC_0034524, ISIC_0035064",
+            "val": "A6",
+        },
+        left_out={"lesions shared with official": 2, "near_duplicates shared with official": 1},
+        audit={
+            "train/val": {"patients": None},
+            "train/official": {"patients": None},
+            "val/official": {"patients": None},
+        },
+    ),
     "extra images that leak": Split(
         more=MORE_THAT_LEAKS,
         subset={
@@ -1338,6 +1433,34 @@ def test_a_split_puts_each_image_there(case, tmp_path):
     assert shared == case.audit
     for words in case.says:
         assert words in found.printed
+
+
+def test_a_test_set_that_is_the_data_leaves_nothing_to_train_on(tmp_path):
+    """Before, there was a split without training images, and `train` refused it."""
+    for name in ("data", "clinic"):
+        folder(tmp_path / name, many())
+    found = look(tmp_path, "split", near_duplicates="none")
+    assert found.status == 2 and len(found.error.splitlines()) == 1
+    assert "no image is left in train, val: 144 images would leak into a test set" in found.error
+
+
+@pytest.mark.parametrize(
+    "pairs, says",
+    [
+        (None, ["pairs.csv", "no such file", "image_a,image_b"]),
+        ("a,b\na000,a001\n", ["pairs.csv", "no column image_a, image_b"]),
+        ("", ["pairs.csv", "cannot be read as a CSV"]),
+    ],
+    ids=["missing", "other columns", "empty"],
+)
+def test_a_list_of_near_duplicates_that_is_none_is_told_in_one_line(pairs, says, tmp_path):
+    folder(tmp_path / "data", MINE)
+    if pairs is not None:
+        (tmp_path / "pairs.csv").write_text(pairs)
+    found = look(tmp_path, "split", near_duplicates=tmp_path / "pairs.csv")
+    assert found.status == 2 and len(found.error.splitlines()) == 1
+    for words in says:
+        assert words in found.error
 
 
 # SHA-256 of the lines "image,subset", sorted, of the 10,015 official training images: every figure

@@ -446,9 +446,9 @@ def test_a_mistake_in_an_edited_split_is_one_line(tmp_path, old, new, message):
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="gone.csv: No such file"):
+    with pytest.raises(UserError, match="gone.csv: no such file; expected a CSV of image"):
         splits.read_split(tmp_path / "gone.csv", official_like())
-    with pytest.raises(UserError, match="gone.csv: No such file"):
+    with pytest.raises(UserError, match="gone.csv: no such file; expected a CSV of image"):
         splits.near_duplicates(tmp_path / "gone.csv")
 
 
