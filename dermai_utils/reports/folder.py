@@ -24,8 +24,8 @@ PAIRS_SHOWN = 6
 def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, answers=None) -> Path:
     """Evaluate a trained run, and write everything about it into its folder; returns report.html.
 
-    Also writes predictions.csv (with the chosen rule's class), metrics.json, submission.csv (of an
-    official test set), figures and model_card.md. Files of an earlier report go first.
+    Also predictions.csv (with the chosen rule's class), metrics.json, submission.csv (official test
+    set), figures and model_card.md. Files of an earlier report go first.
     `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates; its
     test sets that are new to the run are predicted and added. `probe`, `leakage_effect`: dicts of
     study.probe; `audit`: of splits.audit, by default made from the run's table; `answers`: what
@@ -35,11 +35,10 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
     PosixPath('work/sample/runs/first/report.html')
     """
-    table, rows = known(run, dataset)
-    pairs = near_duplicates(run)
+    (table, rows), pairs = known(run, dataset), near_duplicates(run)
     found = {"run": run.name, "data": run.settings.get("data", ""), "split": _split(run)}
-    found |= evaluation.evaluate(rows, table, pairs)
     found |= {"leakage_effect": leakage_effect, "probe": probe}
+    found |= evaluation.evaluate(rows, table, pairs)
     rows = decisions.called(rows, found["decisions"])
     _delete(run.folder)
     files.write_table(rows, run.folder / "predictions.csv")
@@ -57,9 +56,9 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     files.write_json(run.folder / "metrics.json", found)
     page.model_card(run, found)
     _print(found)
+    values = {"mistakes": cards, "thresholds": browse.thresholds(scored)}
     # without a dataset, those of an earlier call: the network is the same
-    checks = files.read_json(run.folder / "gradcam.json")
-    values = {"gradcam": checks, "mistakes": cards, "thresholds": browse.thresholds(scored)}
+    values["gradcam"] = files.read_json(run.folder / "gradcam.json")
     values |= {"audit": audit_rows(run, audit, pairs), "unlike": (answers or {}).get("unlike", {})}
     return page.report(run, found, alts, **values)
 
