@@ -35,7 +35,7 @@ _MODULES = {
     "splits": "groups split folds read_split audit near_duplicates",
     "networks": "network",
     "augmentation": "augment",
-    "training": "train",
+    "training": "train Training",
     "runs": "Run open_run",
     "inference": "predict",
     "intervals": "interval compare",

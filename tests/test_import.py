@@ -62,7 +62,7 @@ def test_every_public_name_is_there_and_no_module_has_its_name():
         dermai_utils.lod  # noqa: B018
 
 
-NO_EXAMPLE = {"CLASSES", "UserError", "Dataset", "Run", "setup"}
+NO_EXAMPLE = {"CLASSES", "UserError", "Dataset", "Run", "Training", "setup"}
 
 
 @pytest.mark.parametrize("name", sorted(set(dermai_utils.__all__) - NO_EXAMPLE))
