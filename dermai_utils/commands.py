@@ -4,6 +4,7 @@ Only `train` and `run` train. Notebook 00 calls `run`.
 """
 
 import contextlib
+import functools
 import os
 from pathlib import Path
 
@@ -82,24 +83,30 @@ def _audit(s, dataset, subset):
 def train(s):
     """train a network: the folder of a run"""
     dataset = load(s)
-    return _trained(s, dataset, subsets(s, dataset)).folder
+    return trained(s, dataset, subsets(s, dataset)).folder
 
 
-def _trained(s, dataset, subset):
+def new_network(s):
+    """The network of these Settings, before training."""
+    return dermai.network(s.backbone, s.weights, s.size, s.seed)
+
+
+def trained(s, dataset, subset):
     """The finished Run of these Settings; goes on from its last checkpoint."""
     from dermai_utils import training
 
-    def net():
-        return dermai.network(s.backbone, s.weights, s.size, s.seed)
-
-    names = "epochs batch_size learning_rate seed imbalance freeze first_size tta device precision"
-    options = {name: getattr(s, name) for name in (*names.split(), "tracker")}
-    options |= settings.FURTHER.get(s.preset, {})
-    kept = "near_duplicates split split_seed val_fraction test_fraction train_fraction"
-    options["settings"] = {name: getattr(s, name) for name in kept.split()} | {"data": s.name}
+    options = settings.training_options(s)
     if subset.str.isdecimal().any():
-        return training.train_folds(dataset, subset, net, s.run_folder, **options)
-    return training.train(dataset, subset, net(), s.run_folder, **options)
+        make = functools.partial(new_network, s)
+        return training.train_folds(dataset, subset, make, s.run_folder, **options)
+    return training.train(dataset, subset, new_network(s), s.run_folder, **options)
+
+
+def finished(s, dataset):
+    """The Run of these Settings: opened where it is finished, else trained to its end."""
+    if (s.run_folder / "predictions.csv").exists():
+        return opened(s)
+    return trained(s, dataset, subsets(s, dataset))
 
 
 def run(s):
@@ -108,7 +115,7 @@ def run(s):
     dataset = load(s)
     subset = subsets(s, dataset)
     found = _audit(s, dataset, subset)
-    done, kept = _trained(s, dataset, subset), s.run_folder / "studies.json"
+    done, kept = trained(s, dataset, subset), s.run_folder / "studies.json"
     if not kept.exists():
         files.write_json(kept, _studies(s, dataset, subset))
     return _report(s, done, dataset, found)
@@ -193,7 +200,7 @@ def _features(s, dataset):
     """(N, D) features of every image."""
     from dermai_utils import inference
 
-    net = dermai.network(s.backbone, s.weights, s.size, s.seed).to(inference.device(s.device))
+    net = new_network(s).to(inference.device(s.device))
     return dermai.predict(net, dataset.pixels, with_features=True)[1]
 
 

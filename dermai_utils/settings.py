@@ -224,6 +224,15 @@ def read(env=os.environ, **given) -> Settings:
     return Settings(**PRESETS.get(values["preset"], {}) | values)
 
 
+def training_options(s: Settings) -> dict:
+    """The further arguments of `training.Training`: what trains a run, and what it keeps."""
+    names = "epochs batch_size learning_rate seed imbalance freeze first_size tta device precision"
+    kept = "near_duplicates split split_seed val_fraction test_fraction train_fraction"
+    options = {name: getattr(s, name) for name in (*names.split(), "tracker")}
+    options["settings"] = {name: getattr(s, name) for name in kept.split()} | {"data": s.name}
+    return options | FURTHER.get(s.preset, {})
+
+
 def page() -> str:
     """docs/settings.md."""
     lines = [
