@@ -87,6 +87,27 @@ def test_sets_hold_each_class_as_often_as_promised_and_malignant_ones_in_answers
     assert np.sum(missed_alone) > 0.04 * np.sum(answered_alone)
 
 
+def test_a_threshold_is_no_lower_than_its_answers_need():
+    """With the new lesion as one more miss, at most 3 % of the answers about a malignant class are
+    wrong (unless its threshold is the lowest), and more are at the next higher threshold."""
+    truth, p, ids = images(6000, np.random.default_rng(0))
+    thresholds, lowered = conformal.class_thresholds(truth, p, ids), 0
+
+    def share(threshold, k):
+        sets = conformal.prediction_sets(p, np.where(np.arange(7) == k, threshold, thresholds))
+        answers = (truth == k) & conformal.is_answer(sets)
+        return ((answers & ~sets[:, k]).sum() + 1) / (answers.sum() + 1)
+
+    for k in MALIGNANT:
+        own = p[truth == k, k]
+        assert share(thresholds[k], k) <= 0.03 + 1e-9 or thresholds[k] == conformal.FLOOR
+        alone = 1 - conformal.quantile(1 - own, ids[truth == k], 0.97)
+        if thresholds[k] < alone:
+            lowered += 1
+            assert share(own[own > thresholds[k]].min(), k) > 0.03
+    assert lowered and (thresholds[MALIGNANT] > conformal.FLOOR).any()
+
+
 def test_a_class_with_too_few_lesions_shares_the_threshold_of_those_like_it():
     """40 melanomas and nevi; 5 of DF, as probable as BKL's, and 5 of VASC, as NV's: nine would be
     enough. The image count does not help: each DF lesion has four images."""

@@ -306,6 +306,8 @@ def test_abstaining_is_counted_by_hand():
     found = dec.abstaining(val, scored)["points"]
     assert [point["asked"] for point in found] == [1, 0.9, 0.8, 0.7, 0.6, 0.5]
     assert found[0]["n"] == len(scored)
+    for point in dec.abstaining(val, val)["points"]:  # the image at the threshold is answered
+        assert point["asked"] <= point["coverage"] <= point["asked"] + 1.001 / len(val)
     for point in found:
         answered = scored[scored["confidence"] >= point["threshold"]]
         assert (val["confidence"] >= point["threshold"]).mean() >= point["asked"] - 1e-9

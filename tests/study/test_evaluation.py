@@ -86,6 +86,17 @@ def test_without_validation_nothing_can_be_chosen():
         evaluation.evaluate(scored, table_of(scored))
 
 
+@pytest.mark.parametrize(
+    "subsets, folds, same", [("val", 0, True), ("val", 3, False), ("val test", 0, False)]
+)
+def test_whether_the_scored_images_chose_the_rule(subsets, folds, same):
+    parts = [rows(90, k, subset=name) for k, name in enumerate(subsets.split())]
+    made = pd.concat(parts, ignore_index=True)
+    made = made.assign(fold=np.arange(len(made)) % folds) if folds else made
+    found = evaluation.evaluate(made, table_of(made), n_resamples=10)
+    assert found["chosen_and_scored_on_the_same_images"] == same and found["folds"] == folds
+
+
 def test_one_rule_gives_every_class_and_argmax_stands_beside_it(golden):
     made, table = golden
     found = evaluation.evaluate(made, table, n_resamples=20)
