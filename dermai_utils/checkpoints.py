@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from pathlib import Path
 
@@ -17,12 +18,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from tqdm.auto import tqdm
 
-from dermai_utils import __version__, files
+from dermai_utils import __version__, files, source
 from dermai_utils.basics import UserError
-from dermai_utils.runs import load_checkpoint, save_checkpoint, stored_table, table_changes
+from dermai_utils.runs import load_checkpoint, save_checkpoint, stored_table
 
 NUMBERS = ("epoch", "batch", "seconds", "history_rows")  # of a training: plain Python
-HOME = ("train", "extra", "official")  # sources; test sets of one's own may come and go
 LAST, PREVIOUS, BEST, DONE = "last.pt", "last.previous.pt", "best.pt", "predictions.csv"
 
 
@@ -32,15 +32,15 @@ def accelerator(run) -> Accelerator:
         AcceleratorState._reset_state(reset_partial_state=True)
     mixed = {"fp32": "no"}.get(run.precision, run.precision)
     options = {"cpu": run.device.type == "cpu", "mixed_precision": mixed}
-    if run.options.tracker != "none":
-        options |= {"log_with": run.options.tracker, "project_dir": str(run.folder)}
+    tracker = run.options.tracker
+    options |= {"log_with": None if tracker == "none" else tracker, "project_dir": str(run.folder)}
     try:
         made = Accelerator(**options)
     except (ValueError, ImportError) as reason:
-        raise UserError(f"tracker={run.options.tracker}: {str(reason).splitlines()[0]}") from None
+        raise UserError(f"tracker={tracker}: {str(reason).splitlines()[0]}") from None
     if run.mix.batch < made.num_processes:
         raise UserError(f"{made.num_processes} processes cannot share batches of {run.mix.batch}")
-    made.init_trackers("tensorboard" if run.options.tracker != "none" else "")
+    made.init_trackers("tensorboard")  # the folder's name
     return made
 
 
@@ -66,7 +66,7 @@ def _begin(run):
     if before and before.get("folds"):
         raise UserError(f"{run.folder} holds a run of folds; give another --run-name")
     if before:
-        return check_same(run, before)
+        return source.check_same(run, before)
     if trained := getattr(run._given, "trained_in", ""):
         raise UserError(
             f"this network was trained in {trained}: a new run needs a new one; build it again, "
@@ -76,29 +76,6 @@ def _begin(run):
     made = {"version": __version__, "date": time.strftime("%F"), "machine": machine_name()}
     files.write_table(stored_table(run.dataset, run.subset), run.folder / "table.csv")
     files.write_json(run.folder / "settings.json", run.settings | made)
-
-
-def check_same(run, before: dict) -> None:
-    """UserError that names in which settings, parts or data the run in the folder differs."""
-    found = [
-        f"{name} was {before.get(name)}, is {run.settings.get(name)}"
-        for name in run.identity
-        if before.get(name) != run.settings.get(name)
-    ]
-    old, new = before.get("sources", {}), run.settings["sources"]
-    named = {change.split(" ", 1)[0] for change in found}
-    changed = [name for name in new if old.get(name) != new[name] and name not in named]
-    found += [f"the code or the values of {name} changed" for name in changed]
-    tables = (run.table, stored_table(run.dataset, run.subset))
-    home = [table[table["source"].isin(HOME)] for table in tables]
-    if changes := table_changes(*home, ("subset",)):
-        found.append(f"of the data and its split {changes}")
-    if found:
-        raise UserError(
-            f"{run.folder} holds a run with other settings or data ({'; '.join(found)}): "
-            "give them again to go on, or another --run-name (another folder) to train beside it"
-        )
-    run.settings = before | {k: v for k, v in run.settings.items() if k not in run.identity}
 
 
 def machine_name() -> str:
@@ -144,7 +121,7 @@ def save(run) -> None:
         "schedule": run.schedule.state_dict(),
         "scaler": scaler.state_dict() if scaler else {},
         "total": run.total,
-        "generators": _device_states(run.device),
+        "generators": _states(run.device),
         "machine": _machine(run),
         **{name: getattr(run, name) for name in NUMBERS},
     }
@@ -200,7 +177,7 @@ def _go_on(run, state):
     if run.accelerator.scaler and state["scaler"]:  # else its scale begins anew
         run.accelerator.scaler.load_state_dict(state["scaler"])
     run.total = state["total"].to(run.device)
-    _set_device_states(state["generators"], run.device)
+    _set_states(state["generators"], run.device)
     run.bar.update(run.batches_done * run.mix.batch)
     before, now = state["machine"], _machine(run)
     moved = f" ({before} before, {now} now: the same batches, other rounding)"
@@ -238,31 +215,34 @@ def finish(run) -> None:
 # Random numbers.
 
 
-def _device_states(device) -> dict:
-    """The states of torch's generators: the CPU's, and that of the device in use."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type != "cpu":
-        states[device.type] = getattr(torch, device.type).get_rng_state()
-    return states
+def _generators(device):
+    """The modules that hold torch's generators: the CPU's, and that of the device in use."""
+    own = {} if device.type == "cpu" else {device.type: getattr(torch, device.type)}
+    return {"cpu": torch} | own
 
 
-def _set_device_states(states, device):
+def _states(device):
+    return {name: module.get_rng_state() for name, module in _generators(device).items()}
+
+
+def _set_states(states, device):
     """The device's own generator stays as it is where another kind of device left the states."""
-    torch.set_rng_state(states["cpu"])
-    if device.type in states and device.type != "cpu":
-        getattr(torch, device.type).set_rng_state(states[device.type])
+    for name, module in _generators(device).items():
+        if name in states:
+            module.set_rng_state(states[name])
 
 
 @contextlib.contextmanager
 def generators_kept(device):
     """Put Python's, numpy's and torch's random generators back at the end."""
-    python, array, tensor = random.getstate(), np.random.get_state(), _device_states(device)
+    python, array = random.getstate(), np.random.get_state()
+    tensors = _states(device)
     try:
         yield
     finally:
         random.setstate(python)
         np.random.set_state(array)
-        _set_device_states(tensor, device)
+        _set_states(tensors, device)
 
 
 @contextlib.contextmanager
@@ -280,29 +260,23 @@ def seeded(key, device):
 # Stopping by hand.
 
 
-class _Flag:
-    is_set = False
-
-
 @contextlib.contextmanager
 def stop_after_batch():
     """Ctrl-C and the notebook's stop button set a flag that is read after each batch.
 
     A second one stops at once.
     """
-    flag = _Flag()
+    flag = threading.Event()
 
     def on_signal(*_):
-        if flag.is_set:
+        if flag.is_set():
             raise KeyboardInterrupt
-        flag.is_set = True
+        flag.set()
 
-    try:
-        before = signal.signal(signal.SIGINT, on_signal)
-    except ValueError:  # not the main thread: nothing to catch there
-        yield flag
-        return
+    main = threading.current_thread() is threading.main_thread()  # no other one gets a signal
+    before = signal.signal(signal.SIGINT, on_signal) if main else None
     try:
         yield flag
     finally:
-        signal.signal(signal.SIGINT, before)
+        if main:
+            signal.signal(signal.SIGINT, before)

@@ -1,4 +1,4 @@
-"""What a reader's own loss, augmentation or factory is, so that a run goes on with the same one.
+"""What a run is, so that it goes on as the same one: settings, data, a reader's own parts.
 
 Code is compared as a syntax tree: another comment or line break is no other code.
 """
@@ -10,7 +10,11 @@ import inspect
 import textwrap
 import types
 
+from dermai_utils.basics import UserError
+from dermai_utils.runs import stored_table, table_changes
+
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
+HOME = ("train", "extra", "official")  # sources; test sets of one's own may come and go
 DEPTH = 6  # of functions that call functions, and of objects in objects
 
 
@@ -19,6 +23,36 @@ def name_of(thing) -> str:
     if isinstance(thing, functools.partial):
         return name_of(thing.func)
     return getattr(thing, "__qualname__", type(thing).__qualname__)
+
+
+def is_own(part) -> bool:
+    """Whether a reader gave this part, rather than this package."""
+    part = part.func if isinstance(part, functools.partial) else part
+    module = getattr(part, "__module__", type(part).__module__)
+    return part is not None and not str(module).startswith("dermai_utils.")
+
+
+def check_same(run, before: dict) -> None:
+    """UserError that names in which settings, parts or data the run in the folder differs."""
+    found = [
+        f"{name} was {before.get(name)}, is {run.settings.get(name)}"
+        for name in run.identity
+        if before.get(name) != run.settings.get(name)
+    ]
+    old, new = before.get("sources", {}), run.settings["sources"]
+    named = {change.split(" ", 1)[0] for change in found}
+    changed = [name for name in new if old.get(name) != new[name] and name not in named]
+    found += [f"the code or the values of {name} changed" for name in changed]
+    tables = (run.table, stored_table(run.dataset, run.subset))
+    home = [table[table["source"].isin(HOME)] for table in tables]
+    if changes := table_changes(*home, ("subset",)):
+        found.append(f"of the data and its split {changes}")
+    if found:
+        raise UserError(
+            f"{run.folder} holds a run with other settings or data ({'; '.join(found)}): "
+            "give them again to go on, or another --run-name (another folder) to train beside it"
+        )
+    run.settings = before | {k: v for k, v in run.settings.items() if k not in run.identity}
 
 
 def fingerprint(thing) -> str:

@@ -10,10 +10,9 @@
 """
 
 import contextlib
-import functools
 import math
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -21,39 +20,12 @@ from tqdm.auto import tqdm
 
 from dermai_utils import checkpoints, inference, metrics, progress, recipe, source
 from dermai_utils.augmentation import augment as default_augment
-from dermai_utils.basics import CLASSES, UserError, did_you_mean
+from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.runs import Run, join_folds
 
 PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")
 SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")  # of validation, in the history
 _NAMES = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
-
-
-@dataclass
-class Options:
-    """The plain options of a training. All but those of the machine belong to the run."""
-
-    epochs: int = 10  # passes over the training images
-    batch_size: int = 64  # images a step, on all devices together
-    learning_rate: float = 5e-4  # AdamW's, of the backbone, at the schedule's peak
-    head_rate: float = 3.0  # the new head's rate over the backbone's
-    weight_decay: float = 0.01  # AdamW's, per unit of learning rate
-    seed: int = 0  # of the order of batches, augmentation, dropout
-    size: int = 0  # px, the side of the network's squares; 0: as `network` was told
-    first_size: int = 0  # px, the side in the first epoch, which then rises; 0: size
-    imbalance: str = "none"  # none, class_weights, sampler, logit_adjustment: see recipe.py
-    freeze: str = "none"  # none, early, backbone: which layers do not learn
-    average: float = 0.99  # decay per step of the moving average of the weights; 0: no average
-    extra_share: float = 0.33  # share of a batch that is from `extra` sources
-    validate_every: int = 1  # epochs
-    tta: int = 1  # flips and turns that the predictions at the end average
-    device: str = "auto"  # auto, cpu, cuda, mps
-    precision: str = "auto"  # auto, fp32, fp16, bf16
-    checkpoint_minutes: float = 10.0  # between two checkpoints; also one after each epoch
-    tracker: str = "none"  # tensorboard: curves in the run's folder
-
-
-MACHINE = ("device", "precision", "checkpoint_minutes", "tracker", "tta")  # may change midway
 
 
 def train(dataset, subset, net, folder, **options) -> Run:
@@ -89,7 +61,7 @@ class Training(Run):
 
     folder: the run's. dataset: a Dataset. subset: (N,) names; train and val are used here. net: a
     module with seven outputs for images in 0..1; `net` is also what computes inside the block.
-    Further options: see `Options`. A reader may replace
+    Further options: see `recipe.Options`. A reader may replace
 
     - loss(logits, labels) -> the mean over the batch,
     - augment(images, size): uint8 (B, 3, H, W) -> float32 (B, 3, size, size) in 0..1; all random
@@ -118,7 +90,7 @@ class Training(Run):
         **options,
     ):
         about = getattr(net, "about", {})
-        o = self.options = _options({"size": about.get("size", 0)} | options)
+        o = self.options = recipe.options({"size": about.get("size", 0)} | options)
         super().__init__(folder, net, o.device, o.precision)
         self.dataset, self.subset, self.augment = dataset, subset, augment
         self.schedule_factory, self.optimizer_factory = schedule, optimizer or self._adamw
@@ -141,11 +113,11 @@ class Training(Run):
 
     def _describe(self, about, parts, settings):
         """settings.json: what the run is (`identity`), and what else the caller wants kept."""
-        own = {name: source.name_of(part) for name, part in parts.items() if _is_own(part)}
+        own = {name: source.name_of(part) for name, part in parts.items() if source.is_own(part)}
         own |= {} if "backbone" in about else {"network": source.name_of(self._given)}
         prints = {name: source.fingerprint(part) for name, part in parts.items()}
         prints["network"] = source.fingerprint([about, str(self._given)])
-        options = {k: v for k, v in asdict(self.options).items() if k not in MACHINE}
+        options = {k: v for k, v in asdict(self.options).items() if k not in recipe.MACHINE}
         identity = options | about | own
         self.identity = [*identity, *(name for name in PARTS if name not in identity)]
         kept = {"run_name": self.name, "tta": self.options.tta, "sources": prints}
@@ -242,7 +214,7 @@ class Training(Run):
 
         A batch counts as done when the loop asks for the next one.
         """
-        o, everybody = self.options, slice(None)
+        o = self.options
         self.net.train()
         for layer in self.frozen:  # their batch statistics stay, too
             layer.eval()
@@ -254,7 +226,10 @@ class Training(Run):
             range(self.batch, self.mix.steps),
             self.device,
         )
-        mine, started, saved = self._share() or everybody, time.monotonic(), time.monotonic()
+        # every process augments the whole batch, so that draws do not depend on how many share it
+        k, n = self.accelerator.process_index, self.accelerator.num_processes
+        mine = slice(self.mix.batch * k // n, self.mix.batch * (k + 1) // n)
+        started = saved = time.monotonic()
         for images in gathered:
             here = positions[self.batch]
             with checkpoints.seeded((o.seed, self.epoch, self.batch), self.device):
@@ -270,16 +245,10 @@ class Training(Run):
             self.seconds, started = self.seconds + now - started, now
             self._show()
             overdue = now - saved > 60 * o.checkpoint_minutes
-            if self.stop.is_set or overdue and self.batch < self.mix.steps:
+            if self.stop.is_set() or overdue and self.batch < self.mix.steps:
                 checkpoints.save(self)
                 saved = started = time.monotonic()
             self._stop_here(f"step {self.batch} of epoch {self.epoch + 1}")
-
-    def _share(self):
-        """This process's slice of a batch; every process augments the whole batch, so that the
-        draws do not depend on how many share it."""
-        k, n = self.accelerator.process_index, self.accelerator.num_processes
-        return slice(self.mix.batch * k // n, self.mix.batch * (k + 1) // n) if n > 1 else None
 
     def _labels(self, positions, mine):
         """This process's labels; what `loss` needs of the batch is noted."""
@@ -290,11 +259,10 @@ class Training(Run):
         done = self.batches_done / (self.options.epochs * self.mix.steps)
         if isinstance(self.criterion, recipe.CrossEntropy):
             self.criterion.phase = recipe.phase(done)
-        if self.accelerator.num_processes > 1:  # which takes the mean over processes
+        if (n := self.accelerator.num_processes) > 1:  # it takes the mean over processes
             weight = getattr(self.criterion, "weight", None)
             weight = torch.ones(len(CLASSES), device=self.device) if weight is None else weight
-            self._part = self.accelerator.num_processes * weight[labels[mine]].sum()
-            self._part = self._part / weight[labels].sum()
+            self._part = n * weight[labels[mine]].sum() / weight[labels].sum()
         return labels[mine]
 
     def loss(self, logits, labels):
@@ -353,7 +321,7 @@ class Training(Run):
             self.accelerator.log({"loss": loss, "rate": rate}, step=self.batches_done)
 
     def _stop_here(self, place):
-        if self.stop.is_set and self.batches_done < self.options.epochs * self.mix.steps:
+        if self.stop.is_set() and self.batches_done < self.options.epochs * self.mix.steps:
             self.bar.close()
             raise Interrupted(f"train: stopped after {place}; run it again to go on from there")
 
@@ -363,24 +331,6 @@ class Interrupted(KeyboardInterrupt):
 
     def _render_traceback_(self):
         return [str(self)]
-
-
-def _options(given):
-    for name in given:
-        if name not in Options.__dataclass_fields__:
-            hint = did_you_mean(name, Options.__dataclass_fields__)
-            raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
-    options = Options(**given)
-    if not options.size:
-        raise UserError("give size: the side in px of the squares that your network gets")
-    return options
-
-
-def _is_own(part):
-    """Whether a reader gave this part, rather than this package."""
-    part = part.func if isinstance(part, functools.partial) else part
-    module = getattr(part, "__module__", type(part).__module__)
-    return part is not None and not str(module).startswith("dermai_utils.")
 
 
 def _text(value):
