@@ -102,11 +102,13 @@ def trained(s, dataset, subset):
     return training.train(dataset, subset, new_network(s), s.run_folder, **options)
 
 
-def finished(s, dataset):
-    """The Run of these Settings: opened where it is finished, else trained to its end."""
+def finished(s):
+    """(Run, Dataset) of these Settings: the run is opened where it is finished, else trained."""
     if (s.run_folder / "predictions.csv").exists():
-        return opened(s)
-    return trained(s, dataset, subsets(s, dataset))
+        done = opened(s)
+        return done, _dataset_of(s, done)
+    dataset = load(s)
+    return trained(s, dataset, subsets(s, dataset)), dataset
 
 
 def run(s):
