@@ -19,10 +19,11 @@ help:
 run: .venv/made  ## notebooks 01-07 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, habits, the notebook pairs, unit tests, then every notebook on the sample
+test: style .venv/made  ## style, habits, the notebook pairs, tests with ten kills, then every notebook on the sample
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 tests
+	$(VENV)/python tools/faults.py --kills 10
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks
@@ -44,7 +45,7 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of r
 ablation: .venv/made  ## what each choice in training contributes, on validation; settings in ARGS
 	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)
 
-faults: .venv/made  ## the pipeline on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
+faults: .venv/made  ## `run` on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
 
 .PHONY: colab test-newest
@@ -63,7 +64,7 @@ test-newest:  ## the same with the newest version of everything
 	.venv-newest/bin/python -m pip install --quiet --upgrade --upgrade-strategy eager -r .venv-newest/names.txt
 	.venv-newest/bin/python tools/colab.py $(ARGS)
 
-app: .venv/made  ## a page on this machine where a photo can be dropped; DATA and ARGS, or RUN=PACK, say of which run
+app: .venv/made  ## a page on this machine where a photo can be dropped; of a run of DATA (ARGS), or RUN=PACK
 	$(VENV)/python -m pip install --quiet -r requirements-app.txt
 	$(VENV)/python -m dermai_utils app $(if $(RUN),--run "$(RUN)",--data $(DATA)) $(ARGS)
 

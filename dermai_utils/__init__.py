@@ -7,8 +7,8 @@ Research and education only: never a medical device.
     progress      bars in a terminal and a notebook, lines in a file or a pipe
     copies/       which copy of the data is this? download, unpack, read its tables
     pixels        decode every picture once -> one uint8 array
-    datasets      load(): any copy -> a Dataset: table, pixels, rejected rows
     splits        groups, split, folds, read_split, audit: no lesion in two subsets
+    datasets      load(): any copy -> a Dataset: table, pixels, rejected rows
     metrics       the official metric, F1, AUC
     predictions   the table of predictions and its subsets
     intervals     bootstrap intervals by lesion, paired comparison, subgroups
@@ -16,12 +16,18 @@ Research and education only: never a medical device.
     augmentation  the augmentation of a batch, on the device
     inference     a network and pixels -> logits and features
     saliency      Grad-CAM and its check
-    training      the loop; runs: a run's folder, checkpoints, predictions
+    runs          Run, open_run: a run's folder, its networks and predictions
+    source        the fingerprint of a reader's own loss or network
+    recipe        the parts of a training: loss, optimiser, schedule, sampler
+    checkpoints   how a training stops and goes on
+    training      the loop
     study/        calibration, decision rule, conformal sets, linear probe, leakage effect
     reports/      a run -> report.html, figures, model card
     app/          a photo -> an answer; the page, pack, export
-    settings      the settings of the command line; cli: python -m dermai_utils COMMAND
+    settings      the settings of the command line
     colab         the setup cell, Drive, what this machine can do
+    commands      what each command does
+    cli           python -m dermai_utils COMMAND: words -> settings -> a command
 
 The names in `__all__` are the public functions. Each is imported when it is first used, so that
 `import dermai_utils` takes no time.

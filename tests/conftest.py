@@ -10,16 +10,7 @@ for name in [key for key in os.environ if key.startswith("DERMAI_")]:
 import socket  # noqa: E402
 
 import pytest  # noqa: E402
-
-SMALL = {  # a run on the sample in seconds
-    "data": "sample",
-    "size": 32,
-    "backbone": "timm:test_resnet",
-    "weights": "none",
-    "epochs": 2,
-    "batch_size": 16,
-    "device": "cpu",
-}
+from small import SMALL  # noqa: E402
 
 
 @pytest.fixture(autouse=True)

@@ -4,10 +4,10 @@ import json
 import shutil
 
 import pytest
-from conftest import SMALL
+from small import SMALL
 
 import dermai_utils
-from dermai_utils import cli, files, settings
+from dermai_utils import cli, commands, files, settings
 from dermai_utils.basics import CLASSES, DISCLAIMER, UserError
 
 
@@ -227,26 +227,25 @@ def test_the_studies(call, made, tmp_path, command):
         assert alone["subsets"]["official"]["n"] == with_run["subsets"]["official"]["n"]
 
 
-def test_what_is_not_possible_is_said_and_the_run_goes_on(made, tmp_path, capsys):
-    """Without a lesion of some class in training, the probe is not possible."""
-    table = files.read_table(made.run_folder / "table.csv")
-    home = table[table["source"] == "train"]
-    out = (home["label"] == "DF") & (home["subset"] == "train")
-    home = home.assign(subset=home["subset"].mask(out, "left out"))
-    files.write_table(home[["image", "subset"]], tmp_path / "mine.csv")
-    given = SMALL | {"epochs": 1, "cache_dir": made.cache, "work_dir": tmp_path / "work"}
-    assert cli.main(["run", *words_of(**given, split=tmp_path / "mine.csv")]) == 0
+def test_what_is_not_possible_is_said_and_the_run_goes_on(made, capsys):
+    """Without an image of some class in training there is no probe."""
+    dataset = commands.load(made)
+    subset = commands.subsets(made, dataset)
+    subset = subset.mask((dataset.table["label"] == "DF") & (subset == "train"), "left out")
+    found = commands._studies(made, dataset, subset)
+    assert found["probe"] is None and found["leakage_effect"]["classifiers"]
     said = capsys.readouterr().out
     assert "not possible here: linear probe: no image of DF in the training subset" in said
-    assert files.read_json(tmp_path / "work/runs/first/studies.json")["probe"] is None
 
 
-def test_folds(made, tmp_path, capsys):
-    given = SMALL | {"epochs": 1, "cache_dir": made.cache, "work_dir": tmp_path, "folds": 2}
-    assert cli.main(["run", *words_of(**given)]) == 0
+def test_folds(call, tmp_path):
+    given = SMALL | {"epochs": 1, "work_dir": tmp_path, "folds": 2}
+    status, lines, _ = call("train", **given)
     folder = tmp_path / "runs" / "first"
+    assert status == 0 and lines[-1] == str(folder)
     rows = files.read_table(folder / "predictions.csv")
     assert set(rows["fold"]) == {-1, 0, 1} and (folder / "1" / "best.pt").exists()
+    assert call("evaluate", work_dir=tmp_path)[0] == 0
     assert files.read_json(folder / "metrics.json")["folds"] == 2
 
 

@@ -8,7 +8,7 @@ import zipfile
 import numpy
 import pytest
 import torch
-from conftest import SMALL
+from small import SMALL
 
 from dermai_utils import colab, settings
 from dermai_utils.basics import UserError

@@ -5,8 +5,8 @@
     python tools/notebooks.py check                      say which pairs differ (exit 1)
     python tools/notebooks.py publish owner/name v1      where Colab gets the package
 
-00_run_all does in one notebook what the others do together: `run` leaves it out. Its setup cell is
-everybody's. A pair is compared by content, cell types and sources, never by file time.
+00_run_all does in one notebook what the others do together: `run` leaves it out. All have one setup
+cell, SETUP. A pair is compared by content, cell types and sources, never by file time.
 """
 
 import os
@@ -30,6 +30,13 @@ from dermai_utils.basics import UserError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
 REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell
+SETUP = """\
+# @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
+REPO = ""  # `make publish` fills in the address of this project
+if not __import__("importlib.util").util.find_spec("dermai_utils"):
+    if not REPO: raise SystemExit("Fill in REPO: https://github.com/OWNER/NAME@TAG, this project")
+    get_ipython().run_line_magic("pip", f"install -q --no-deps git+{REPO}")
+import dermai_utils as dermai; dermai.setup()"""
 UNSET = "<!-- make publish puts the Colab button of {} here -->"  # nothing is shown until then
 COLAB = "https://colab.research.google.com"
 # Colab's runtime with Python 3.12 and torch 2.11; the list of those that can be pinned:
@@ -63,8 +70,9 @@ def code_cells(notebook):
 
 
 def setup_of(root):
-    """The setup cell's source."""
-    return code_cells(jupytext.read(newer(notebooks(root)[0])))[0].source
+    """The setup cell of all, with the address that the first notebook has."""
+    repo = REPO.search(code_cells(jupytext.read(newer(notebooks(root)[0])))[0].source)
+    return SETUP.replace('REPO = ""', f'REPO = "{repo[1] if repo else ""}"')
 
 
 def badge(name, repo):
@@ -90,12 +98,12 @@ def stamp(notebook, name, setup):
 def check(root=ROOT) -> int:
     """Print which pairs, setup cells and badges are wrong; exit status 1 where there is one."""
     wrong, page = [], (root / "README.md").read_text(encoding="utf-8")
+    setup = setup_of(root)
     for path in sorted({path.with_suffix(".py") for path in (root / "notebooks").glob("[0-9]*.*")}):
         halves = path, path.with_suffix(".ipynb")
         if not all(half.exists() for half in halves) or not equal(*halves):
             wrong.append(f"notebooks/{path.name} and its .ipynb differ: run `make sync`")
             continue
-        setup = code_cells(jupytext.read(notebooks(root)[0]))[0].source
         if cells(jupytext.read(path)) != cells(stamp(jupytext.read(path), path.stem, setup)):
             wrong.append(f"notebooks/{path.name}: badge or setup cell differ: run `make sync`")
         if badge(path.stem, REPO.search(setup)[1]) not in page:
