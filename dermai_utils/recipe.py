@@ -50,12 +50,16 @@ MACHINE = ("device", "precision", "checkpoint_minutes", "tracker", "tta")  # may
 
 
 def options(given: dict) -> Options:
-    """Options of these values; UserError for a name that is none, or without a size."""
+    """Options of these values; UserError for another name or value, or without a size."""
     for name in given:
         if name not in Options.__dataclass_fields__:
             hint = did_you_mean(name, Options.__dataclass_fields__)
             raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
     made = Options(**given)
+    for name, known in (("imbalance", IMBALANCE), ("freeze", FREEZE)):
+        if getattr(made, name) not in known:
+            value = getattr(made, name)
+            raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}")
     if not made.size:
         raise UserError("give size: the side in px of the squares that your network gets")
     return made
@@ -154,8 +158,6 @@ def freeze(net, what: str, size: int) -> list:
     early: up to the last one whose map has a quarter of the image's side or more: half of the
     arithmetic, for edges and colours that ImageNet has taught well. backbone: all but the head.
     """
-    if what not in FREEZE:
-        raise UserError(f"freeze={what!r}: expected one of {', '.join(FREEZE)}")
     layers = []
     if what == "early":
         layers = early_layers(net, size)

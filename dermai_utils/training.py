@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from dermai_utils import checkpoints, inference, metrics, progress, recipe, source
 from dermai_utils.augmentation import augment as default_augment
 from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.networks import check_size
 from dermai_utils.runs import Run, join_folds
 
 PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")
@@ -69,7 +70,8 @@ class Training(Run):
     - optimizer(net), schedule(optimizer, steps), sampler(labels, (seed, epoch)) -> positions.
 
     They belong to the run: going on with others is refused. So is a network that was trained
-    before. UserError where there is nothing to train or to validate on.
+    before. UserError where there is nothing to train or to validate on, or where the network takes
+    no images of `size` or `first_size`.
     """
 
     net = None
@@ -92,6 +94,8 @@ class Training(Run):
         about = getattr(net, "about", {})
         o = self.options = recipe.options({"size": about.get("size", 0)} | options)
         super().__init__(folder, net, o.device, o.precision)
+        for side in {o.size, o.first_size or o.size}:
+            check_size(net, side)
         self.dataset, self.subset, self.augment = dataset, subset, augment
         self.schedule_factory, self.optimizer_factory = schedule, optimizer or self._adamw
         self.sampler = sampler or recipe.sampler_for(o.imbalance, o.epochs)

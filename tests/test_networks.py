@@ -138,7 +138,7 @@ def test_weights_that_do_not_fit_are_one_line_and_pickles_are_never_executed(tmp
     torch.save(good, tmp_path / "half.pth")
     write("half.pth", (tmp_path / "half.pth").read_bytes()[:3000])
     write("text.safetensors", b"hello")
-    write("pickle.pth", pickle.dumps(Evil(evil)))
+    write("pickle.pth", pickle.dumps(Evil(evil), protocol=2))
     cases = {
         "missing.pth": f"not for this backbone: missing {key}$",
         "more.pth": "not for this backbone: unexpected more$",

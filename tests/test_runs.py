@@ -194,6 +194,27 @@ def test_a_run_of_folds_is_no_place_for_a_single_one(folded):
 # What is refused.
 
 
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (dict(first_size=32), "backbone=mine: it takes no images of 32 px"),
+        (dict(imbalance="weights"), "imbalance='weights': expected one of none, class_weights"),
+        (dict(freeze="all"), "freeze='all': expected one of none, early, backbone"),
+        (dict(size=0), "give size"),
+    ],
+)
+def test_a_training_that_cannot_begin_leaves_nothing(tmp_path, options, said):
+    net = torch.nn.Sequential(torch.nn.Conv2d(3, 7, 40), torch.nn.Flatten())
+    net.about = {"backbone": "mine", "size": 40}
+    with pytest.raises(UserError, match=said):
+        training.train(*data(), net, tmp_path / "run", **FEW | options)
+    whole, subset = data()
+    with pytest.raises(UserError, match="56 images to train on and 0 for validation are too few"):
+        subset = subset.replace({"val": "train"})
+        training.train(whole, subset, net, tmp_path / "run", **FEW)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_is_not_there_is_answered_with_those_that_are(trained, tmp_path):
     shutil.copytree(trained, tmp_path / "baseline")
     with pytest.raises(UserError, match="there is no such run; did you mean baseline"):
