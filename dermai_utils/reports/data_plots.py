@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
+from dermai_utils.basics import CLASSES
 from dermai_utils.reports.canvas import (
     BLUE,
     GREEN,
@@ -39,6 +40,22 @@ def class_counts(counts: pd.DataFrame, title: str = "") -> Figure:
     figure.legend(frameon=False, fontsize=9, ncols=2, loc="outside upper left")
     words = [f"{c} {row['images']:,} and {row['lesions']:,}" for c, row in counts.iterrows()]
     return described(figure, title, f"Images and lesions of each class: {', '.join(words)}.")
+
+
+def ages(table: pd.DataFrame, title: str = "") -> Figure:
+    """Ages in each class: the middle half as a bar, the median as a dot, the range as a line."""
+    found = table.groupby("label")["age"].describe().reindex(CLASSES)
+    if not found["count"].sum():
+        return message("Not known: no image of this data has an age.")
+    figure, grid = axes(8, 3.2)
+    ax, place = grid[0, 0], range(len(found))
+    ax.hlines(place, found["min"], found["max"], color=BLUE, lw=1)
+    ax.hlines(place, found["25%"], found["75%"], color=SKY, lw=9)
+    ax.plot(found["50%"], place, "o", ms=7, color=BLUE)
+    rows_from_top(ax, found.index)
+    ax.set(xlabel="age (years)", title=title)
+    words = [f"{c} {age:.0f}" for c, age in found["50%"].dropna().items()]
+    return described(figure, title, f"Ages in each class; the medians: {', '.join(words)}.")
 
 
 def split_counts(counts: pd.DataFrame, title: str = "") -> Figure:
