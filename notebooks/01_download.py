@@ -26,11 +26,11 @@
 # diagnoses. Without a download you get the sample, a small made-up data set that has every fault of the real one.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-# @title Setup { display-mode: "form" }
-from importlib.util import find_spec
-
-if not find_spec("dermai_utils"):  # alone on Colab: `make publish` fills this line
-    raise SystemExit("Put the repository's address here: %pip install git+https://github.com/OWNER/REPO")
+# @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
+REPO = ""  # `make publish` fills in the address of this project
+if not __import__("importlib.util").util.find_spec("dermai_utils"):
+    if not REPO: raise SystemExit("Fill in REPO: https://github.com/OWNER/NAME@TAG, this project")
+    get_ipython().run_line_magic("pip", f"install -q --no-deps git+{REPO}")
 import dermai_utils as dermai; dermai.setup()
 
 # %% [markdown]
@@ -133,7 +133,7 @@ counts = lesion.groupby(training["label"]).agg(["size", "nunique"]).reindex(derm
 counts.columns = ["images", "lesions"]
 
 helper = datasets.class_counts(training)
-assert counts.equals(helper[["images", "lesions"]].astype(int))
+assert (counts.to_numpy() == helper[["images", "lesions"]].to_numpy()).all()
 helper.rename_axis("class")
 
 # %% [markdown]
@@ -175,6 +175,7 @@ import http.server
 import threading
 
 ARCHIVE = bytes(range(256)) * 4_000  # about 1 MB
+
 class Mirror(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         start = int(self.headers.get("Range", "bytes=0-")[6:-1])  # "bytes=300000-" -> 300000
@@ -212,10 +213,11 @@ def resume(url, part):
             file.writelines(answer.iter_content(100_000))
         except requests.RequestException:
             print(f"the line broke after {file.tell():,} of {len(ARCHIVE):,} bytes")
+    return part.stat().st_size == len(ARCHIVE)
 
 folder, url = Path(tempfile.mkdtemp()), f"http://127.0.0.1:{server.server_port}"
-while not (folder / "by_hand.part").exists() or (folder / "by_hand.part").stat().st_size < len(ARCHIVE):
-    resume(url, folder / "by_hand.part")
+while not resume(url, folder / "by_hand.part"):
+    pass
 by_hand = (folder / "by_hand.part").rename(folder / "by_hand")
 
 # %% [markdown]

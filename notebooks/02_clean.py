@@ -23,11 +23,11 @@
 # wrong number at the end. So every row that is left out is listed with its reason, and everything that is not known stays "not known".
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-# @title Setup { display-mode: "form" }
-from importlib.util import find_spec
-
-if not find_spec("dermai_utils"):  # alone on Colab: `make publish` fills this line
-    raise SystemExit("Put the repository's address here: %pip install git+https://github.com/OWNER/REPO")
+# @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
+REPO = ""  # `make publish` fills in the address of this project
+if not __import__("importlib.util").util.find_spec("dermai_utils"):
+    if not REPO: raise SystemExit("Fill in REPO: https://github.com/OWNER/NAME@TAG, this project")
+    get_ipython().run_line_magic("pip", f"install -q --no-deps git+{REPO}")
 import dermai_utils as dermai; dermai.setup()
 
 # %% [markdown]
@@ -190,10 +190,11 @@ known.groupby(table["source"], sort=False).mean().round(2)
 # %%
 from IPython.display import display
 
+from dermai_utils.reports import data_plots
+
 ages = table.groupby("label")["age"].describe().reindex(dermai.CLASSES)
 display(ages[["count", "min", "25%", "50%", "75%", "max"]].round(1).rename_axis("class"))
-ax = table.pivot(columns="label", values="age").reindex(columns=dermai.CLASSES).plot.box(figsize=(8, 3))
-_ = ax.set(ylabel="age (years)", title="Box: the middle half; line in it: the median")
+data_plots.ages(table, "Line: all; bar: the middle half; dot: the median")
 
 # %% [markdown]
 # In data of real patients, nevi are those of younger people. A network that sees only the skin can still learn this, from wrinkles and
@@ -202,7 +203,8 @@ _ = ax.set(ylabel="age (years)", title="Box: the middle half; line in it: the me
 # %% [markdown]
 # ## Where on the body, and how large are the files?
 #
-# A site that one class prefers is a hint that a network may use. Files of many sizes come from many cameras.
+# A site that one class prefers is a hint that a network may use. (`unknown` is a word of the data; `not known` is an empty cell.) Files of
+# many sizes come from many cameras.
 
 # %%
 sites = table["localization"].replace("", "not known")
