@@ -1,4 +1,4 @@
-# make run · test · lab · sync · publish · bench · ablation · app · style; each makes .venv where there is none. Windows, or no make: see the README.
+# make run · test · lab · sync · publish · bench · ablation · app · sample · pictures · style; each makes .venv where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 PYTHON313 ?= python3.13
 DATA ?= sample
@@ -68,8 +68,15 @@ app: .venv/made  ## a page on this machine where a photo can be dropped; of a ru
 	$(VENV)/python -m pip install --quiet -r requirements-app.txt
 	$(VENV)/python -m dermai_utils app $(if $(RUN),--run "$(RUN)",--data $(DATA)) $(ARGS)
 
+sample: .venv/made  ## paint the sample anew, train it with five seeds, measure the leakage effect: assets/sample.json
+	$(VENV)/python tools/make_sample.py
+	$(VENV)/python tools/sample_tables.py
+
+pictures: .venv/made  ## the README's picture anew, from a run on the sample: assets/report.png, sample_metrics.json
+	$(VENV)/python tools/pictures.py
+
 style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync publish lab bench ablation faults app style
+.PHONY: help run test sync publish lab bench ablation faults app sample pictures style

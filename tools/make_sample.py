@@ -12,30 +12,29 @@ view, yellower and dimmer light, smaller lesions, another mix of classes.
 Good training images are ISIC_9000001 and up, test images ISIC_9500001 and up, images of the second
 clinic ISIC_9700001 and up, far from any real id. Faults, each on its own id:
 
-    training id   fault                                       what cleaning should say
+    training id   fault                                       what loading says or does
     ------------  ------------------------------------------  ------------------------------------
-    ISIC_9000901  label row, but no image file                reject: image file is missing
-    ISIC_9000902  image file, but no label row                reject: no label row
-    ISIC_9000903  JPEG cut off half-way                       reject: truncated
-    ISIC_9000904  a web page named .jpg                       reject: not an image
-    ISIC_9000905  zero bytes                                  reject: empty file
-    ISIC_9000906  label row all zeros                         reject: no label
-    ISIC_9000907  label row with two ones (MEL, NV)           reject: several labels
-    ISIC_9000908  same label row twice                        accept once; then: duplicate id
-    ISIC_9000909  two label rows that disagree (BKL, MEL)     reject both: contradicting labels
-    ISIC_9000910  fine; the original of the next              accept
-    ISIC_9000911  910's file, lesion and label                reject: duplicate of ISIC_9000910
-    ISIC_9000912  same file as 913, labelled NV               reject: duplicate, other label (MEL)
-    ISIC_9000913  same file as 912, labelled MEL              reject: duplicate, other label (NV)
-    ISIC_9000914  fine; the original of the next              accept; one group with 915's lesion
-    ISIC_9000915  914's pixels in other bytes, another        one group with 914's lesion, also
-                  lesion id, same label                       where it is dropped as a duplicate
-    ISIC_9000916  fine; another image of 914's lesion         accept; in the same subset as 917
-    ISIC_9000917  fine; another image of 915's "lesion"       accept; in the same subset as 916
-    ISIC_9000918  grayscale JPEG, otherwise fine              accept, as three equal channels
-    ISIC_9000919  not in the lesion groupings                 say so; lesion id from the metadata
-                                                              (that of 920), or reject
-    ISIC_9000920  fine; another image of 919's lesion         accept; in the same subset as 919
+    ISIC_9000901  label row, but no image file                rejects: image file missing
+    ISIC_9000902  image file, but no label row                rejects: no label row
+    ISIC_9000903  JPEG cut off half-way                       rejects: truncated
+    ISIC_9000904  a web page named .jpg                       rejects: not an image
+    ISIC_9000905  zero bytes                                  rejects: empty file
+    ISIC_9000906  label row all zeros                         rejects: no label
+    ISIC_9000907  label row with two ones (MEL, NV)           rejects: several labels
+    ISIC_9000908  same label row twice                        keeps the first row
+    ISIC_9000909  two label rows that disagree (BKL, MEL)     rejects both
+    ISIC_9000910  fine; the original of the next              keeps
+    ISIC_9000911  910's file, lesion and label                keeps, with 910's pixel_hash
+    ISIC_9000912  same file as 913, labelled NV               keeps both, in one subset, and says
+    ISIC_9000913  same file as 912, labelled MEL              that their labels differ
+    ISIC_9000914  fine; the original of the next              one group with 915's lesion
+    ISIC_9000915  914's pixels in other bytes, another        one group with 914's lesion
+                  lesion id, same label
+    ISIC_9000916  fine; another image of 914's lesion         same subset as 917
+    ISIC_9000917  fine; another image of 915's "lesion"       same subset as 916
+    ISIC_9000918  grayscale JPEG, otherwise fine              keeps, as three equal channels
+    ISIC_9000919  not in the lesion groupings                 takes the metadata's lesion id
+    ISIC_9000920  fine; another image of 919's lesion         same subset as 919
 
 The test archives hold no fault but the official one: ISIC_0035068 is a noise picture, labelled NV
 there and given zero weight by the official scorer.
