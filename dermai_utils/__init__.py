@@ -12,13 +12,14 @@ Research and education only: never a medical device.
     metrics       the official metric, F1, AUC
     predictions   the table of predictions and its subsets
     intervals     bootstrap intervals by lesion, paired comparison, subgroups
+    weights       a network's weights, from a file or a hub
     networks      a pretrained network with a new head; normalisation inside
     augmentation  the augmentation of a batch, on the device
     inference     a network and pixels -> logits and features
     saliency      Grad-CAM and its check
     runs          Run, open_run: a run's folder, its networks and predictions
-    source        the fingerprint of a reader's own loss or network
-    recipe        the parts of a training: loss, optimiser, schedule, sampler
+    source        is it the same run? settings, data, a reader's own loss or network
+    recipe        a training's options and parts: loss, optimiser, schedule, sampler
     checkpoints   how a training stops and goes on
     training      the loop
     study/        calibration, decision rule, conformal sets, linear probe, leakage effect

@@ -8,15 +8,13 @@ import difflib
 import functools
 import re
 from collections import OrderedDict
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import nn
 
 from dermai_utils.basics import CLASSES, UserError
-
-HUB_TIMEOUT = 5.0  # seconds to find out that Hugging Face cannot be reached
+from dermai_utils.weights import fetched, first_line, in_cache, load
 
 
 class Normalise(nn.Module):
@@ -58,7 +56,7 @@ def network(
                 nn.init.zeros_(layer.bias)
     net.about = {"backbone": backbone, "weights": weights, "size": size}
     if weights not in ("imagenet", "none"):
-        load_weights(net, weights)
+        load(net.backbone, weights, heads(net))
     check_size(net, size)
     return net
 
@@ -119,13 +117,9 @@ def _size_errors(backbone, size):
         yield
     except (RuntimeError, AssertionError, ValueError) as reason:
         raise UserError(
-            f"backbone={backbone}: it takes no images of {size} px ({_first_line(reason)}); "
+            f"backbone={backbone}: it takes no images of {size} px ({first_line(reason)}); "
             "give size=224, or another backbone"
         ) from None
-
-
-def _first_line(reason):
-    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
 
 
 def _small(name, pretrained, size):
@@ -144,7 +138,7 @@ def _torchvision(name, pretrained, size):
     if name in ("googlenet", "inception_v3") and not pretrained:
         options["init_weights"] = False  # theirs takes a minute
     build = functools.partial(models.get_model, name, **options)
-    model = _fetched(name, build, torch.hub.get_dir()) if pretrained else build()
+    model = fetched(name, build, torch.hub.get_dir()) if pretrained else build()
     for extra in ("AuxLogits", "aux1", "aux2"):  # Inception's and GoogLeNet's training-only heads
         if hasattr(model, extra):
             setattr(model, extra, None)
@@ -165,57 +159,11 @@ def _timm(name, pretrained, size):
     elif not timm.is_model_pretrained(name):
         raise UserError(f"timm has no ImageNet weights of {name}: give weights=FILE or none")
     else:
-        path = _in_cache(name, timm.get_pretrained_cfg(name))
+        path = in_cache(name, timm.get_pretrained_cfg(name))
         own = {"pretrained_cfg_overlay": {"file": path}} if path else {}
         build = functools.partial(timm.create_model, name, **options, **own)
-        model = _fetched(name, build, path or torch.hub.get_dir())
+        model = fetched(name, build, path or torch.hub.get_dir())
     return model, model.default_cfg["mean"], model.default_cfg["std"]
-
-
-def _fetched(name, make, cache):
-    """`make()`, which fetches weights; UserError where they cannot be had or read."""
-    import pickle
-
-    import safetensors
-
-    try:
-        return make()
-    except OSError as reason:  # urllib's, requests' and Hugging Face's errors are all of these
-        raise _not_had(name, _first_line(reason)) from None
-    except (RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as reason:
-        raise UserError(
-            f"{name}: its ImageNet weights in {cache} cannot be read ({_first_line(reason)}): "
-            "delete that file and try again"
-        ) from None
-
-
-def _not_had(name, why):
-    return UserError(
-        f"{name}: its ImageNet weights could not be had ({why}); "
-        "go online, or give weights=FILE or none"
-    )
-
-
-def _in_cache(name, cfg):
-    """The file of timm's weights in Hugging Face's cache; UserError at once where it must be
-    fetched and the hub cannot be reached.
-
-    Its client would try for a minute, and even for a file in the cache ask for a newer one.
-    """
-    import requests
-    from huggingface_hub import constants, try_to_load_from_cache
-
-    if not cfg.hf_hub_id or cfg.custom_load:
-        return None
-    names = (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
-    paths = (try_to_load_from_cache(cfg.hf_hub_id, name) for name in names if name)
-    if path := next((path for path in paths if isinstance(path, str)), None):
-        return path
-    try:
-        if not constants.HF_HUB_OFFLINE:
-            requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except requests.RequestException as reason:
-        raise _not_had(name, type(reason).__name__) from None
 
 
 def _replace_head(model):
@@ -231,68 +179,6 @@ def _replace_head(model):
 
 def _outputs(layer):
     return getattr(layer, "out_features", getattr(layer, "out_channels", 0))
-
-
-# Weights from a file.
-
-
-def load_weights(net: nn.Module, path) -> None:
-    """Load a weights file into a `network`: all but the head, and the head where it fits.
-
-    UserError that lists what differs. A run's best.pt is such a file too.
-    """
-    given = {key.removeprefix("backbone."): value for key, value in read_weights(path).items()}
-    given = {key: value for key, value in given.items() if not key.startswith("normalise.")}
-    wanted, layers = net.backbone.state_dict(), heads(net)
-    names = [f"{n}." for n, m in net.backbone.named_modules() if any(m is h for h in layers)]
-    head = {key for key in wanted if key.startswith(tuple(names))}
-    missing = wanted.keys() - given.keys() - head
-    wrong = [f"missing {key}" for key in missing if not key.endswith("num_batches_tracked")]
-    wrong += [f"unexpected {key}" for key in given.keys() - wanted.keys()]
-    shared = given.keys() & wanted.keys()
-    fits = {key for key in shared if given[key].shape == wanted[key].shape}
-    wrong += [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in shared - head - fits
-    ]
-    if wrong:
-        more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
-        raise UserError(
-            f"{path}: these weights are not for this backbone: "
-            f"{'; '.join(sorted(wrong)[:12])}{more}"
-        )
-    state = {k: given[k].float() if given[k].is_floating_point() else given[k] for k in fits}
-    net.backbone.load_state_dict(state, strict=False)
-    with_head = "its head too" if fits & head else "a new head"
-    print(f"weights: {len(given):,} tensors from {Path(path).name}; {with_head}")
-
-
-def read_weights(path) -> dict:
-    """The tensors in a .safetensors or .pth file, by name; a pickle is never executed."""
-    import safetensors.torch
-
-    try:
-        if str(path).endswith(".safetensors"):
-            state = safetensors.torch.load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"weights={path}: no such file; give imagenet, none, or a .safetensors or .pth file"
-        ) from None
-    except Exception as reason:  # each format has errors of its own; none of them is the program's
-        raise UserError(
-            f"weights={path}: cannot be read as tensors ({_first_line(reason)[:160]}); "
-            "expected a state_dict, not a whole model"
-        ) from None
-    if isinstance(state, dict):
-        state = state.get("model", state.get("state_dict", state))
-    values = state.values() if isinstance(state, dict) else [None]
-    if not all(isinstance(value, torch.Tensor) for value in values):
-        raise UserError(f"weights={path}: holds no state_dict of tensors; save model.state_dict()")
-    if all(key.startswith("module.") for key in state):  # DataParallel's
-        state = {key.removeprefix("module."): value for key, value in state.items()}
-    return state
 
 
 # A network's layers.

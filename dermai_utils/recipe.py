@@ -106,8 +106,8 @@ def class_weights(labels) -> np.ndarray:
     """(7,) float32, inverse to the classes' frequency: 1 on average over the images; 0 for a class
     without any.
 
-    >>> class_weights([0, 0, 0, 1])[:3].round(2).tolist()
-    [0.67, 2.0, 0.0]
+    >>> class_weights([0, 0, 0, 0, 1])[:3].tolist()
+    [0.625, 2.5, 0.0]
     """
     counts = np.bincount(np.asarray(labels, int), minlength=len(CLASSES)).astype(float)
     weights = np.where(counts > 0, 1 / np.maximum(counts, 1), 0)

@@ -34,6 +34,14 @@ def train(dataset, subset, net, folder, **options) -> Run:
 
     options: those of `Training`. The same call goes on where an earlier one was stopped, and
     returns at once where the run is finished.
+
+    >>> from dermai_utils import load, network, split
+    >>> data, net = load("sample", size=32), network("small", "none", 32)  # doctest: +ELLIPSIS
+    data: ...
+    >>> run = train(data, split(data.table), net, "first", epochs=1)  # doctest: +ELLIPSIS
+    train: ...
+    >>> sorted(run.predictions["subset"].unique())
+    ['official', 'val']
     """
     with Training(folder, dataset, subset, net, **options) as run:
         for _ in run.epochs():

@@ -1,0 +1,123 @@
+"""A backbone's weights: from a file, or fetched by torchvision and timm through their caches."""
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from dermai_utils.basics import UserError
+
+HUB_TIMEOUT = 5.0  # seconds to find out that Hugging Face cannot be reached
+
+
+def load(model: nn.Module, path, heads) -> None:
+    """Load a weights file into a network: all but its `heads`, and those too where they fit.
+
+    UserError that lists what differs. A run's best.pt is such a file too.
+    """
+    given = {key.removeprefix("backbone."): value for key, value in read(path).items()}
+    given = {key: value for key, value in given.items() if not key.startswith("normalise.")}
+    wanted = model.state_dict()
+    names = [f"{n}." for n, m in model.named_modules() if any(m is h for h in heads)]
+    head = {key for key in wanted if key.startswith(tuple(names))}
+    missing = wanted.keys() - given.keys() - head
+    wrong = [f"missing {key}" for key in missing if not key.endswith("num_batches_tracked")]
+    wrong += [f"unexpected {key}" for key in given.keys() - wanted.keys()]
+    shared = given.keys() & wanted.keys()
+    fits = {key for key in shared if given[key].shape == wanted[key].shape}
+    wrong += [
+        f"{key} is {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
+        for key in shared - head - fits
+    ]
+    if wrong:
+        more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
+        raise UserError(
+            f"{path}: these weights are not for this backbone: "
+            f"{'; '.join(sorted(wrong)[:12])}{more}"
+        )
+    state = {k: given[k].float() if given[k].is_floating_point() else given[k] for k in fits}
+    model.load_state_dict(state, strict=False)
+    with_head = "its head too" if fits & head else "a new head"
+    print(f"weights: {len(given):,} tensors from {Path(path).name}; {with_head}")
+
+
+def read(path) -> dict:
+    """The tensors in a .safetensors or .pth file, by name; a pickle is never executed."""
+    import safetensors.torch
+
+    try:
+        if str(path).endswith(".safetensors"):
+            state = safetensors.torch.load_file(path)
+        else:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(
+            f"weights={path}: no such file; give imagenet, none, or a .safetensors or .pth file"
+        ) from None
+    except Exception as reason:  # each format has errors of its own; none of them is the program's
+        raise UserError(
+            f"weights={path}: cannot be read as tensors ({first_line(reason)[:160]}); "
+            "expected a state_dict, not a whole model"
+        ) from None
+    if isinstance(state, dict):
+        state = state.get("model", state.get("state_dict", state))
+    values = state.values() if isinstance(state, dict) else [None]
+    if not all(isinstance(value, torch.Tensor) for value in values):
+        raise UserError(f"weights={path}: holds no state_dict of tensors; save model.state_dict()")
+    if all(key.startswith("module.") for key in state):  # DataParallel's
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    return state
+
+
+# ImageNet weights, which a library fetches.
+
+
+def fetched(name, make, cache):
+    """`make()`, which fetches weights; UserError where they cannot be had or read."""
+    import pickle
+
+    import safetensors
+
+    try:
+        return make()
+    except OSError as reason:  # urllib's, requests' and Hugging Face's errors are all of these
+        raise _not_had(name, first_line(reason)) from None
+    except (RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as reason:
+        raise UserError(
+            f"{name}: its ImageNet weights in {cache} cannot be read ({first_line(reason)}): "
+            "delete that file and try again"
+        ) from None
+
+
+def _not_had(name, why):
+    return UserError(
+        f"{name}: its ImageNet weights could not be had ({why}); "
+        "go online, or give weights=FILE or none"
+    )
+
+
+def in_cache(name, cfg):
+    """The file of timm's weights in Hugging Face's cache; UserError at once where it must be
+    fetched and the hub cannot be reached.
+
+    Its client would try for a minute, and even for a file in the cache ask for a newer one.
+    """
+    import requests
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    if not cfg.hf_hub_id or cfg.custom_load:
+        return None
+    names = (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
+    paths = (try_to_load_from_cache(cfg.hf_hub_id, name) for name in names if name)
+    if path := next((path for path in paths if isinstance(path, str)), None):
+        return path
+    try:
+        if not constants.HF_HUB_OFFLINE:
+            requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
+    except requests.RequestException as reason:
+        raise _not_had(name, type(reason).__name__) from None
+
+
+def first_line(reason) -> str:
+    """The first line of an error, or its name."""
+    return (str(reason).strip() or type(reason).__name__).splitlines()[0]
