@@ -232,7 +232,7 @@ assert copies.fetch.fetch([url], folder / "archive", len(ARCHIVE), wait=0.1)
 server.shutdown()
 both = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (by_hand, folder / "archive")]
 assert both[0] == both[1] == hashlib.sha256(ARCHIVE).hexdigest()
-(folder / "SHA256SUMS.json").read_text()
+print((folder / "SHA256SUMS.json").read_text())
 
 # %% [markdown]
 # ## Change this

@@ -162,8 +162,9 @@ table.loc[equal, ["image", "source", "label", "lesion_id"]].sort_values("image")
 # %% tags=["nbval-ignore-output"]
 from dermai_utils.reports import pictures
 
-pairs = table[equal].groupby("pixel_hash", sort=False).head(2).groupby("pixel_hash", sort=False)
-items = [(*ds.pixels[pair.index], " and ".join(pair["label"])) for _, pair in list(pairs)[:6]]
+items = []
+for _, twins in list(table[equal].groupby(np.array(hashes)[equal], sort=False))[:6]:
+    items.append((*ds.pixels[twins.index[:2]], " and ".join(twins["label"][:2])))
 pictures.pairs(items)
 
 # %% [markdown]
@@ -197,7 +198,7 @@ display(ages[["count", "min", "25%", "50%", "75%", "max"]].round(1).rename_axis(
 data_plots.ages(table, "Line: all; bar: the middle half; dot: the median")
 
 # %% [markdown]
-# In data of real patients, nevi are those of younger people. A network that sees only the skin can still learn this, from wrinkles and
+# In data of real patients, most nevi are those of younger people. A network that sees only the skin can still learn this, from wrinkles and
 # sun damage: so a score may be worse where the patients have other ages. Notebook 05 counts the mistakes by age.
 
 # %% [markdown]
@@ -230,7 +231,7 @@ sizes.rename_axis(["source", "size of the file, px"]).to_frame("images").head(10
 # 1. In *How do you see that a file is broken?*, delete `.load()` from `readable`. The file that is cut off now passes, and the assertion in
 #    the next cell fails.
 # 2. In *Which pictures are equal?*, hash a small copy of each picture: `hashlib.sha256(picture[::25, ::25] // 64)`. More
-#    pictures are "equal" now: is each of them a copy? (The assertion must go.)
+#    pictures are "equal" now: look at the pairs, is each of them a copy? (Delete the assertion first: the helper hashes all pixels.)
 # 3. In *How old are the patients?*, group by `"sex"` or `"localization"` in place of `"label"` (then without `reindex`).
 #
 # Next: 03_split divides these rows so that no lesion is on both sides.

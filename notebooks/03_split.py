@@ -53,7 +53,7 @@ table = ds.table
 # %% [markdown]
 # ## What does a random split leak?
 #
-# Most published notebooks shuffle the images and cut off a part of them. We do this here with NumPy, and then ask pandas for the lesions
+# Many notebooks shuffle the images and cut off a part of them. We do this here with NumPy, and then ask pandas for the lesions
 # that are on both sides. The helper `audit` counts the same lesions, and further things that two subsets may share.
 
 # %%
@@ -287,6 +287,7 @@ for name, row in effect["classifiers"].items():
 #    images are elsewhere, `(by_hand != subset[home.index]).sum()`.
 # 2. Move one image: put `subset[inside.index[lesion.duplicated(keep=False)][0]] = "val"` before the audit. By hand and by the helper, train
 #    and val now share a lesion.
-# 3. In `score`, use `KNeighborsClassifier(15)`. With 15 votes, a second image of the same lesion counts less: what becomes of the gap?
+# 3. In `score`, use `KNeighborsClassifier(15)`. With 15 votes, a second image of the same lesion counts less: what becomes of the gap, and of
+#    the score? (The assertion in the next cell fails: the helper still asks one neighbour.)
 #
 # Next: 04_train trains a network on `train`, and chooses on `val`.
