@@ -34,7 +34,6 @@ PRESETS = {
     "strong": _QUICK | {"folds": 5},
     "strong_cpu": _QUICK_CPU | {"folds": 5},
 }
-FURTHER = {"sample": {"average": 0.97}}  # a preset's arguments of train() that are no settings
 
 
 def _setting(group, default, allowed, help):
@@ -230,7 +229,7 @@ def training_options(s: Settings) -> dict:
     kept = "near_duplicates split split_seed val_fraction test_fraction train_fraction"
     options = {name: getattr(s, name) for name in (*names.split(), "tracker")}
     options["settings"] = {name: getattr(s, name) for name in kept.split()} | {"data": s.name}
-    return options | FURTHER.get(s.preset, {})
+    return options
 
 
 def page() -> str:
