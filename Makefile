@@ -19,11 +19,11 @@ help:
 run: .venv/made  ## notebooks 01-07 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, habits, the notebook pairs, tests with ten kills, then every notebook on the sample
+test: style .venv/made  ## style, habits, the notebook pairs, tests, four kills, then every notebook on the sample
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 tests
-	$(VENV)/python tools/faults.py --kills 10
+	$(VENV)/python tools/faults.py --kills 4
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks

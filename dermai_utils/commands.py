@@ -130,11 +130,24 @@ def _report(s, run, dataset, audit=None):
     from dermai_utils.study import text
 
     kept = files.read_json(run.folder / "studies.json") or {}
+    _call_by_rule(run)
     answers = state.save(run, state.prepare(run, dataset))
     page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
     print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
+
+
+def _call_by_rule(run):
+    """Put the decision rule's class into predictions.csv, as a report does: else the mistakes that
+    answers lead to would be others before the first report than after it."""
+    from dermai_utils import predictions
+    from dermai_utils.study import decisions
+
+    rows, prior = run.predictions, decisions.training_prior(run.table)
+    val = predictions.scored_rows(rows, "val")
+    chosen = decisions.compare_rules(val, val, prior, n_resamples=1)
+    files.write_table(decisions.called(rows, chosen), run.folder / "predictions.csv")
 
 
 def opened(s, run=""):

@@ -33,10 +33,12 @@ from dermai_utils import cli, files, runs  # noqa: E402
 for name in dermai.__all__:
     getattr(dermai, name)  # imports its module
 
-WORDS = "run --data=sample --size=32 --backbone=timm:test_resnet --weights=none --epochs=4"
+WORDS = "run --data=sample --size=32 --backbone=timm:test_resnet --weights=none --epochs=2"
 WORDS += " --batch-size=16 --device=cpu"
 # what differs between equal runs: times, and the place
-CHANGES = rb'<time>.*?</time>|\| trained [^\n]*|"(date|machine)": "[^"]*"|/\S*/(whole|round)\d*'
+CHANGES = (
+    rb'<time>.*?</time>|\| trained [^\n]*|"(date|machine|made_from)": "[^"]*"|/\S*/(whole|round)\d*'
+)
 SECONDS = ["seconds", "images_per_second"]  # columns of a history
 
 
