@@ -165,7 +165,7 @@ def run_names(folder) -> list[str]:
     return sorted(path.parent.name for path in Path(folder).glob("*/settings.json"))
 
 
-def join_folds(folder, dataset, subset: pd.Series, net=None) -> Run:
+def join_folds(folder, dataset, subset: pd.Series, net=None, device: str = "auto") -> Run:
     """Make the run of all folds from the trained runs 0 to n-1 in `folder`, and return it.
 
     Its predictions are out of fold where the image is in a fold, else the mean of all networks'.
@@ -177,7 +177,7 @@ def join_folds(folder, dataset, subset: pd.Series, net=None) -> Run:
     table = table.assign(fold=subset.where(in_fold, "-1").astype(int))
     files.write_table(table, folder / "table.csv")
     files.write_json(folder / "settings.json", settings | {"folds": n, "run_name": folder.name})
-    run = Run(folder, net, settings.get("device", "auto"))
+    run = Run(folder, net, device)
     each = [member.predictions for member in run.members]
     outside = [rows[rows["subset"] == "val"].assign(fold=k) for k, rows in enumerate(each)]
     rest = [rows[rows["subset"] != "val"] for rows in each]

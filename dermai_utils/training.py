@@ -62,7 +62,7 @@ def train_folds(dataset, folds, make_network, folder, **options) -> Run:
         subset = folds.mask(folds.str.isdecimal(), "train").mask(folds == k, "val")
         net = make_network()
         train(dataset, subset, net, Path(folder) / k, **options)
-    return join_folds(folder, dataset, folds, net)
+    return join_folds(folder, dataset, folds, net, options.get("device", "auto"))
 
 
 class Training(Run):
@@ -133,7 +133,8 @@ class Training(Run):
         identity = options | about | own
         self.identity = [*identity, *(name for name in PARTS if name not in identity)]
         kept = {"run_name": self.name, "tta": self.options.tta, "sources": prints}
-        self.settings = settings | identity | kept | {"folds": 0}
+        kept |= {"data": self.dataset.name, "folds": 0}
+        self.settings = kept | settings | identity
 
     def _adamw(self, net):
         o, fused = self.options, self.device.type in ("cuda", "cpu")
