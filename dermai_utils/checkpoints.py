@@ -75,7 +75,8 @@ def _begin(run):
     shutil.rmtree(scratch(run), ignore_errors=True)  # left by a run whose folder was deleted
     made = {"version": __version__, "date": time.strftime("%F"), "machine": machine_name()}
     files.write_table(stored_table(run.dataset, run.subset), run.folder / "table.csv")
-    files.write_json(run.folder / "settings.json", run.settings | made)
+    run.settings |= made
+    files.write_json(run.folder / "settings.json", run.settings)
 
 
 def machine_name() -> str:

@@ -16,6 +16,8 @@ NOT_HELD_OUT = ("train", "left out")
 UNTIED = 1e-9  # of a submission's largest value; pandas reads what it wrote to about 1e-16
 _NAMES = {
     "train": "training subset",
+    "fold": "fold",
+    "folds": "all folds",
     "left out": "images left out of training",
     "val": "validation subset (decision rule and thresholds were chosen on it)",
     "test": "held-out test subset (nothing was chosen on it)",

@@ -15,7 +15,7 @@ from dermai_utils import files, pixels, predictions
 from dermai_utils.app import ood
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.metrics import jsonable
-from dermai_utils.study import calibration, conformal
+from dermai_utils.study import calibration, conformal, decisions
 
 ARRAYS = ("features", "image", "label", "lesion_id", "centre", "precision")
 # The cosine with the nearest image of another lesion is looked up for at most COMPARED training
@@ -176,15 +176,15 @@ def _counted(run, state, rows, found) -> dict:
     subset = predictions.primary_subset(rows)
     name = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
     unlike = {k: _unlike(state, each[2]) for k, each in found.items() if each and k != "val"}
+    similar = {}
+    if found[subset]:
+        similar = _similar(state, _called(run, rows["val"], found[subset][0]), found[subset][1])
     return {
         **{"run": run.name, "subset": subset, "subset_name": name},
         "levels": dict(zip(CLASSES, conformal.LEVELS, strict=True)),
         **_scores(state, subset, rows[subset]),
         **unlike.get(subset, {"out_of_distribution": None, "foreign": None}),
-        **{
-            "unlike": unlike,
-            "similar": _similar(state, *found[subset][:2]) if found[subset] else {},
-        },
+        **{"unlike": unlike, "similar": similar},
     }
 
 
@@ -209,6 +209,12 @@ def _unlike(state, texture):
     far, names = state.distance(texture), ("out_of_distribution", "foreign")
     limits = (state.about["ood_threshold"], state.about["foreign_threshold"])
     return {"n": len(far)} | {k: (far > x).mean() for k, x in zip(names, limits, strict=True)}
+
+
+def _called(run, val, rows):
+    """`rows` with the classes of the rule that `val` chooses: the report lists its mistakes."""
+    prior = decisions.training_prior(run.table)
+    return decisions.called(rows, decisions.compare_rules(val, rows, prior, n_resamples=1))
 
 
 def _similar(state, rows, features) -> dict:

@@ -11,7 +11,9 @@ from dermai_utils.predictions import unseen_by_first
 from dermai_utils.reports import pictures
 
 KINDS = ("correct", "wrong", "uncertain")
-CHECKED = 14  # images at most: each costs some forty forward passes
+# Images of each class and kind whose map is checked: each costs some forty forward passes, and with
+# a single one chance decides whether the maps are better than random ones.
+CHECKED = 3
 
 
 def choose(rows: pd.DataFrame, each: int = 1) -> pd.DataFrame:
@@ -50,7 +52,7 @@ def explain(run, dataset, rows: pd.DataFrame, mistakes: pd.DataFrame) -> tuple[d
     try:
         images, classes = squares(run, dataset, chosen), _targets(chosen)
         maps = saliency.gradcam(run.net, images, classes)
-        checks = _checks(run, images, classes, chosen)
+        checks = _checks(run, dataset, rows)
         titles = [
             f"{t} ({k})" for t, k in zip(pictures.verdicts(chosen), chosen["kind"], strict=True)
         ]
@@ -71,13 +73,14 @@ def _targets(rows):
     return [CLASSES.index(label) for label in rows["prediction"]]
 
 
-def _checks(run, images, classes, rows) -> dict:
-    """{"images": saliency.check of each correct and wrong image, "mean", "verdicts"}."""
-    here = (rows["kind"] != "uncertain").to_numpy(copy=True)
-    few = [c for c, one in zip(classes, here, strict=True) if one][:CHECKED]
-    values = saliency.check(run.net, images[here][:CHECKED], few, run.settings.get("seed", 0))
-    names = rows.loc[here, ["image", "kind", "truth", "prediction"]].head(CHECKED)
-    found = pd.concat([names.reset_index(drop=True), values], axis=1).to_dict("records")
+def _checks(run, dataset, rows) -> dict:
+    """{"images": saliency.check of correct and wrong images, "mean", "verdicts"}."""
+    few = choose(rows, CHECKED)
+    few = few[few["kind"] != "uncertain"].reset_index(drop=True)
+    images, seed = squares(run, dataset, few), run.settings.get("seed", 0)
+    values = saliency.check(run.net, images, _targets(few), seed)
+    names = few[["image", "kind", "truth", "prediction"]]
+    found = pd.concat([names, values], axis=1).to_dict("records")
     checks = {"images": found, "mean": values.mean().to_dict(), "note": ""}
     return jsonable(checks | {"verdicts": verdicts(checks)} if found else checks)
 

@@ -43,10 +43,9 @@ def learning_curves(history: pd.DataFrame, kept: int | None = None, title: str =
     figure, grid = axes(9, 3.2, 1, 2)
     (left, right), epoch = grid[0], history["epoch"]
     dots, squares = dict(marker="o", ms=3), dict(marker="s", ms=3, ls="--")
-    left.plot(epoch, history["loss"], **dots, color=BLUE, label="training (weighted, augmented)")
+    left.plot(epoch, history["loss"], **dots, color=BLUE, label="training (augmented images)")
     seen = history[history["balanced_accuracy"].notna()]
-    label = "validation (unweighted)"
-    left.plot(seen["epoch"], seen["val_loss"], **squares, color=ORANGE, label=label)
+    left.plot(seen["epoch"], seen["val_loss"], **squares, color=ORANGE, label="validation")
     left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
     score = seen["balanced_accuracy"]
     right.plot(seen["epoch"], score, **dots, color=GREEN, label="balanced accuracy")

@@ -8,7 +8,7 @@ import pytest
 from dermai_utils import predictions, runs
 from dermai_utils.app import ood, state
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.study import calibration, conformal
+from dermai_utils.study import calibration, conformal, decisions
 
 
 @pytest.fixture
@@ -74,6 +74,8 @@ def test_what_is_said_about_the_sets_is_counted_on_the_subset_to_quote(run):
 
 def test_similar_images_of_a_mistake_are_the_nearest_of_other_lesions(run, data):
     fixed, rows = state.load(run), predictions.primary_rows(run.predictions)
+    prior, val = decisions.training_prior(run.table), run.predictions.query("subset == 'val'")
+    rows = decisions.called(rows, decisions.compare_rules(val, rows, prior, n_resamples=1))
     wrong = rows[rows["truth"] != rows["prediction"]]
     assert len(wrong) and set(fixed.about["similar"]) == set(wrong["image"])
     _, features, _ = ood.describe(run, data.pixels, places(data, wrong))

@@ -94,7 +94,7 @@ def test_a_run_of_folds_has_a_report(tmp_path):
     assert "all folds (each image judged by the model that was not trained on it)" in text
     assert "Each fold is scored by what the other folds chose" in text
     assert "3 folds, by lesion" in text and "9.0 minutes" in text  # three times three
-    assert "<td>fold/fold</td>" in text
+    assert "<td>fold / fold</td>" in text
     assert (run.folder / "learning_curves.png").exists()
     chosen = maps.choose(predictions.primary_rows(run.predictions))
     assert set(chosen["fold"]) == {0}
