@@ -1,5 +1,6 @@
 import os
 import threading
+import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
@@ -10,7 +11,7 @@ from photos import encoded, picture
 from dermai_utils.app import pictures
 from dermai_utils.app.answers import Answer
 from dermai_utils.app.predictor import Predictor
-from dermai_utils.basics import CLASS_NAMES, UserError
+from dermai_utils.basics import CLASS_NAMES, ZERO_WEIGHT, UserError
 
 
 class Reader(Predictor):
@@ -134,6 +135,9 @@ def test_examples_are_of_images_that_the_run_never_saw_or_made_up(run, data):
     assert all(path.exists() and path.stem in official for path in unseen.values())
     alone = pictures.examples(run)
     assert len(alone) == 3 and all("made-up" in name for name in alone)
+    with zipfile.ZipFile(pictures.MADE_UP) as archive:  # its picture of noise gets no answer
+        noise = next(archive.read(name) for name in archive.namelist() if ZERO_WEIGHT in name)
+    assert noise not in alone.values()
     assert len(names(alone)) == len(names(unseen)) == 3
 
 
