@@ -27,7 +27,6 @@ IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "opencv-python-headle
 REPORTED = "torch torchvision timm accelerate numpy pandas scikit-learn".split()
 OFFICIAL, OFFICIAL_TEST = 10_015, 1_512  # images
 ARCHIVES_GB = 5.8  # the official archives, and the images unpacked from them
-MEMORY_GB = 4.0  # ResNet18 at 224 px in batches of 64 on a CPU took 3.4 (tools/bench.py)
 PATIENCE = 4.0  # seconds of measuring; a busy or slow machine does fewer steps
 DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 DRIVE_FOLDER = "DermAI-ISIC2018"  # in My Drive
@@ -140,45 +139,32 @@ def machine() -> str:
     return f"{cores}, no GPU"
 
 
-def memory_gb() -> float | None:
-    """The machine's memory in GB (10^9 bytes); None where the system does not say (Windows)."""
-    with contextlib.suppress(AttributeError, ValueError, OSError):
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
-
-
 def check(settings) -> None:
     """Print what this machine has and how long training with these Settings will take here.
 
     The time is measured on some training steps, which takes seconds; not for the sample.
     """
-    memory = memory_gb()
-    print(f"machine: {machine()}" + (f", {memory:.1f} GB of memory" if memory else ""))
+    print(f"machine: {machine()}")
     if settings.data == "sample":
         print("time: made-up pictures and a tiny network: a minute or two, with or without a GPU")
         return
-    if memory and memory < MEMORY_GB:
-        print(
-            f"memory: batches of {settings.batch_size} may need {MEMORY_GB:.0f} GB; a smaller "
-            "batch_size needs less"
-        )
     if settings.data == "isic2018":
         print(disk_line(settings))
     print(time_line(settings, images_per_second(settings)))
     if "no GPU" in machine():
-        print(
-            f"no GPU: it works, slowly{GPU_CLICKS[host()]}; the preset quick_cpu is made for two "
-            "processor cores"
-        )
+        print(f"no GPU: it works, slowly{GPU_CLICKS[host()]}; quick_cpu is for two processor cores")
 
 
 def disk_line(settings, free=None) -> str:
     """The free disk space where the cache lies, against what the official data still needs."""
+    from dermai_utils import pixels
+
     folder = next(path for path in (settings.cache, *settings.cache.parents) if path.exists())
     free = shutil.disk_usage(folder).free / 1e9 if free is None else free
-    known = folder == settings.cache and any(folder.iterdir())
-    height, width = round(settings.size * 8 / 7), round(settings.size * 8 / 7 * 4 / 3)
-    pixels = (OFFICIAL + OFFICIAL_TEST) * height * width * 3 / 1e9
-    needed = pixels + (0 if known else ARCHIVES_GB)
+    height, width = pixels.shape(settings.size)
+    needed = (OFFICIAL + OFFICIAL_TEST) * height * width * 3 / 1e9
+    if folder != settings.cache or not any(folder.iterdir()):
+        needed += ARCHIVES_GB
     line = f"disk: {free:.0f} GB free, up to {needed:.1f} GB needed"
     return line + (": TOO LITTLE, free some or give another cache_dir" if needed > free else "")
 
@@ -213,26 +199,22 @@ def images_per_second(settings, steps: int = 5) -> float:
     fit into the GPU's memory."""
     import torch
 
-    from dermai_utils import inference, networks
+    from dermai_utils import inference, networks, recipe
 
-    device = inference.device(settings.device)
+    size, device = settings.size, inference.device(settings.device)
     on_gpu = device.type == "cuda"
     # the first steps choose kernels
     batch, warm = (settings.batch_size, 2) if on_gpu else (min(8, settings.batch_size), 1)
-    net = networks.network(settings.backbone, "none", settings.size).to(device).train()
-    if settings.freeze != "none":
-        net.backbone.requires_grad_(settings.freeze == "early")
-        for layer in networks.early_layers(net, settings.size):
-            layer.requires_grad_(False)
-    optimizer = torch.optim.AdamW(p for p in net.parameters() if p.requires_grad)
-    images = torch.rand(batch, 3, settings.size, settings.size, device=device)
+    net = networks.network(settings.backbone, "none", size).to(device).train()
+    recipe.freeze(net, settings.freeze, size)
+    optimizer, times = recipe.adamw(net), [time.monotonic()]
+    images = torch.rand(batch, 3, size, size, device=device)
     targets = torch.arange(batch, device=device) % len(CLASSES)
-    times = [time.monotonic()]
     try:
-        while len(times) <= warm + 1 or (
+        while len(times) < warm + 2 or (
             len(times) <= warm + steps and times[-1] - times[0] < PATIENCE
         ):
-            with torch.autocast(device.type, enabled=on_gpu):
+            with inference.autocast(device, inference.precision(device, settings.precision)[0]):
                 loss = torch.nn.functional.cross_entropy(net(images), targets)
             optimizer.zero_grad()
             loss.backward()

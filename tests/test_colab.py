@@ -102,13 +102,6 @@ def test_the_disk_is_compared_with_what_the_official_data_takes(tmp_path):
     assert "up to 4.1 GB needed" in colab.disk_line(s, 9.0)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the oracle is Linux's")
-def test_memory_is_what_the_system_says():
-    with open("/proc/meminfo") as file:
-        total = int(file.readline().split()[1]) * 1024 / 1e9
-    assert colab.memory_gb() == pytest.approx(total, rel=0.01)
-
-
 def test_the_speed_is_measured_on_real_steps(tmp_path):
     s = settings.read({}, **SMALL | {"data": tmp_path, "freeze": "early"})
     assert colab.images_per_second(s, steps=1) > 0
