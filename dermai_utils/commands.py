@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import dermai_utils as dermai
-from dermai_utils import colab, files, settings
+from dermai_utils import colab, files, settings, splits
 from dermai_utils.basics import UserError
 
 SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
@@ -50,13 +50,17 @@ def _main_first():
 def subsets(s, dataset):
     """The subset of each row of `dataset.table`: a split, folds, or the file given as --split."""
     table, pairs = dataset.table, dermai.near_duplicates(s.near_duplicates)
-    if s.split not in ("lesion", "random"):
-        return dermai.read_split(s.split, table)
     options = dict(test=s.test_share, val=s.val_fraction, seed=s.split_seed, pairs=pairs)
     options["train_fraction"] = s.train_fraction
-    if s.folds:
-        return dermai.folds(table, s.folds, **options)
-    return dermai.split(table, strategy=s.split, **options)
+    if s.split not in ("lesion", "random"):
+        subset = dermai.read_split(s.split, table)
+    elif s.folds:
+        subset = dermai.folds(table, s.folds, **options)
+    else:
+        subset = dermai.split(table, strategy=s.split, **options)
+    for note in splits.notes(table, subset, pairs):
+        print(f"split: {note}")
+    return subset
 
 
 def _write_tables(s, dataset, subset=None):
@@ -130,24 +134,11 @@ def _report(s, run, dataset, audit=None):
     from dermai_utils.study import text
 
     kept = files.read_json(run.folder / "studies.json") or {}
-    _call_by_rule(run)
     answers = state.save(run, state.prepare(run, dataset))
     page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
     print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
-
-
-def _call_by_rule(run):
-    """Put the decision rule's class into predictions.csv, as a report does: else the mistakes that
-    answers lead to would be others before the first report than after it."""
-    from dermai_utils import predictions
-    from dermai_utils.study import decisions
-
-    rows, prior = run.predictions, decisions.training_prior(run.table)
-    val = predictions.scored_rows(rows, "val")
-    chosen = decisions.compare_rules(val, val, prior, n_resamples=1)
-    files.write_table(decisions.called(rows, chosen), run.folder / "predictions.csv")
 
 
 def opened(s, run=""):
@@ -163,7 +154,10 @@ def _dataset_of(s, run):
     """The Dataset at the run's size. UserError where the run was trained on another one."""
     if (other := run.settings["data"]) != s.name:
         raise UserError(f"run {run.name} was trained on data={other}, not on {s.name}: give --data")
-    return load(s, run.size)
+    dataset = load(s, run.size)
+    if changes := run.changes(dataset):
+        print(f"data: {changes} since run {run.name} was trained; it is judged on its own images")
+    return dataset
 
 
 def report(s):
@@ -295,7 +289,9 @@ def predict(s, image=(), run=""):
     done = opened(s, run)
     found = dermai.answer(done, list(image), maps=False)
     print(answers.printed(found))
-    path = (Path.cwd() if run else done.folder) / "own_predictions.csv"
+    folder = Path.cwd() if run else done.folder
+    numbered = (folder / f"own_predictions{k and f'-{k}' or ''}.csv" for k in (0, *range(2, 10**6)))
+    path = next(path for path in numbered if not path.exists())
     files.write_table(answers.table(found), path)
     return path
 

@@ -1,4 +1,4 @@
-"""Progress bars: moving in a terminal and a notebook, a line every ten seconds in a file or pipe."""
+"""Progress bars: moving in a terminal and a notebook, a line now and then in a file or pipe."""
 
 import sys
 import time

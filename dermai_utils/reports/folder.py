@@ -16,6 +16,14 @@ from dermai_utils.reports import mistakes as browse
 from dermai_utils.study import decisions, evaluation, text
 
 MADE = ("*.png", "*.jpg", "metrics.json", "submission.csv", "report.html", "model_card.md")
+PHOTOGRAPHS = (
+    "gradcam",
+    "most_confident",
+    "costly",
+    "likely_mislabelled",
+    "near_duplicates",
+    "some_",
+)
 KINDS = ("most_confident", "costly", "likely_mislabelled")  # of mistakes
 SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 PAIRS_SHOWN = 6
@@ -26,9 +34,9 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
 
     Also predictions.csv (with the chosen rule's class), metrics.json, submission.csv (official test
     set), figures and model_card.md. Files of an earlier report go first.
-    `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates; its
-    test sets that are new to the run are predicted and added. `probe`, `leakage_effect`: dicts of
-    study.probe; `audit`: of splits.audit, by default made from the run's table; `answers`: what
+    `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates;
+    without one, those of an earlier report stay. Its test sets that are new to the run are
+    predicted and added. `probe`, `leakage_effect`: dicts of study.probe; `audit`: of splits.audit, by default made from the run's table; `answers`: what
     answers.json holds, by default the file in the folder. UserError where the predictions hold no
     validation images.
 
@@ -40,14 +48,16 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     found |= {"leakage_effect": leakage_effect, "probe": probe}
     found |= evaluation.evaluate(rows, table, pairs)
     rows = decisions.called(rows, found["decisions"])
-    _delete(run.folder)
+    _delete(run.folder, keep=PHOTOGRAPHS if dataset is None else ())
     files.write_table(rows, run.folder / "predictions.csv")
     _submission(run, rows, found)
     answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
     scored = predictions.primary_rows(rows)
     cards = browse.cards(scored, table, (answers or {}).get("similar", {}))
     drawn = figures(run, found, rows)
-    if dataset is not None:
+    if dataset is None:
+        browse.find_pictures(run.folder, cards)
+    else:
         browse.save_pictures(run.folder, cards, dataset)
         _pictures(run, dataset, found, scored, pairs, drawn)
     alts = {
@@ -95,11 +105,15 @@ def _split(run):
     return f"{run.folds} folds, {split}" if run.folds else split
 
 
-def _delete(folder):
-    """Delete the files of earlier reports, or this one would show them as new."""
-    shutil.rmtree(folder / browse.FOLDER, ignore_errors=True)
-    for pattern in MADE:
-        for path in folder.glob(pattern):
+def _delete(folder, keep=()):
+    """Delete the files of earlier reports, or this one would show them as new.
+
+    keep: how the names of photographs begin that are still true, as the predictions are the same.
+    """
+    if not keep:
+        shutil.rmtree(folder / browse.FOLDER, ignore_errors=True)
+    for path in (path for pattern in MADE for path in folder.glob(pattern)):
+        if not path.name.startswith(tuple(keep)):
             path.unlink()
 
 

@@ -53,6 +53,14 @@ def save_pictures(folder, cards: list[dict], dataset) -> None:
                 _save(folder / card[name], [dataset.pixels[place[image]] for image in images])
 
 
+def find_pictures(folder, cards: list[dict]) -> None:
+    """Note in the cards the pictures that an earlier `save_pictures` wrote for the same cards."""
+    for k, card in enumerate(cards):
+        for name, end in (("picture", ""), ("strip", "_similar")):
+            if (folder / FOLDER / f"{k}{end}.jpg").exists():
+                card[name] = f"{FOLDER}/{k}{end}.jpg"
+
+
 def _save(path, pictures):
     """One JPEG of pictures side by side, each WIDTH px wide."""
     height = round(WIDTH * pictures[0].shape[0] / pictures[0].shape[1])

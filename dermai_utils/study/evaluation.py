@@ -237,8 +237,8 @@ def mistakes(rows, table) -> dict:
 
 def listed_mistakes(found: dict, rows, kind: str) -> pd.DataFrame:
     """The rows of predictions that metrics.json lists as `kind` of mistake, in its order."""
-    images = [row["image"] for row in found["mistakes"][kind]]
-    return rows.set_index("image", drop=False).loc[images]
+    rows = rows.set_index("image", drop=False)
+    return rows.loc[[r["image"] for r in found["mistakes"][kind] if r["image"] in rows.index]]
 
 
 def likely_mislabelled(rows) -> pd.DataFrame:
