@@ -36,9 +36,9 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     set), figures and model_card.md. Files of an earlier report go first.
     `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates;
     without one, those of an earlier report stay. Its test sets that are new to the run are
-    predicted and added. `probe`, `leakage_effect`: dicts of study.probe; `audit`: of splits.audit, by default made from the run's table; `answers`: what
-    answers.json holds, by default the file in the folder. UserError where the predictions hold no
-    validation images.
+    predicted and added. `probe`, `leakage_effect`: dicts of study.probe. `audit`: of splits.audit,
+    by default made from the run's table. `answers`: what answers.json holds, by default the file in
+    the folder. UserError where the predictions hold no validation images.
 
     >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
     PosixPath('work/sample/runs/first/report.html')
@@ -48,16 +48,16 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     found |= {"leakage_effect": leakage_effect, "probe": probe}
     found |= evaluation.evaluate(rows, table, pairs)
     rows = decisions.called(rows, found["decisions"])
-    _delete(run.folder, keep=PHOTOGRAPHS if dataset is None else ())
+    stay = dataset is None and _lists_the_same(run.metrics, found)
+    _delete(run.folder, keep=PHOTOGRAPHS if stay else ())
     files.write_table(rows, run.folder / "predictions.csv")
     _submission(run, rows, found)
     answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
     scored = predictions.primary_rows(rows)
     cards = browse.cards(scored, table, (answers or {}).get("similar", {}))
     drawn = figures(run, found, rows)
-    if dataset is None:
-        browse.find_pictures(run.folder, cards)
-    else:
+    browse.find_pictures(run.folder, cards)
+    if dataset is not None:
         browse.save_pictures(run.folder, cards, dataset)
         _pictures(run, dataset, found, scored, pairs, drawn)
     alts = {
@@ -103,6 +103,11 @@ def _split(run):
     split = run.settings.get("split", "not recorded")
     split = kind.get(split, Path(str(split)).name)
     return f"{run.folds} folds, {split}" if run.folds else split
+
+
+def _lists_the_same(before, now) -> bool:
+    """Whether an earlier report showed photographs of the same images."""
+    return all((before or {}).get(name) == now[name] for name in ("primary_subset", "mistakes"))
 
 
 def _delete(folder, keep=()):
