@@ -300,7 +300,9 @@ def app(s, run=""):
     """a page on this machine where a photo can be dropped"""
     from dermai_utils.app import page, predictor
 
-    page.serve(predictor.Predictor(opened(s, run)))
+    done = opened(s, run)
+    here = not run and s.cache.exists()  # with the data, similar images are shown too
+    page.serve(predictor.Predictor(done, _dataset_of(s, done) if here else None))
 
 
 def export(s, run=""):
