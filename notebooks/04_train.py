@@ -34,9 +34,9 @@ import dermai_utils as dermai; dermai.setup()
 # %% [markdown]
 # ## Settings
 #
-# An empty field means the default. `backbone` is a classifier of torchvision, or `timm:NAME`. A run is one folder: another
-# `run_name` starts another run beside it. `keep_on_drive` (Colab) keeps that folder on Google Drive, so that a lost machine costs
-# minutes.
+# An empty field means the default. `epochs`: how often each image is shown. `backbone` is a classifier of torchvision, or
+# `timm:NAME`. A run is one folder: another `run_name` starts another run beside it. `keep_on_drive` (Colab) keeps that folder on
+# Google Drive, so that a lost machine costs minutes.
 
 # %%
 from dermai_utils import colab, commands, settings
@@ -169,8 +169,9 @@ pictures.sheet(torch.cat(sheets), titles, columns=len(rows))
 # ## What is the network?
 #
 # A stack of convolutions turns the three colours into many maps; then comes the mean of each map, and one linear layer with an
-# output for each of the seven classes. These outputs are the **logits**: their softmax are the probabilities. The sample's network
-# is small enough to write down. We give it the helper's weights, and both must answer the same.
+# output for each of the seven classes. These outputs are the **logits**; their softmax are the probabilities. The sample's network
+# is small enough to write down. We give it the helper's weights, and both must answer the same. (`eval()` switches off what only
+# training does, `train()` switches it on.)
 
 # %%
 from torch import nn
@@ -220,8 +221,8 @@ assert torch.allclose(mine(normalise(pixels)), helper(pixels), atol=1e-4)
 import torch.nn.functional as F
 
 order = np.random.default_rng((s.seed, 0)).permutation(train_rows)  # each image once: an epoch
-size = min(s.batch_size, len(order))
-batches = order[: len(order) // size * size].reshape(-1, size)
+batch_size = min(s.batch_size, len(order))
+batches = order[: len(order) // batch_size * batch_size].reshape(-1, batch_size)
 net = commands.new_network(s).to(device).train()
 optimizer = torch.optim.AdamW(net.parameters(), lr=s.learning_rate)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=len(batches) + 1)
@@ -240,8 +241,9 @@ print(f"the first loss is about that of guessing, ln 7: {abs(by_hand[0] - np.log
 
 # %% [markdown]
 # What if the machine is lost in step 3,000? `dermai.Training` remembers for you: it keeps weights, optimiser, schedule and random
-# numbers in the run's folder, and it draws the batches. The loop stays yours. Here are the same three steps with the same parts:
-# the losses must be equal. Optimiser and schedule are given as functions that make them, so that a stopped run can make them again.
+# numbers in the run's folder. `run.batches()` gives augmented images and labels on the device (without a DataLoader: the pixels are
+# one array already). The loop stays yours. Here are the same three steps with the same parts: the losses must be equal. Optimiser
+# and schedule are given as functions that make them, so that a stopped run can make them again.
 
 # %% tags=["nbval-ignore-output"]
 import tempfile

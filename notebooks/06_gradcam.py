@@ -69,7 +69,7 @@ from dermai_utils.reports import maps, pictures
 rows = predictions.unseen_by_first(predictions.primary_rows(run.predictions))
 rows = rows.sort_values("confidence", ascending=False, kind="stable")
 right = rows["prediction"] == rows["truth"]
-chosen = pd.concat([rows[right].drop_duplicates("truth").head(4), rows[~right].head(4)])
+chosen = pd.concat([rows[right].drop_duplicates("truth").head(4), rows[~right].head(4)], ignore_index=True)
 images = maps.squares(run, ds, chosen)  # (N, 3, S, S), 0 to 1: what the network sees
 targets = torch.tensor([dermai.CLASSES.index(c) for c in chosen["prediction"]], device=run.device)
 chosen[["image", "truth", "prediction", "confidence"]].round(3)
@@ -83,8 +83,8 @@ chosen[["image", "truth", "prediction", "confidence"]].round(3)
 # %%
 from dermai_utils import networks
 
-place = networks.feature_maps(run.net, run.size)[-1]
-layer, seen = place.module, []
+all_maps = networks.feature_maps(run.net, run.size)  # of layers whose output is a map
+layer, seen = all_maps[-1].module, []
 
 def hook(module, inputs, output):
     seen.append(tuple(output.shape))
@@ -93,12 +93,13 @@ handle = layer.register_forward_hook(hook)
 logits = run.net(images)
 handle.remove()  # or it is called for ever
 name = next(name for name, module in run.net.named_modules() if module is layer)
-print(f"the output of {name}: {seen[0][1:]} for an image; the logits: {tuple(logits.shape[1:])}")
+print("sides of the maps, from the first layer to the last:", *dict.fromkeys(m.side for m in all_maps))
+print(f"output of {name}: {seen[0][1:]} for an image; logits: {tuple(logits.shape[1:])}")
 
 # %% [markdown]
 # So each image has many small maps, the channels: one may answer to dark dots, another to a sharp border. Grad-CAM is their
-# **weighted sum**. The weight of a channel: how much would the logit of the class grow, if the whole channel grew? That is the mean
-# of the gradient.
+# **weighted sum**. The weight of a channel: how much would the logit of the class (its output, before the softmax) grow, if the
+# whole channel grew? That is the mean of the gradient.
 
 # %%
 import numpy as np
@@ -180,7 +181,7 @@ pictures.sheet(shown, titles, columns=3)
 
 # %% [markdown]
 # Numbers near 1 are bad news: then a lesion that stands out from the skin is marked by any network, and the map says little about
-# what this one has learned. Near 0 is what you hope for.
+# what this one has learned. Near 0, or below, is what you hope for.
 
 # %% [markdown]
 # ## Does the network need the marked places?
@@ -259,9 +260,14 @@ pictures.gradcam(seen, dermai.gradcam(run.net, seen, classes), titles, columns=3
 #
 # ## Change this
 #
-# **1. Another layer.** In `gradcam_by_hand`, change `which=-1` to `which=0`, and run the cells below. The maps of the first layer
-# are finer. But the assertion fails, since the helper takes the last layer: delete it. Are the maps of the random network still
-# different ones?
+# **1. Another layer.** Earlier layers have finer maps. Do they mark the class, or every edge? Draw the map of the fourth layer in a
+# new cell, and compare it with that of the random network:
+#
+# ```python
+# fine, nothing = (gradcam_by_hand(net, images, targets, which=3) for net in (run.net, random_net))
+# print(np.round([rank_correlation(a, b) for a, b in zip(fine, nothing)], 2))
+# pictures.gradcam(images, fine, pictures.verdicts(chosen), columns=2)
+# ```
 #
 # **2. Another class.** Write `targets[:] = dermai.CLASSES.index("NV")` at the end of *Which images?*, and run the cells below. Now
 # the question is: what in this image is evidence for a nevus? Where a map is dark everywhere, nothing is.
