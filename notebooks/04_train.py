@@ -162,8 +162,8 @@ titles = [f"{dermai.CLASSES[k]}: {way}" for way in ("plain", *list(changed)[1:])
 pictures.sheet(torch.cat(sheets), titles, columns=len(rows))
 
 # %% [markdown]
-# Turning and mirroring cost nothing and are always right: nobody holds the dermatoscope upright. Colour is riskier, because it is
-# part of the diagnosis; so it changes little.
+# Turning and mirroring cost nothing and are always right: nobody holds the dermatoscope upright. Colour is riskier, because it is part
+# of the diagnosis; but each clinic has another lamp and another camera, and the network should not depend on them.
 
 # %% [markdown]
 # ## What is the network?
