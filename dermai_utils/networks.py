@@ -62,7 +62,7 @@ def network(
 
 
 class Small(nn.Module):
-    """The sample's network, 112,000 weights: four convolutions, whose last map has an eighth of the
+    """The sample's network, 105,000 weights: four convolutions, whose last map has an eighth of the
     image's side, so that Grad-CAM has 8 x 8 places at 64 px."""
 
     def __init__(self):
