@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 import dermai_utils as dermai
-from dermai_utils import colab, files, settings, splits
+from dermai_utils import colab, files, settings
 from dermai_utils.basics import UserError
 
 SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
@@ -49,6 +49,8 @@ def _main_first():
 
 def subsets(s, dataset):
     """The subset of each row of `dataset.table`: a split, folds, or the file given as --split."""
+    from dermai_utils import splits
+
     table, pairs = dataset.table, dermai.near_duplicates(s.near_duplicates)
     options = dict(test=s.test_share, val=s.val_fraction, seed=s.split_seed, pairs=pairs)
     options["train_fraction"] = s.train_fraction
