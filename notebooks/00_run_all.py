@@ -19,128 +19,143 @@
 # %% [markdown]
 # # 00 · Run all
 #
-# From the official ISIC 2018 Task 3 archives to a report whose score you can believe, with one click: choose in the form below,
-# then Runtime > Run all (Jupyter: Run > Run All Cells). Disconnected? Run all again: it goes on where it was. The notebooks 01 to 06
-# do the same step by step, with explanations.
+# From a folder of pictures to a report whose score you can believe, with one click: fill in the form, then Runtime > Run all (Jupyter:
+# Run > Run All Cells). Was the connection lost? Run all again: it goes on where it was. The notebooks 01 to 07 show how each step works.
 #
 # **Research and education only. Not a medical device: never use it to decide about a person's skin.**
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
 # @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
-from importlib.util import find_spec
-
-if not find_spec("dermai_utils"):
-    get_ipython().run_line_magic("pip", "install -q --no-deps git+@main")
-from dermai_utils import environment
-
-environment.setup()
+REPO = ""  # `make publish` fills in the address of this project
+if not __import__("importlib.util").util.find_spec("dermai_utils"):
+    if not REPO: raise SystemExit("Fill in REPO: https://github.com/OWNER/NAME@TAG, this project")
+    get_ipython().run_line_magic("pip", f"install -q --no-deps git+{REPO}")
+import dermai_utils as dermai; dermai.setup()
 
 # %% [markdown]
 # ## Choose
 #
-# `data`: `sample` is made-up pictures that come with the package (no download), `isic2018` the official archives (2.8 GB), or
-# a folder of your own with the archives or the unpacked images and CSVs. An empty field is the default: the sample, or what
-# `DERMAI_DATA` says, and the preset that goes with it.
+# `data`: `sample` is made-up pictures that come with the package, `isic2018` the official archives (a download of 2.8 GB), or give a folder
+# with any copy of the data. `test`: a folder with labelled images of your own, to be tested on as well. An empty field means the default.
 #
-# | preset | network | on 2 CPU cores | on a T4 |
-# |---|---|---|---|
-# | `sample` | a tiny network at 64 px, 20 epochs | a minute or two in all | a minute or two in all |
-# | `quick` | EfficientNet-Lite2 at 260 px, 10 epochs | hours | not measured |
-# | `quick_cpu` | EfficientNet-Lite0 at 144 to 224 px, early layers frozen, 10 epochs | about an hour on **one** core | no need for it |
-# | `strong`, `strong_cpu` | five folds of `quick` or `quick_cpu`, as one run | five times as long | not measured |
-# | `baseline` | ResNet18 at 224 px, 10 epochs | about two hours of training | about 15 minutes in all |
+# | preset | network |
+# |---|---|
+# | `sample` | a tiny network at 64 px: a minute or two, on any machine |
+# | `baseline` | ResNet18 at 224 px |
+# | `quick` | EfficientNet-Lite2 at 260 px, for a machine with a GPU |
+# | `quick_cpu` | EfficientNet-Lite0 at 144 to 224 px with its first layers frozen, for a machine without one |
+# | `strong`, `strong_cpu` | five networks of `quick` or `quick_cpu`, each tested on another fold: five times as long |
 #
-# All but `sample` and `baseline` use 4-fold test-time augmentation. On an H100 an epoch of `quick_cpu` takes 4 to 7 s and one of `quick` 7 s.
-# The time of `baseline` follows from 9 and 14 images/s, measured on two machines with two AMD EPYC cores each; that on a T4 is an estimate: none was at hand. The cell below
-# measures what your machine needs. `keep_on_drive` (Colab): results and checkpoints go to Google Drive, so that a lost machine costs
-# minutes. The image files never go there.
+# The first lines under *Run* say how long it takes on your machine. A run is one folder: for another preset, give another
+# `run_name`. `keep_on_drive` (Colab) keeps that folder on Google Drive, so that a lost machine costs minutes. The images never go there.
 
-# %% tags=["nbval-ignore-output"]
-from dermai_utils import config, files, pipeline, runtime
-from dermai_utils.report import figures
+# %%
+from dermai_utils import colab, commands, settings
 
 data = ""  # @param ["", "sample", "isic2018"] {allow-input: true}
-preset = ""  # @param ["", "sample", "quick", "quick_cpu", "strong", "strong_cpu", "baseline"]
+test = ""  # @param {type: "string"}
+preset = ""  # @param ["", "sample", "baseline", "quick", "quick_cpu", "strong", "strong_cpu"]
+run_name = ""  # @param {type: "string"}
 keep_on_drive = False  # @param {type: "boolean"}
-# a run beside that of quick, which is called baseline, not in its place
-run_name = {"sample": "", "quick": "", "baseline": "resnet18"}.get(preset, preset)
-cfg = config.load(data=data, preset=preset, run_name=run_name, **runtime.drive_folders(keep_on_drive, data))
-runtime.check(cfg)
+download_report = False  # @param {type: "boolean"}
+drive = colab.drive_folders(keep_on_drive, settings.read(data=data).name)
+s = settings.read(data=data, test=test, preset=preset, run_name=run_name, **drive)
+print(f"data: {s.data}, preset: {s.preset}, run: {s.run_name}")
+print(f"{s.backbone} at {s.size} px, {s.epochs} epochs, {s.folds or 'no'} folds")
 
 # %% [markdown]
-# ## Data and training
+# ## Run
 #
-# Download, cleaning, the lesion-safe split, then training. What exists already says so and is skipped.
+# Load the data, split it so that no lesion is in two subsets, train, and write the report. This is `python -m dermai_utils run`, call for
+# call. What is finished already is not done again.
 
 # %% tags=["nbval-ignore-output"]
-made = pipeline.ensure(cfg, "train")
+report = commands.run(s)
 
 # %% [markdown]
-# ## Learning curves
+# ## Does anything leak?
 #
-# Look for a validation score that falls while the training loss still does: that is overfitting. The averaged weights of the last epoch are kept.
+# Images of each class in each subset, and then what every two subsets share. All numbers should be 0; `<NA>` means "not known".
 
-# %% tags=["nbval-ignore-output"]
-figures.draw(cfg, "learning_curve")
+# %%
+from dermai_utils import files, splits
 
-# %% [markdown]
-# ## Evaluation and Grad-CAM
-#
-# On images that played no role in training, nor in choosing the decision rule.
+table = files.read_table(s.work / "table.csv")
+splits.counts(table, table["subset"])
 
-# %% tags=["nbval-ignore-output"]
-made = pipeline.ensure(cfg, "gradcam")
+# %%
+import pandas as pd
+
+pd.DataFrame(files.read_json(s.work / "audit.json")).T.astype("Int64")
 
 # %% [markdown]
 # ## The number to quote
 #
-# Balanced accuracy by the decision rule that validation chose, the one of `submission.csv`, with its interval; argmax beside it.
-# Where two intervals overlap widely, nobody knows which result is better.
+# Balanced accuracy with its 95 % interval, by the decision rule that was chosen on `val`. If the intervals of two results overlap widely,
+# nobody knows which is better. On the sample the number means nothing: its pictures are painted.
 
 # %% tags=["nbval-ignore-output"]
-metrics = files.read_json(cfg.report_dir / "metrics.json")
-print("Made-up pictures: this number means nothing." if cfg.data == "sample" else "On images of real lesions:")
-print(figures.headline(metrics))
-figures.draw(cfg, "metrics")
+from dermai_utils.study import text
+from IPython.display import Image
+
+run = dermai.open_run(s.run_folder)
+print(text.headline(run.metrics))
+Image(run.folder / "metrics.png")
 
 # %% [markdown]
-# ## Confusion matrix
+# ## Which classes does it mix up?
 #
-# Rows are the true class; look for strong cells off the diagonal: typical confusions.
+# Rows are the true class. Look for dark fields off the diagonal.
 
 # %% tags=["nbval-ignore-output"]
-figures.draw(cfg, "confusion")
+Image(run.folder / "confusion.png")
 
 # %% [markdown]
-# ## Where the network looks
+# ## Did it learn too long, or too little?
 #
-# Correct, wrong and uncertain predictions, each beside its Grad-CAM. A map on a ruler, a hair or the rim of the
-# lens is a warning; a map on the lesion is not a proof.
+# Look for a validation loss that rises while the training loss still falls: from there on, the network learns its training images by heart.
 
 # %% tags=["nbval-ignore-output"]
-figures.draw(cfg, "gradcam")
+Image(run.folder / "learning_curves.png")
+
+# %% [markdown]
+# ## Where does it look?
+#
+# Each picture beside its Grad-CAM map. A map on a ruler, a hair or the rim is a warning. A map on the lesion is not a proof.
+
+# %% tags=["nbval-ignore-output"]
+from dermai_utils.reports import page
+from IPython.display import HTML
+
+maps = page.embedded(run.folder / "gradcam.png", True)  # as a JPEG: a tenth of the bytes
+HTML(f'<img src="{maps["source"]}" alt="pictures, each beside its Grad-CAM map" width="100%">' if maps else "no maps")
 
 # %% [markdown]
 # ## Files
 #
-# `report.html` is the whole report on one page, to open in a browser. Tick `download_report` to get the report's
-# folder as a zip from Colab (or find it in the Files pane on the left).
+# `report.html` is the whole report on one page: open it in a browser. With `download_report` ticked, Colab saves the run's folder as a zip.
 
 # %%
-for name in ("report.html", "metrics.json", "predictions.csv", "model_card.md"):
-    print(cfg.show(cfg.report_dir / name))
-print(f"checkpoints: {', '.join(cfg.show(folder / 'best.pt') for folder in cfg.member_dirs)}")
+for name in ("report.html", "metrics.json", "predictions.csv", "model_card.md", "best.pt"):
+    print(name, "is there" if list(run.folder.rglob(name)) else "is missing")
 
 # %% tags=["nbval-ignore-output"]
-download_report = False  # @param {type: "boolean"}
-archive = runtime.zip_folder(cfg.report_dir)
-print(f"work is {cfg.work}")
-print(f"the report's folder as one file, {archive.stat().st_size / 1e6:.1f} MB: {archive}")
+archive = colab.zip_folder(run.folder)
+print(f"report: {report}")
+print(f"the folder as one file, without the weights: {archive}, {archive.stat().st_size / 1e6:.1f} MB")
 if download_report:
-    runtime.download(archive)
+    colab.download(archive)
 
 # %% [markdown]
-# ## Next
+# ## Change this
 #
-# 05_evaluate reads these numbers class by class, 06_gradcam shows more maps. After `strong` or `quick_cpu`, give them that name as
-# `run_name`.
+# Each is another `run_name` in the form, so that the first run stays; `index.html` in the work folder then shows both.
+#
+# 1. In the settings cell, add `epochs=5` to the second `settings.read(...)`. By argmax, the score is near one seventh: the network says
+#    "nevus" to almost everything. How much of that does the decision rule put right?
+# 2. Add `split="random"`. The audit is no longer all zeros. In the lines that the run prints, compare the score by argmax on `val` and on
+#    the test images with that of your first run: which of the two has become better?
+# 3. Add `imbalance="class_weights"`. Look at tau in the headline: it is nearer to 0 than before. The loss has done already what the
+#    rule would do.
+#
+# Next: 05_evaluate computes these numbers by hand.
