@@ -124,11 +124,12 @@ Image(run.folder / "learning_curves.png")
 # Each picture beside its Grad-CAM map. A map on a ruler, a hair or the rim is a warning. A map on the lesion is not a proof.
 
 # %% tags=["nbval-ignore-output"]
-from dermai_utils.reports import page
-from IPython.display import HTML
+import io
+import PIL.Image
 
-maps = page.embedded(run.folder / "gradcam.png", True)  # as a JPEG: a tenth of the bytes
-HTML(f'<img src="{maps["source"]}" alt="pictures, each beside its Grad-CAM map" width="100%">' if maps else "no maps")
+smaller = io.BytesIO()  # a tenth of the bytes, for the page; the file in the folder stays as it is
+PIL.Image.open(run.folder / "gradcam.png").convert("RGB").reduce(2).save(smaller, "JPEG")
+Image(smaller.getvalue())
 
 # %% [markdown]
 # ## Files

@@ -24,11 +24,11 @@
 # each part.
 
 # %% tags=["nbval-ignore-output"] jupyter={"source_hidden": true}
-# @title Setup { display-mode: "form" }
-from importlib.util import find_spec
-
-if not find_spec("dermai_utils"):  # alone on Colab: `make publish` fills this line
-    raise SystemExit("Put the repository's address here: %pip install git+https://github.com/OWNER/REPO")
+# @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
+REPO = ""  # `make publish` fills in the address of this project
+if not __import__("importlib.util").util.find_spec("dermai_utils"):
+    if not REPO: raise SystemExit("Fill in REPO: https://github.com/OWNER/NAME@TAG, this project")
+    get_ipython().run_line_magic("pip", f"install -q --no-deps git+{REPO}")
 import dermai_utils as dermai; dermai.setup()
 
 # %% [markdown]
