@@ -51,7 +51,7 @@ def test_saliency_is_the_gradient_of_the_logit(net, images):
 
 
 def test_a_network_that_trains_is_left_as_it_was(images):
-    """A map is of the network as it is used; looking at one must not teach its averages anything."""
+    """Looking at a map must not teach the averages of batch norm anything."""
     net = network("resnet18", "none", 64).train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     asked = images[:2].clone()
