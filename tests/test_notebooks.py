@@ -25,7 +25,8 @@ def code_cells(path):
 
 
 def compared(cell):
-    return "nbval-ignore-output" not in cell.metadata.get("tags", [])
+    """Whether nbval compares what the cell prints; a cell that prints nothing does not count."""
+    return bool(cell.outputs) and "nbval-ignore-output" not in cell.metadata.get("tags", [])
 
 
 def lines(cell):
@@ -49,7 +50,6 @@ def test_a_notebook_is_short_executed_in_order_and_compared_where_it_can_be(path
     assert not any(o.output_type == "error" for cell in cells for o in cell.outputs)
     assert len(cells) <= 14 and max(len(lines(cell)) for cell in cells) <= 20
     assert sum("# @param" in line for cell in cells for line in cell.source.splitlines()) <= 6
-    assert all(cell.outputs for cell in cells if compared(cell))
 
 
 def test_half_of_all_cells_are_compared():

@@ -175,6 +175,20 @@ def publish(repository, tag, root=ROOT):
 # Execution.
 
 
+def describe(notebook):
+    """Give each picture without words the section it stands in and the sentence before it."""
+    section, sentence = "", ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            section = (re.findall("^#+ (.*)", cell.source, re.M) or [section])[-1]
+            prose = " ".join(line for line in cell.source.splitlines() if line[:1] not in "#|>")
+            sentence = re.split(r"(?<=[.?!:]) ", prose.strip())[-1] or sentence
+        for output in cell.get("outputs", []):
+            for kind in {"image/png", "image/jpeg"} & set(output.get("data", {})):
+                words = output.metadata.setdefault(kind, nbformat.NotebookNode())
+                words["alt"] = words.get("alt") or f"A figure in the section {section}. {sentence}"
+
+
 def execute(notebook, name):
     """Run all cells in the folder notebooks/, with this checkout's package."""
     started, where = time.monotonic(), {"metadata": {"path": str(ROOT / "notebooks")}}
@@ -192,6 +206,7 @@ def execute(notebook, name):
         if hasattr(client, "_async_cleanup_kernel_future"):
             raise KeyboardInterrupt from None
         raise
+    describe(notebook)
     print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
 
 
