@@ -28,6 +28,9 @@ def bar(*args, **options):
     """tqdm's bar, same arguments; where standard error is a file or a pipe, it prints lines."""
     from tqdm.auto import tqdm  # here: importing this module loads nothing heavy
 
-    if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
+    if type(sys.stderr).__module__.startswith("ipykernel"):
+        # each refresh is several messages to the browser, which drops those beyond a thousand
+        return tqdm(*args, **{"mininterval": 1.0} | options)
+    if sys.stderr.isatty():
         return tqdm(*args, **options)
     return tqdm(*args, **options | {"file": _Lines(), "ncols": 100})
