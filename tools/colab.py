@@ -14,6 +14,7 @@ nbval-ignore-output prints what it prints in the repository.
 import argparse
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -24,13 +25,17 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 
-from notebooks import REPO, ROOT, code_cells
-
+ROOT = Path(__file__).resolve().parents[1]
+REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell; Colab has no jupytext
 TAG = "v-now"
 PACKAGE = "dermai-isic2018"
 # prints {package: version}; defines no name that a notebook could lean on
 PROBE = """print(__import__("json").dumps({d.name: d.version for d in reversed(list(
     __import__("importlib.metadata").metadata.distributions()))}))"""
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def serve(folder):
