@@ -32,7 +32,7 @@ def unpack(archive, folder) -> Path:
                     _extract(bundle, members, archive, target)
         except DAMAGED as error:
             why = " ".join(str(error).split()) or "it ends too early"
-            advice = "expected a whole zip: get it again, or give another file"
+            advice = "expected a whole zip: delete it, run this again"
             raise UserError(f"{archive} is damaged ({why}), {advice}") from None
     return target
 
