@@ -198,9 +198,9 @@ def compare(s, other=""):
     found = comparison(opened(s), dermai.open_run(s.runs / other))
     print(found.round(3).to_string())
     print(
-        f"over 0: {s.run_name} is better. Intervals of 95 %, by lesion: with 0 in it, nobody knows "
-        "which is better. They leave out the luck of training: another seed moves balanced "
-        "accuracy by up to 0.05"
+        f"over 0: {s.run_name} is better. low and high: the 95 % interval, by lesion. Where it "
+        "holds 0, nobody knows which is better. The luck of training is not in it: another seed "
+        "moves balanced accuracy by up to 0.05"
     )
 
 

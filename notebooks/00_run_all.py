@@ -121,14 +121,16 @@ Image(run.folder / "learning_curves.png")
 # %% [markdown]
 # ## Where does it look?
 #
-# Each picture beside its Grad-CAM map. A map on a ruler, a hair or the rim is a warning. A map on the lesion is not a proof.
+# Each picture, then its Grad-CAM map and its saliency map (how much each pixel moves the answer). A map on a ruler, a hair or the rim is a
+# warning. A map on the lesion is not a proof. The percentage is the probability of the predicted class. It can be small, where the decision
+# rule names a rare class. Notebook 06 makes such maps by hand.
 
 # %% tags=["nbval-ignore-output"]
 import io
 import PIL.Image
 
-smaller = io.BytesIO()  # a tenth of the bytes, for the page; the file in the folder stays as it is
-PIL.Image.open(run.folder / "gradcam.png").convert("RGB").reduce(2).save(smaller, "JPEG")
+smaller = io.BytesIO()  # fewer bytes, for the page; the file in the folder stays as it is
+PIL.Image.open(run.folder / "gradcam.png").convert("RGB").save(smaller, "JPEG", quality=50)
 Image(smaller.getvalue())
 
 # %% [markdown]

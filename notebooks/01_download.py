@@ -69,8 +69,8 @@ import pandas as pd
 from dermai_utils import copies
 
 layouts = pd.DataFrame(copies.LAYOUTS)[["name", "table", "needs"]]
-layouts["name"] = layouts["name"].str.replace("{table}", "of any name")
-layouts["table"] = layouts["table"].fillna("none: the folder's name is the label")
+layouts["name"] = layouts["name"].str.replace("label table {table}", "any label table")
+layouts["table"] = layouts["table"].fillna("none: the folder's name is the label").replace("", "of any name")
 layouts["needs"] = layouts["needs"].map(", ".join)
 print(f"this is: {ds.layout}")
 layouts.rename(columns={"name": "layout", "table": "its label table", "needs": "columns that it must have"})
@@ -84,7 +84,7 @@ layouts.rename(columns={"name": "layout", "table": "its label table", "needs": "
 ds.table.drop(columns="path").head(1).T
 
 # %% [markdown]
-# Four columns need a word. `source` says where the picture comes from: `train`, `official` (the challenge's own test set) or the name
+# Three columns need a word. `source` says where the picture comes from: `train`, `official` (the challenge's own test set) or the name
 # of a further test set. `lesion_id` says which lesion the picture shows; several pictures may show one lesion, and notebook 03 is
 # about that. `pixel_hash` is a number made from the pixels, so that equal pictures have equal numbers.
 #
@@ -116,7 +116,8 @@ titles = [f"the file: {left.width} x {left.height} px", f"ds.pixels[{k}]: {width
 pictures.sheet([left, ds.pixels[k]], titles, columns=2)
 
 # %% [markdown]
-# Both show the same lesion. The array has the size that the network needs, and no more: so training never waits for a decoder.
+# Both show the same lesion. The array is hardly larger than the network needs (it has the shape of a
+# photograph, 4 to 3), so training never waits for a decoder.
 
 # %% [markdown]
 # ## How many of each class?
@@ -193,7 +194,7 @@ server = http.server.HTTPServer(("127.0.0.1", 0), Mirror)
 threading.Thread(target=server.serve_forever, daemon=True).start()
 
 # %% [markdown]
-# Now the client. It looks how many bytes it has, asks for the rest and appends what comes. The file gets its own name only when it is
+# Now the client. It counts the bytes that it has, asks for the rest and appends what comes. The file gets its own name only when it is
 # whole: until then it is called `.part`, and nobody takes half an archive for an archive.
 
 # %%

@@ -82,7 +82,8 @@ def readable(data):
 file = io.BytesIO()
 Image.fromarray(ds.pixels[0]).save(file, "JPEG")
 whole = file.getvalue()
-files = {"whole": whole, "cut off": whole[: len(whole) * 3 // 4], "empty": b"", "a web page": b"<html>Sign in</html>"}
+files = {"whole": whole, "cut off": whole[: len(whole) * 3 // 4]}
+files |= {"empty": b"", "a web page": b"<html>Sign in</html>"}
 {name: readable(data) for name, data in files.items()}
 
 # %% [markdown]

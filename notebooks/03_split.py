@@ -258,8 +258,8 @@ by_hand
 
 # %% [markdown]
 # The same classifier, the same features, the same images: only the folds differ. The helper `leakage_effect` repeats this with three
-# shuffles and a second classifier, and draws whole lesions anew many times for an interval. Look how far the red dot lies right of
-# the green square, and whether the interval of the difference contains 0.
+# shuffles and a second classifier, and draws whole lesions anew many times for an interval. Look how far the orange dot lies right
+# of the green square, and whether the interval of the difference contains 0.
 
 # %% tags=["nbval-ignore-output"]
 try:

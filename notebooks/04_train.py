@@ -188,7 +188,8 @@ mine.load_state_dict(dict(zip(mine.state_dict(), helper.backbone.state_dict().va
 pixels = squares(batch_of(rows), 64)
 normalised = (pixels - 0.5) / 0.25  # the helper's first layer does this
 assert torch.allclose(mine(normalised), helper(pixels), atol=1e-5)
-print(f"{sum(weight.numel() for weight in mine.parameters()):,} weights; logits {tuple(helper(pixels).shape)[1:]}")
+number = sum(weight.numel() for weight in mine.parameters())
+print(f"{number:,} weights; logits {tuple(helper(pixels).shape)[1:]}")
 
 # %% [markdown]
 # For real photographs one takes a large network that was trained on the million pictures of ImageNet, and replaces only its last
@@ -303,7 +304,7 @@ if present == len(dermai.CLASSES):  # the helper refuses data that lacks a class
 # was, and ends with the same weights, bit for bit.** A finished run is opened at once. `python -m dermai_utils train` is this loop
 # too, with the same folder.
 #
-# TensorBoard is one line away: take the `#` from the second line. To see it here, run `%load_ext tensorboard` and `%tensorboard
+# TensorBoard is one line away: delete the `#` in the second line. To see it here, run `%load_ext tensorboard` and `%tensorboard
 # --logdir {s.runs}` in a cell above.
 
 # %% tags=["nbval-ignore-output"]

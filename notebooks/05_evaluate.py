@@ -274,7 +274,7 @@ plots.calibration({name: calibration.reliability(truth, p) for name, p in diagra
 # (the sensitivity), so on `val` we let the least probable tenth go. Then we count on the images to quote: how many melanomas lie over the
 # threshold, and how many others lie below it (the specificity)?
 #
-# In the figure, the bar is the rate that was asked for, the dot of the same colour the rate that came out.
+# In the figure, the black bar is the rate that was asked for. The dot at the same height is the rate that came out, the other dot its price.
 
 # %%
 asked = 0.9  # the sensitivity that we want
@@ -338,13 +338,15 @@ often.round(3)
 # %% tags=["nbval-ignore-output"]
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 features = dermai.predict(commands.new_network(s).to(run.device), ds.pixels, with_features=True)[1]
 train = table[table["fold"] > 0] if "fold" in table else table[table["subset"] == "train"]
 here = predictions.unseen_by_first(scored).reset_index(drop=True)
 logistic = LogisticRegression(C=0.003, class_weight="balanced", max_iter=200)
-probe = make_pipeline(StandardScaler(), logistic).fit(features[ds.rows(train["image"])], train["label"])
+root = FunctionTransformer(lambda x: np.sign(x) * np.sqrt(np.abs(x)))  # as in 04_train
+probe = make_pipeline(root, StandardScaler(), logistic)
+probe.fit(features[ds.rows(train["image"])], train["label"])
 q = pd.DataFrame(probe.predict_proba(features[ds.rows(here["image"])]), columns=probe.classes_)
 q = q.reindex(columns=classes, fill_value=0)
 

@@ -126,7 +126,8 @@ def gradcam_by_hand(net, images, targets, which=-1):
 # %%
 by_hand = gradcam_by_hand(run.net, images, targets)
 assert np.allclose(by_hand, dermai.gradcam(run.net, images, targets), atol=0.01)
-print(f"a map has {by_hand.shape[1]} x {by_hand.shape[2]} places, from {by_hand.min():.0f} to {by_hand.max():.0f}")
+height, width = by_hand.shape[1:]
+print(f"a map has {height} x {width} places, from {by_hand.min():.0f} to {by_hand.max():.0f}")
 pictures.gradcam(images, by_hand, pictures.verdicts(chosen), columns=2)
 
 # %% [markdown]
@@ -166,7 +167,8 @@ def rank_correlation(a, b):
 alike = [rank_correlation(a, b) for a, b in zip(by_hand, random_maps)]
 assert np.allclose(alike, saliency.rank_correlation(by_hand, random_maps), equal_nan=True)
 one = by_hand[0]
-print(f"a map and itself: {rank_correlation(one, one):.0f}; and its negative: {rank_correlation(one, 1 - one):.0f}")
+print(f"a map and itself: {rank_correlation(one, one):.0f}")
+print(f"a map and its negative: {rank_correlation(one, 1 - one):.0f}")
 
 # %% [markdown]
 # Look at the two maps of each image: is the map of the trained network another one, or only a sharper one? The number above the
@@ -244,13 +246,14 @@ check.round(2).set_index(chosen["image"])
 # ## Right and wrong, in each class
 #
 # The report shows for each class the surest right answer, the surest wrong one, and the image that the network was least sure of.
-# Look at the wrong ones: is the evidence somewhere else than in the right ones?
+# (A small percentage beside a right answer is no misprint: the decision rule of notebook 05 may name a rare class that is not the most
+# probable one.) Look at the wrong ones: is the evidence somewhere else than in the right ones?
 
 # %% tags=["nbval-ignore-output"]
 each = maps.choose(rows)
 seen = maps.squares(run, ds, each)
 classes = torch.tensor([dermai.CLASSES.index(c) for c in each["prediction"]], device=run.device)
-titles = [f"{text} ({kind})" for text, kind in zip(pictures.verdicts(each), each["kind"])]
+titles = [f"{text}, {kind}" for text, kind in zip(pictures.verdicts(each), each["kind"])]
 pictures.gradcam(seen, dermai.gradcam(run.net, seen, classes), titles, columns=3)
 
 # %% [markdown]
@@ -272,7 +275,13 @@ pictures.gradcam(seen, dermai.gradcam(run.net, seen, classes), titles, columns=3
 # **2. Another class.** Write `targets[:] = dermai.CLASSES.index("NV")` at the end of *Which images?*, and run the cells below. Now
 # the question is: what in this image is evidence for a nevus? Where a map is dark everywhere, nothing is.
 #
-# **3. A blurred image.** Write `images = v2.functional.gaussian_blur(images, 15)` there, below `from torchvision.transforms import
-# v2`. The details are gone. Do the maps move, or were they about large shapes all along?
+# **3. A blurred image.** Write these two lines there:
+#
+# ```python
+# from torchvision.transforms import v2
+# images = v2.functional.gaussian_blur(images, 15)
+# ```
+#
+# The details are gone. Do the maps move, or were they about large shapes all along?
 #
 # Next: 07_predict answers about a photograph of your own.

@@ -73,7 +73,7 @@ print(predictor.description(run))
 # ## The answer
 #
 # In the figure, look at the bars first: a solid bar is a diagnosis that cannot be ruled out. One or two of them are an answer, more are
-# "unsure". Then look at the map: is the evidence on the lesion? And at the similar training images: would you say that they are alike?
+# "unsure". A short bar may be solid and a longer one pale, because each class has a threshold of its own, and that of a malignant one is mostly lower. Then look at the map: is the evidence on the lesion? And at the similar training images: would you say that they are alike?
 
 # %% tags=["nbval-ignore-output"]
 from IPython.display import display
@@ -85,7 +85,7 @@ for answer in answers[:3]:
     display(model.figure(answer))
 
 # %% [markdown]
-# The two lines below the bars are counted, not computed by the network. A network may say 99 % and be wrong; what was counted on other images
+# The two sentences at the bottom are counted, not computed by the network. A network may say 99 % and be wrong; what was counted on other images
 # does not flatter.
 
 # %% [markdown]
@@ -224,7 +224,8 @@ texture = ood.describe(run, images, tta=run.tta)[2]  # mean and spread of each c
 away = texture - known.centre
 distance = np.sqrt(((away @ known.precision) * away).sum(axis=1))  # Mahalanobis' distance
 assert np.allclose(distance, [answer.distance for answer in answered], rtol=1e-3)
-print("a warning from {ood_threshold:.1f}, no answer from {foreign_threshold:.1f}".format(**known.about))
+limits = "from a distance of {ood_threshold:.1f} on, a warning; from {foreign_threshold:.1f} on, no answer"
+print(limits.format(**known.about))
 sheets.sheet(images, [f"{a.name}: {a.outcome}\ndistance {a.distance:.1f}" for a in answered])
 
 # %% [markdown]
@@ -250,6 +251,9 @@ for name, image in made.items():
 frame = table(dermai.answer(run, own_pictures, maps=False))
 frame.to_csv(s.work / "own_pictures.csv", index=False)
 frame[["picture"]]
+
+# %% tags=["nbval-ignore-output"]
+frame.drop(columns=["how_often_wrong", "similar"]).set_index("picture").T.head(9)
 
 # %% [markdown]
 # The table has the answer, the seven probabilities, the reasons for a refusal and the error rates of each picture. `python -m dermai_utils

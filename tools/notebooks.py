@@ -25,7 +25,7 @@ from nbconvert import HTMLExporter
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
-from dermai_utils import cli, files, settings  # noqa: E402
+from dermai_utils import cli, files, reports, settings  # noqa: E402
 from dermai_utils.basics import UserError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
@@ -241,8 +241,7 @@ def run(words):
         execute(notebook, py.stem)
         with files.atomic(chosen.work / "html" / f"{py.stem}.html") as file:
             file.write(as_html(notebook))
-    print(f"notebooks: {chosen.work / 'html'}")
-    print(f"report: {chosen.run_folder / 'report.html'}")
+    print(f"start here: {reports.index(chosen.work)}")
 
 
 def as_html(notebook) -> str:

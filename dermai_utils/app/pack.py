@@ -135,6 +135,8 @@ def _local(source, folder) -> Path:
     if not os.path.isfile(path):
         advice = f"a run of this machine is --run-name {path.name}"
         raise UserError(f"{source}: no such file; expected a pack (.zip) or its address; {advice}")
+    if path.suffix.lower() != ".zip":  # or unpacking it would advise to delete somebody's photo
+        raise UserError(f"{source}: expected a pack, a .zip that `pack` made; photos go to --image")
     return path
 
 

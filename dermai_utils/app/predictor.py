@@ -94,7 +94,7 @@ class Predictor:
             n = len(wrong)
             raise UserError(f"{f'none of {n} pictures can be read: ' if n > 1 else ''}{wrong[0]}")
         if wrong:
-            answered = f"{len(results) - len(wrong)} of {len(results)} files answered"
+            answered = f"{len(results) - len(wrong)} of {len(results)} files read"
             reasons = "; ".join(reason.partition("; ")[0] for reason in wrong)  # without advice
             print(f"predict: {answered}; left out: {len(wrong)} ({reasons})")
         return [result for result in results if isinstance(result, Answer)]

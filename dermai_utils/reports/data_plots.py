@@ -26,7 +26,7 @@ def class_counts(counts: pd.DataFrame, title: str = "") -> Figure:
 
     Dots on a log scale, because the classes differ sixtyfold: a bar has no length there.
     """
-    figure, grid = axes(8, 3.2)
+    figure, grid = axes(8, 3.8)
     ax, place = grid[0, 0], np.arange(len(counts))
     for name, marker, colour, side in (("images", "o", BLUE, 8), ("lesions", "D", ORANGE, -14)):
         ax.plot(counts[name], place, marker, ms=7, color=colour, label=name)
@@ -34,6 +34,7 @@ def class_counts(counts: pd.DataFrame, title: str = "") -> Figure:
             options = dict(textcoords="offset points", ha="center", fontsize=8, color=INK)
             ax.annotate(f"{n:,}", (n, y), (0, side), **options)
     rows_from_top(ax, counts.index)
+    ax.set_ylim(len(counts) - 0.2, -0.8)  # room for the numbers above and below the dots
     ax.set(xscale="log", xlabel="count (log scale)", title=title)
     ax.margins(x=0.06)
     _few_ticks(ax.xaxis, "{x:,.0f}")

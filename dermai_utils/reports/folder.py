@@ -69,7 +69,8 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     values = {"mistakes": cards, "thresholds": browse.thresholds(scored)}
     # without a dataset, those of an earlier call: the network is the same
     values["gradcam"] = files.read_json(run.folder / "gradcam.json")
-    values |= {"audit": audit_rows(run, audit, pairs), "unlike": (answers or {}).get("unlike", {})}
+    values |= {"audit": audit_rows(run, audit, pairs, table)}
+    values |= {"unlike": (answers or {}).get("unlike", {})}
     return page.report(run, found, alts, **values)
 
 
@@ -132,13 +133,21 @@ def _submission(run, rows, found):
         files.write_table(submission, run.folder / "submission.csv")
 
 
-def audit_rows(run, audit, pairs) -> dict:
-    """{"a/b": {column: count, None where not known}} of splits.audit."""
+def audit_rows(run, audit, pairs, table=None) -> dict:
+    """{"a/b": {column: count, None where not known}} of splits.audit, of the run's table with test
+    sets that are newer than it. Prints what these share with the images of the run."""
     if audit is None:
-        subset = run.table["subset"]
+        table = run.table if table is None else table
+        subset = table["subset"]
         if run.folds:
-            subset = subset.mask(run.table["fold"] >= 0, run.table["fold"].astype(str))
-        audit = splits.audit(run.table, subset, pairs)
+            subset = subset.mask(table["fold"] >= 0, table["fold"].astype(str))
+        audit = splits.audit(table, subset, pairs)
+        for name in set(table["subset"]) - set(run.table["subset"]):
+            for side in ("train", "folds", "val"):
+                row = audit.T.get(f"{side}/{name}", pd.Series(dtype="Int64")).fillna(0)
+                if shared := [f"{count:,} × {key}" for key, count in row.items() if count]:
+                    shared = f"{', '.join(shared)}: the score on {name} is too good"
+                    print(f"report: WARNING: {side} and {name} share {shared}")
     return audit.astype(object).where(audit.notna(), None).to_dict("index")
 
 

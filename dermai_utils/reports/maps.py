@@ -10,7 +10,7 @@ from dermai_utils.metrics import jsonable
 from dermai_utils.predictions import unseen_by_first
 from dermai_utils.reports import pictures
 
-KINDS = ("correct", "wrong", "uncertain")
+KINDS = ("correct", "wrong", "least sure")
 # Images of each class and kind whose map is checked: each costs some forty forward passes, and with
 # a single one chance decides whether the maps are better than random ones.
 CHECKED = 3
@@ -54,7 +54,7 @@ def explain(run, dataset, rows: pd.DataFrame, mistakes: pd.DataFrame) -> tuple[d
         maps = saliency.gradcam(run.net, images, classes)
         checks = _checks(run, dataset, rows)
         titles = [
-            f"{t} ({k})" for t, k in zip(pictures.verdicts(chosen), chosen["kind"], strict=True)
+            f"{t}, {k}" for t, k in zip(pictures.verdicts(chosen), chosen["kind"], strict=True)
         ]
         smooth, said = saliency.saliency(run.net, images, classes), note(checks)
         figures = {"gradcam.png": pictures.explanations(images, maps, smooth, titles, said)}
@@ -76,7 +76,7 @@ def _targets(rows):
 def _checks(run, dataset, rows) -> dict:
     """{"images": saliency.check of correct and wrong images, "mean", "verdicts"}."""
     few = choose(rows, CHECKED)
-    few = few[few["kind"] != "uncertain"].reset_index(drop=True)
+    few = few[few["kind"] != "least sure"].reset_index(drop=True)
     images, seed = squares(run, dataset, few), run.settings.get("seed", 0)
     values = saliency.check(run.net, images, _targets(few), seed)
     names = few[["image", "kind", "truth", "prediction"]]

@@ -180,7 +180,8 @@ def answer(item, similar=()) -> Figure:
         _similar(panel, item.similar, similar)
     title = "\n".join([item.text, *(f"Warning: this picture {w}." for w in item.warnings)])
     figure.suptitle(title, fontsize=12, wrap=True, color=RED if item.foreign else INK)
-    figure.supxlabel("\n".join(item.error_rates), fontsize=9, wrap=True, color=INK)
+    said = "\n".join(item.error_rates).replace(" %", "\u00a0%")  # or a line begins with "%"
+    figure.supxlabel(said, fontsize=9, wrap=True, color=INK)
     figure.get_layout_engine().set(h_pad=0.09)  # or a heading touches what it is above
     return figure
 

@@ -58,12 +58,12 @@ def test_a_folder_goes_on_with_the_rest(tmp_path, capsys):
     write(tmp_path, {"c.webp": encoded(picture(), "WEBP"), "notes.txt": b"not asked for"})
     assert names(tmp_path) == ["b.png", "c.webp"]
     assert capsys.readouterr().out == (
-        "predict: 2 of 4 files answered; left out: 2 (a.jpg: not an image; "
+        "predict: 2 of 4 files read; left out: 2 (a.jpg: not an image; "
         "notes.txt: not an image by its suffix)\n"
     )
     assert names([tmp_path / "b.png", tmp_path / "gone.png"]) == ["b.png"]
     reason = f"left out: 1 ({tmp_path / 'gone.png'}: no such file)"
-    assert f"predict: 1 of 2 files answered; {reason}" in capsys.readouterr().out
+    assert f"predict: 1 of 2 files read; {reason}" in capsys.readouterr().out
     with pytest.raises(UserError, match="none of 2 pictures can be read: a.jpg: not an image"):
         names({"a.jpg": tmp_path / "a.jpg", "gone.png": tmp_path / "gone.png"})
 
@@ -86,7 +86,7 @@ def test_a_folder_is_read_with_its_subfolders_and_by_content(tmp_path, capsys):
     write(tmp_path, {"__MACOSX/clinic/._d.jpg": b"", "clinic/.thumbs/f.png": png})
     assert sorted(names(tmp_path)) == sorted(good)
     assert capsys.readouterr().out == (
-        "predict: 4 of 6 files answered; left out: 2 (README: not an image; "
+        "predict: 4 of 6 files read; left out: 2 (README: not an image; "
         "clinic/raw.nef: not an image by its suffix)\n"
     )
 
@@ -111,7 +111,7 @@ def test_a_subfolder_that_is_not_entered_is_named(tmp_path, capsys):
 def test_a_source_that_is_none_is_one_line_and_the_rest_is_answered(tmp_path, source, capsys):
     write(tmp_path, {"good.png": encoded(picture())})
     assert names([source, tmp_path / "good.png"]) == ["good.png"]
-    assert "predict: 1 of 2 files answered; left out: 1 (" in capsys.readouterr().out
+    assert "predict: 1 of 2 files read; left out: 1 (" in capsys.readouterr().out
     with pytest.raises(UserError) as caught:
         names(source)
     assert "\n" not in str(caught.value) and source in str(caught.value)

@@ -117,6 +117,16 @@ def test_the_audit_is_that_of_the_run_s_own_table(made, tmp_path):
     assert folder.audit_rows(run, None, ())["train/val"]["lesions"] == 0
 
 
+def test_a_later_test_set_that_holds_training_images_is_warned_of(made, capsys):
+    run = made[0]
+    copies = run.table[run.table["subset"] == "train"].head(3)
+    table = pd.concat([run.table, copies.assign(subset="Rio", source="Rio")], ignore_index=True)
+    rows = folder.audit_rows(run, None, (), table)
+    assert rows["train/Rio"]["images"] == 3 and rows["val/Rio"]["images"] == 0
+    out = capsys.readouterr().out
+    assert "WARNING: train and Rio share 3 × images" in out and "val and Rio" not in out
+
+
 def test_near_duplicates_stand_side_by_side_and_a_lost_list_is_said(made, capsys):
     run, dataset = made
     place = {image: k for k, image in enumerate(dataset.table["image"])}
@@ -177,7 +187,7 @@ def test_a_class_gets_its_surest_right_wrong_and_unsure_image():
     frame["prediction"] = ["NV", "NV", "MEL", "MEL", "NV"]
     frame["confidence"] = [0.9, 0.8, 0.7, 0.95, 0.3]
     chosen = maps.choose(frame).set_index("kind")["image"].to_dict()
-    assert chosen == {"correct": "a", "wrong": "d", "uncertain": "e"}
+    assert chosen == {"correct": "a", "wrong": "d", "least sure": "e"}
     assert maps.choose(frame[:0]).empty
 
 
