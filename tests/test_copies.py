@@ -465,6 +465,62 @@ LAYOUTS = {
         {"t.csv": "image,label\nmy photo 1,mel\n", "my photos/my photo 1.jpg": photo(1)},
         {"my photo 1": "train MEL -"},
     ),
+    "a table for each split": Case(
+        {
+            "test.csv": "image,label\nA4,nv\n",
+            "train.csv": "image,label\nA1,mel\nA2,nv\n",
+            "val.csv": "image,label\nA3,bcc\n",
+            **under("photos/", JPEGS),
+        },
+        UNKNOWN,
+        says=["layout label table test.csv, train.csv, val.csv: MEL 1 · NV 2"],
+    ),
+    "a table in each split's folder": Case(
+        {
+            "test/metadata.csv": "file_name,label\nA4.jpg,nv\n",
+            **under("test/", only(JPEGS, "A4")),
+            "train/metadata.csv": "file_name,label\nA1.jpg,mel\nA2.jpg,nv\nA3.jpg,bcc\n",
+            **under("train/", only(JPEGS, "A1", "A2", "A3")),
+        },
+        UNKNOWN,
+        says=["layout label table metadata.csv: MEL 1 · NV 2"],
+    ),
+    "a table of all images beside one for each split": Case(
+        {
+            "all.csv": LABELS,
+            "train.csv": "image,label\nA1,mel\nA2,nv\n",
+            "val.csv": "image,label\nA3,bcc\nA4,nv\n",
+            **under("photos/", JPEGS),
+        },
+        UNKNOWN,
+        says=["tables not used: train.csv (2 of its 2 images are labelled by another table)"],
+    ),
+    "an id in the tables of two splits": Case(
+        {
+            "train.csv": "image,label\nA1,mel\nA2,nv\n",
+            "val.csv": "image,label\nA1,nv\nA2,nv\nA3,bcc\nA4,nv\nA5,nv\n",
+            **under("photos/", photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg", "A5.jpg", "A6.jpg")),
+            "more.csv": "image,label\nA5,mel\nA3,bcc\nA6,nv\nA7,nv\nA8,nv\n",
+            **under("photos/", photos("A7.jpg", "A8.jpg")),
+        },
+        {"A1": "train NV -", "A2": "train NV -", "A3": "train BCC -", "A4": "train NV -"}
+        | {"A6": "train NV -", "A7": "train NV -", "A8": "train NV -"},
+        {
+            "A3": "duplicate id (the first row is kept)",
+            "A5": "duplicate id with different labels + duplicate id with different labels",
+        },
+        says=["train.csv (2 of its 2 images are labelled by another table)"],
+    ),
+    "probabilities that sort before the labels": Case(
+        {"a submission.csv": ONE_HOT.replace("1.0", "0.9"), **MINE},
+        UNKNOWN,
+        says=["tables not used: a submission.csv (4 × a label that is neither 0 nor 1)"],
+    ),
+    "a table of other things": Case(
+        {**MINE, "prices.csv": "item,price\nx,1\n", "notes.csv": "image,note\nA1,x\n"},
+        UNKNOWN,
+        says=["notes.csv (no column of classes, lesions or the like)", "prices.csv (no column of"],
+    ),
     "one folder a class": Case(
         FOLDERS, UNKNOWN, says=["layout one folder a class: MEL 1 · NV 2", "no lesion groupings"]
     ),

@@ -49,6 +49,9 @@ CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and
     "hemorrhage, haemorrhage, subcorneal hemorrhage",
 }
 
+CONTRADICTS = "duplicate id with different labels"
+TWICE = "duplicate id (the first row is kept)"
+
 
 def _plain(word) -> str:
     letters = unicodedata.normalize("NFKD", str(word).casefold())  # accents become signs
@@ -207,13 +210,24 @@ def read_labels(path, image=(), classes=CLASS_COLUMNS) -> pd.DataFrame:
     reasons = [
         (frame["image"] == "", "label row without an image id"),
         *faults,
-        (contradicts, "duplicate id with different labels"),
-        (frame["image"].duplicated(), "duplicate id (the first row is kept)"),
+        (contradicts, CONTRADICTS),
+        (frame["image"].duplicated(), TWICE),
     ]
     tests, texts = zip(*reasons, strict=True)
     frame["reason"] = np.select(tests, texts, "")
     frame["label"] = frame["label"].where(frame["reason"] == "", "")
     return frame[["image", "label", "reason"]]
+
+
+def joined(parts) -> pd.DataFrame:
+    """The rows of several label tables as one; an id that two of them label is there once."""
+    frame = pd.concat(parts, ignore_index=True)
+    good = frame[frame["reason"] == ""]
+    labels = good.groupby("image")["label"].transform("nunique")
+    reasons = frame["reason"].copy()
+    reasons[good.index[good["image"].duplicated()]] = TWICE
+    reasons[good.index[labels > 1]] = CONTRADICTS
+    return frame.assign(reason=reasons, label=frame["label"].where(reasons == "", ""))
 
 
 def _of_one_hot(frame):
