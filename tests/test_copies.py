@@ -79,6 +79,10 @@ OFFICIAL_ZIPS = {
     f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
     f"{TRAIN}_Input.zip": zipped(under(f"{TRAIN}_Input/", JPEGS)),
 }
+OFFICIAL_TEST_ZIPS = {
+    f"{TEST}_GroundTruth.zip": zipped({f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}),
+    f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
+}
 PARTS = {
     **under("HAM10000_images_part_1/", only(JPEGS, "A1", "A2")),
     **under("HAM10000_images_part_2/", only(JPEGS, "A3", "A4")),
@@ -223,6 +227,11 @@ LAYOUTS = {
         },
         FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
         says=["1 test images have the id of a training image (ISIC_0034524, ...)"],
+    ),
+    "the official test set alone": Case(
+        {f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under("photos/", TESTS)},
+        {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
+        says=["layout official ISIC 2018 test set"],
     ),
     "Google Drive's parts": Case(
         {
@@ -914,6 +923,27 @@ FURTHER = {
         says=["layout ISIC 2019: MEL 0 · NV 1 · BCC 0 · AKIEC 1"],
         about={"B5_downsampled": {"age": 55.0, "sex": "female", "localization": "back"}},
     ),
+    "a test set, the archives of the official one": Case(
+        OFFICIAL,
+        FOUR | {"ISIC_0034524": "clinic DF -", "ISIC_0034525": "clinic VASC -"},
+        clinic=OFFICIAL_TEST_ZIPS,
+        says=["layout official ISIC 2018 test set: MEL 0 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
+    ),
+    "a test set, the Dataverse's official one": Case(
+        OFFICIAL,
+        FOUR | {"ISIC_0034524": "clinic DF T1", "ISIC_0034525": "clinic VASC T2"},
+        clinic={
+            f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+            "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
+            f"{TEST}_Images.zip": zipped(TESTS),
+        },
+        about={"ISIC_0034524": {"age": 60.0, "sex": "male"}},
+    ),
+    "extra, the official test set": Case(
+        MINE,
+        UNKNOWN | {"ISIC_0034524": "extra DF -", "ISIC_0034525": "extra VASC -"},
+        more=OFFICIAL_TEST_ZIPS,
+    ),
     "extra, one folder a class": Case(
         MINE,
         UNKNOWN | {"B5": "extra MEL -", "B6": "extra NV -"},
@@ -1101,16 +1131,6 @@ REFUSED = {
     "an empty test set": refused(MINE, ["clinic holds no test images"], clinic={"a/": ""}),
     "an empty folder of extra images": refused(
         MINE, ["more holds no extra images"], more={"a/": ""}
-    ),
-    "a test set, the archives of the official one": refused(
-        OFFICIAL,
-        ["holds no test", "ISIC2018_Task3_Test_GroundTruth.csv"],
-        clinic={
-            f"{TEST}_GroundTruth.zip": zipped(
-                {f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}
-            ),
-            f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
-        },
     ),
     "a broken zip in the test set": refused(
         MINE,

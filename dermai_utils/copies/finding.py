@@ -76,7 +76,8 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     copies, seen = [], set()
     for layout in layouts.LAYOUTS:
         for part in layout.parts(inventory, seen):
-            copies += filter(None, [_copy(layout, part, inventory)])
+            if not (copies and layout.alone):
+                copies += filter(None, [_copy(layout, part, inventory)])
             seen.update(part)
     if not copies:
         raise UserError(_nothing_recognised(folder, inventory, what))
@@ -104,7 +105,7 @@ def _copy(layout, part, inventory) -> Copy | None:
         used["train"] = [path for path, names in folders.items() if names]
     for source, paths in _sources(layout, part, inventory):
         candidates = _image_folders(inventory, layout, source)
-        own = TRAIN_IMAGES if source == "train" else TEST_IMAGES
+        own = (layout.images or TRAIN_IMAGES) if source == "train" else TEST_IMAGES
         labelled = tables.joined(map(layout.read, paths))
         rows, used[source] = matching.rows_of_table(labelled, candidates, own, notes)
         if not used["train"]:

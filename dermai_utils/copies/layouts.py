@@ -29,6 +29,7 @@ class Layout:
     metadata: plain names of the tables with lesions, ages and so on, the first one that knows a
     value counts; () for the label table and then all others. images: plain names of the folders
     that alone hold its images, if there are any. test: the official test set may lie beside it.
+    alone: it is a copy only where no other layout fits.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Layout:
     metadata: tuple = ()
     images: tuple = ()
     test: bool = False
+    alone: bool = False
 
     def label_tables(self, inventory) -> list[Path]:
         """The tables with this layout's labels."""
@@ -99,6 +101,9 @@ LAYOUTS = (
     Layout("isic-cli", needs=("isic_id",), image=("isic_id",)),
     Layout("label table {table}"),
     Layout("one folder a class", None),
+    Layout(
+        f"{OFFICIAL} test set", TEST_TRUTH, metadata=(TEST_TRUTH,), images=TEST_IMAGES, alone=True
+    ),
 )
 
 
