@@ -1004,6 +1004,140 @@ FURTHER = {
     ),
 }
 
+ONE_OF_EACH = {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -", "A4": "train AKIEC -"}
+PUBLIC = {
+    "PAD-UFES-20": Case(
+        MINE,
+        UNKNOWN
+        | {"PAT_1_2_3": "clinic AKIEC 2", "PAT_1_5_6": "clinic BKL 5"}
+        | {"PAT_2_7_8": "clinic NV 7"},
+        clinic={
+            "metadata.csv": "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,"
+            "itch,img_id,biopsed\n"
+            "PAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\n"
+            "PAT_1,5,False,55,FEMALE,3.0,NECK,SEK,True,PAT_1_5_6.png,True\n"
+            "PAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,False\n",
+            **under(
+                "images/imgs_part_1/",
+                photos("PAT_1_2_3.png", "PAT_1_5_6.png", "PAT_2_7_8.png", kind="PNG"),
+            ),
+        },
+        says=["layout PAD-UFES-20", "WARNING: smartphone photographs, no dermoscopic images"],
+        about={"PAT_1_2_3": {"patient_id": "PAT_1", "age": 55, "localization": "NECK"}},
+    ),
+    "ISIC 2017": Case(
+        {
+            "ISIC-2017_Training_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
+            "A1,1.0,0.0\nA2,0.0,0.0\n",
+            "ISIC-2017_Test_v2_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
+            "A3,0.0,1.0\n",
+            **under("ISIC-2017_Training_Data/", only(JPEGS, "A1", "A2")),
+            **under("ISIC-2017_Test_v2_Data/", only(JPEGS, "A3")),
+            "ISIC-2017_Training_Data/A1_superpixels.png": MASK,
+        },
+        {"A1": "train MEL -", "A2": "train NV -", "A3": "train BKL -"},
+        says=["layout ISIC 2017"],
+    ),
+    "ISIC 2024": Case(
+        {
+            "train-metadata.csv": "isic_id,target,patient_id,age_approx,sex,anatom_site_general,"
+            "lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5\n"
+            "A1,1,P1,50,male,back,L1,x,Malignant,y,Melanoma Invasive,,\n"
+            'A2,0,P2,,,,L2,x,Benign,y,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
+            'A3,1,P3,,,,L3,x,Malignant,y,Basal cell carcinoma,"Basal cell carcinoma, Nodular",\n'
+            "A4,0,P4,,,,,Benign,Benign,,,,\n",
+            **under("train-image/image/", JPEGS),
+        },
+        {"A1": "train MEL L1", "A2": "train NV L2", "A3": "train BCC L3"},
+        {"A4": "class Benign: none of the seven"},
+        says=["layout ISIC 2024", "WARNING: tiles of total body photographs"],
+    ),
+    "Derm7pt": Case(
+        {
+            "meta/meta.csv": "case_num,diagnosis,seven_point_score,pigment_network,"
+            "level_of_diagnostic_difficulty,location,sex,management,clinic,derm,notes\n"
+            "1,melanoma (less than 0.76 mm),3,absent,low,back,female,excision,X/B1.jpg,X/A1.jpg,\n"
+            "2,reed or spitz nevus,1,absent,low,back,female,excision,X/B2.jpg,X/A2.jpg,\n"
+            "3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,X/A3.jpg,\n",
+            **under("images/X/", only(JPEGS, "A1", "A2", "A3")),
+            **under("images/X/", photos("B1.jpg", "B2.jpg", "B3.jpg")),
+        },
+        {"A1": "train MEL -", "A2": "train NV -"},
+        {"A3": "class lentigo: none of the seven"},
+        says=["layout Derm7pt", "3 clinical photographs are not used"],
+        about={"A1": {"sex": "female", "localization": "back"}},
+    ),
+    "MILK10k": Case(
+        {
+            "MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,"
+            "MEL,NV,SCCKA,VASC\nIL_1,0,0,0,0,0,0,0,1,0,0,0\nIL_2,0,0,0,0,0,0,0,0,0,1,0\n"
+            "IL_3,0,0,0,0,0,1,0,0,0,0,0\n",
+            "MILK10k_Training_Metadata.csv": "lesion_id,image_type,isic_id,age_approx,sex,site\n"
+            "IL_1,clinical: close-up,B1,60,male,foot\nIL_1,dermoscopic,A1,60,male,foot\n"
+            "IL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,B2,,,\nIL_3,dermoscopic,A3,,,\n",
+            "MILK10k_Training_Input/IL_1/A1.jpg": photo(1),
+            "MILK10k_Training_Input/IL_1/B1.jpg": photo(5),
+            "MILK10k_Training_Input/IL_2/A2.jpg": photo(2),
+            "MILK10k_Training_Input/IL_2/B2.jpg": photo(6),
+            "MILK10k_Training_Input/IL_3/A3.jpg": photo(3),
+        },
+        {"A1": "train MEL IL_1", "A2": "train AKIEC IL_2"},
+        {"A3": "class INF: none of the seven"},
+        says=["layout MILK10k", "2 clinical photographs are not used"],
+        about={"A1": {"age": 60.0, "sex": "male"}},
+    ),
+    "DDI": Case(
+        {
+            "ddi_metadata.csv": ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
+            "0,1,A1.png,56,True,melanoma-acral-lentiginous\n1,2,A2.png,56,False,melanocytic-nevi\n"
+            "2,3,A3.png,12,True,basal-cell-carcinoma-nodular\n"
+            "3,4,A4.png,12,True,squamous-cell-carcinoma-keratoacanthoma\n",
+            **PNGS,
+        },
+        ONE_OF_EACH,
+        says=["layout DDI", "WARNING: clinical photographs, no dermoscopic images"],
+    ),
+    "Fitzpatrick17k": Case(
+        {
+            "fitzpatrick17k.csv": "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,"
+            "nine_partition_label,three_partition_label,qc,url,url_alphanum\n"
+            "A1,3,3,superficial spreading melanoma ssm,malignant melanoma,malignant,,u,a1.jpg\n"
+            "A2,3,3,nevocytic nevus,benign melanocyte,benign,,u,a2.jpg\n"
+            "A3,3,3,solid cystic basal cell carcinoma,malignant epidermal,malignant,,u,a3.jpg\n"
+            "A4,3,3,actinic keratosis,malignant epidermal,malignant,,u,a4.jpg\n",
+            **under("images/", JPEGS),
+        },
+        ONE_OF_EACH,
+        says=["layout Fitzpatrick17k", "WARNING: clinical photographs, no dermoscopic images"],
+    ),
+    "PH2": Case(
+        {
+            "PH2Dataset/PH2_dataset.txt": "||   Name ||   Histological Diagnosis || "
+            "Clinical Diagnosis || Asymmetry ||\n|| IMD001 ||  || 0 || 0 ||\n"
+            "|| IMD002 || melanoma || 2 || 2 ||\n|| IMD003 ||  || 1 || 0 ||\n\n"
+            "Clinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n",
+            **{
+                f"PH2Dataset/PH2 Dataset images/IMD00{k}/IMD00{k}_{what}/IMD00{k}{end}.bmp": content
+                for k in (1, 2, 3)
+                for what, end, content in (
+                    ("Dermoscopic_Image", "", photo(k, "BMP")),
+                    ("lesion", "_lesion", encoded(picture(0).convert("1"), "BMP")),
+                )
+            },
+        },
+        {"IMD001": "train NV -", "IMD002": "train MEL -", "IMD003": "train NV -"},
+        says=["layout PH2"],
+    ),
+    "a kernel's table of paths and cell types": Case(
+        {
+            "df.csv": ",path,cell_type\n0,../input/x/A1.jpg,melanoma\n"
+            "1,../input/x/A2.jpg,Melanocytic nevi\n2,../input/x/A3.jpg,Basal cell carcinoma\n"
+            "3,../input/x/A4.jpg,Actinic keratoses\n",
+            **under("x/", JPEGS),
+        },
+        ONE_OF_EACH,
+    ),
+}
 REFUSED = {
     "a missing folder": refused(None, ["data=", "does not exist"]),
     "an empty folder": refused({"a/": ""}, ["holds no training images", "found nothing of use"]),
@@ -1140,7 +1274,7 @@ REFUSED = {
 }
 
 
-ALL = LAYOUTS | BROKEN | FURTHER
+ALL = LAYOUTS | PUBLIC | BROKEN | FURTHER
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

@@ -15,6 +15,7 @@ from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.copies import layouts, matching, tables
 from dermai_utils.copies.inventory import Inventory, image_id, plain_name
 from dermai_utils.copies.layouts import (
+    CLINICAL,
     GROUPINGS,
     HAM,
     OFFICIAL,
@@ -98,7 +99,7 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
 
 def _copy(layout, part, inventory) -> Copy | None:
     """The rows of these tables, or of the class folders; None if there is no image for them."""
-    notes, parts, used, named_by = [], [], {}, {}
+    notes, parts, used, named_by = [layout.note] * bool(layout.note), [], {}, {}
     if not part:
         folders = class_folders(inventory)
         parts = [matching.rows_of_folders(folders, notes).assign(source="train")]
@@ -106,8 +107,11 @@ def _copy(layout, part, inventory) -> Copy | None:
     for source, paths in _sources(layout, part, inventory):
         candidates = _image_folders(inventory, layout, source)
         own = (layout.images or TRAIN_IMAGES) if source == "train" else TEST_IMAGES
-        labelled = tables.joined(map(layout.read, paths))
+        labelled = tables.joined([layout.read(path, inventory) for path in paths])
         rows, used[source] = matching.rows_of_table(labelled, candidates, own, notes)
+        clinical = rows["reason"] == CLINICAL
+        notes += [f"{clinical.sum():,} clinical photographs are not used"] * bool(clinical.any())
+        rows = rows[~clinical]
         if not used["train"]:
             return None
         parts.append(rows.assign(source=source))
@@ -115,7 +119,9 @@ def _copy(layout, part, inventory) -> Copy | None:
         named_by |= dict(zip(names, paths, strict=False))
     rows = pd.concat(parts, ignore_index=True)
     sources = _metadata_tables(layout, part, inventory)
-    metadata = _metadata(sources, layout.image, set(rows["image"]), named_by, notes)
+    metadata = _metadata(
+        sources, layout.lesions[1:] or layout.image, set(rows["image"]), named_by, notes
+    )
     rows = rows.merge(metadata, on="image", how="left")
     notes += filter(None, map(tables.encoding_note, dict.fromkeys(named_by.values())))
     text = [name for name in COLUMNS if name != "age"]

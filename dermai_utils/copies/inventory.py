@@ -13,6 +13,7 @@ from dermai_utils.copies import tables
 from dermai_utils.copies.unpack import DAMAGED, unpack
 
 TABLES = (".csv", ".tsv", ".tab")
+OTHER_TABLES = ("ham10000_metadata", "ph2_dataset.txt")  # the Dataverse's has no suffix
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
 DEEPEST_ZIP = 2  # zips in zips
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
@@ -27,7 +28,7 @@ def plain_name(name) -> str:
     ('x', 'x', 'x')
     """
     name = name.casefold()
-    for suffix in (".zip", *TABLES):
+    for suffix in (".zip", ".txt", *TABLES):
         name = name.removesuffix(suffix)
     return re.sub(r"-\d{8}t\d{6}z(-\d+)*$|(-\d+)?-\d{3}$| ?\(\d+\)$", "", name)
 
@@ -157,7 +158,7 @@ def _order(item):
 
 
 def _is(name, suffixes) -> bool:
-    if suffixes == TABLES and _base(name) == "ham10000_metadata":  # the Dataverse's has no suffix
+    if suffixes == TABLES and _base(name) in OTHER_TABLES:
         return True
     return name.casefold().endswith(suffixes)
 

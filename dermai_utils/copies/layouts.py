@@ -17,6 +17,9 @@ TRUTH, TEST_TRUTH = f"{TRAIN}_groundtruth", f"{TEST}_groundtruth"
 TRAIN_IMAGES = (f"{TRAIN}_input",)
 TEST_IMAGES = (f"{TEST}_input", f"{TEST}_images")  # the Dataverse's name is the second
 
+MILK = "milk10k_training_metadata"
+KERATOSIS = ("melanoma", "seborrheic_keratosis")
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -29,7 +32,11 @@ class Layout:
     metadata: plain names of the tables with lesions, ages and so on, the first one that knows a
     value counts; () for the label table and then all others. images: plain names of the folders
     that alone hold its images, if there are any. test: the official test set may lie beside it.
-    alone: it is a copy only where no other layout fits.
+    alone: it is a copy only where no other layout fits. words: pairs of a word and its class, if
+    tables.CLASS_WORDS lacks it; rest: the class of a row whose class columns are all 0. lesions:
+    (plain name of the table, its column of images), if the label table has one row a lesion.
+    clinical: column with the files of clinical photographs, which are not used. note: a line for
+    the user.
     """
 
     name: str
@@ -42,6 +49,11 @@ class Layout:
     images: tuple = ()
     test: bool = False
     alone: bool = False
+    words: tuple = ()
+    rest: str = ""
+    lesions: tuple = ()
+    clinical: str = ""
+    note: str = ""
 
     def label_tables(self, inventory) -> list[Path]:
         """The tables with this layout's labels."""
@@ -69,7 +81,7 @@ class Layout:
         if len(paths) < 2:
             return [paths] * bool(paths)
         here = {image_id(name).casefold() for names in inventory.folders.values() for name in names}
-        ids = {path: _usable_ids(self.read(path)) & here for path in paths}
+        ids = {path: _usable_ids(self.read(path, inventory)) & here for path in paths}
         largest, *rest = sorted(paths, key=lambda path: -len(ids[path]))
         joined, alone, known = [largest], [], set(ids[largest])
         for path in rest:
@@ -78,9 +90,20 @@ class Layout:
             known |= ids[path] if new else set()
         return [sorted(joined), *([path] for path in alone)]
 
-    def read(self, path) -> pd.DataFrame:
-        """(image, label, reason) of each row of a label table."""
-        return tables.read_labels(path, self.image, self.classes)
+    def read(self, path, inventory) -> pd.DataFrame:
+        """(image, label, reason) of each row of a label table; CLINICAL is no reason to tell."""
+        labels = tables.read_labels(path, self.image, self.classes, self.words, self.rest)
+        for table in inventory.named(*self.lesions[:1])[:1]:
+            image = self.lesions[1]
+            images = tables.read_csv(table, [image, "lesion_id", "image_type"])
+            labels = images.merge(labels.rename(columns={"image": "lesion_id"}), on="lesion_id")
+            labels["image"] = tables.image_ids(labels[image])
+            clinical = labels["image_type"] != "dermoscopic"
+            labels["reason"] = labels["reason"].mask(clinical, CLINICAL)
+        if self.clinical:
+            photos = tables.image_ids(tables.read_csv(path, [self.clinical])[self.clinical])
+            labels = pd.concat([labels, pd.DataFrame({"image": photos, "reason": CLINICAL})])
+        return labels.reindex(columns=["image", "label", "reason"]).fillna("")
 
     def _fits(self, path, names) -> bool:
         by_columns = (
@@ -93,11 +116,57 @@ class Layout:
 
 
 OFFICIAL = "official ISIC 2018"
+CLINICAL = "clinical photograph"
+PHOTOGRAPHS = "WARNING: {} photographs, no dermoscopic images: expect other, and worse, answers"
 LAYOUTS = (
     Layout(OFFICIAL, TRUTH, metadata=(GROUPINGS, TRUTH, HAM), images=TRAIN_IMAGES, test=True),
     Layout("ISIC 2019", needs=("ak", "scc")),
     Layout("Kaggle HAM10000", HAM, suffixes=(".csv",), needs=("dx",), metadata=(HAM,), test=True),
     Layout("Dataverse HAM10000", HAM, needs=("dx",), metadata=(HAM,), test=True),
+    Layout("ISIC 2017", needs=KERATOSIS, classes=KERATOSIS, rest="NV"),
+    Layout(
+        "ISIC 2024",
+        needs=("isic_id", "iddx_1"),
+        classes=tuple(f"iddx_{k}" for k in (5, 4, 3, 2, 1)),
+        note="WARNING: tiles of total body photographs, no dermoscopic images: expect other, and "
+        "worse, answers",
+    ),
+    Layout(
+        "MILK10k",
+        needs=("lesion_id", "sccka"),
+        image=("lesion_id",),
+        lesions=(MILK, "isic_id"),
+        metadata=(MILK,),
+    ),
+    Layout(
+        "PAD-UFES-20",
+        needs=("img_id", "diagnostic"),
+        image=("img_id",),
+        classes=("diagnostic",),
+        note=PHOTOGRAPHS.format("smartphone"),
+    ),
+    Layout("Derm7pt", needs=("clinic", "derm", "diagnosis"), image=("derm",), clinical="clinic"),
+    Layout(
+        "DDI",
+        needs=("ddi_file", "disease"),
+        image=("ddi_file",),
+        classes=("disease",),
+        note=PHOTOGRAPHS.format("clinical"),
+    ),
+    Layout(
+        "Fitzpatrick17k",
+        needs=("md5hash", "label"),
+        image=("md5hash",),
+        classes=("label",),
+        note=PHOTOGRAPHS.format("clinical"),
+    ),
+    Layout(
+        "PH2",
+        needs=("name", "clinical diagnosis"),
+        image=("name",),
+        classes=("clinical diagnosis",),
+        words=(("0", "NV"), ("1", "NV"), ("2", "MEL")),
+    ),
     Layout("isic-cli", needs=("isic_id",), image=("isic_id",)),
     Layout("label table {table}"),
     Layout("one folder a class", None),

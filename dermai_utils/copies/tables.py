@@ -14,32 +14,52 @@ import pandas as pd
 from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
 
 METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by")
+SITES = ("anatom_site_general", "anatom_site_general_challenge", "location", "region", "site")
+PATHS = ("image_path", "file_path", "filepath", "path")
 COLUMN_NAMES = {  # what tables call each of our columns; the first name that is there counts
-    "image": ("isic_id", "image_id", "image", "image_name", "file", "filename", "file_name"),
+    "image": (
+        "isic_id",
+        "image_id",
+        "image",
+        "image_name",
+        "file",
+        "filename",
+        "file_name",
+        *PATHS,
+    ),
     "lesion_id": ("lesion_id",),
     "patient_id": ("patient_id",),
-    "age": ("age", "age_approx"),
-    "sex": ("sex",),
-    "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+    "age": ("age", "age_approx", "age_approximate"),
+    "sex": ("sex", "gender"),
+    "localization": ("localization", *SITES),
     "confirmed_by": ("dx_type", "diagnosis_confirm_type"),
 }
 CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1)), "label", "class")
+CLASS_COLUMNS += ("cell_type",)
 CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and accents don't count
     "MEL": "mel, melanoma, melanomas, malignant melanoma, melanoma NOS, melanoma in situ, "
     "melanoma invasive, melanoma metastasis, nodular melanoma, superficial spreading melanoma, "
-    "lentigo maligna, lentigo maligna melanoma, acral lentiginous melanoma",
+    "lentigo maligna, lentigo maligna melanoma, acral lentiginous melanoma, "
+    "melanoma acral lentiginous, nodular melanoma (nm), superficial spreading melanoma ssm, "
+    "melanoma (in situ), melanoma (less than 0.76 mm), melanoma (0.76 to 1.5 mm), "
+    "melanoma (more than 1.5 mm)",
     "NV": "nv, nevus, naevus, nevi, naevi, melanocytic nevus, melanocytic naevus, "
     "melanocytic nevi, melanocytic naevi, dysplastic nevus, atypical nevus, blue nevus, "
-    "spitz nevus, congenital nevus, nevus NOS",
-    "BCC": "bcc, basal cell carcinoma, basal cell carcinomas, basal cell carcinoma NOS",
+    "spitz nevus, congenital nevus, nevus NOS, nev, clark nevus, combined nevus, dermal nevus, "
+    "recurrent nevus, reed or spitz nevus, nevocytic nevus, halo nevus, "
+    "atypical spindle cell nevus of reed, pigmented spindle cell nevus of reed",
+    "BCC": "bcc, basal cell carcinoma, basal cell carcinomas, basal cell carcinoma NOS, "
+    "basal cell carcinoma nodular, basal cell carcinoma superficial, "
+    "basal cell carcinoma morpheiform, solid cystic basal cell carcinoma",
     "AKIEC": "akiec, ak, scc, bowen, bowens, bowen disease, bowens disease, actinic keratosis, "
     "actinic keratoses, solar keratosis, solar or actinic keratosis, intraepithelial carcinoma, "
     "actinic keratosis / Bowen's disease, actinic keratoses and intraepithelial carcinoma, "
     "actinic keratoses and intraepithelial carcinoma / Bowen's disease, "
     "actinic keratoses and intraepithelial carcinomas, squamous cell carcinoma, "
     "squamous cell carcinoma NOS, squamous cell carcinoma in situ, "
-    "squamous cell carcinoma invasive",
-    "BKL": "bkl, sk, seborrheic keratosis, seborrhoeic keratosis, seborrheic keratoses, lplk, "
+    "squamous cell carcinoma invasive, squamous cell carcinoma keratoacanthoma, ack, bod, sccka",
+    "BKL": "bkl, sk, sek, seborrheic keratosis irritated, seborrheic keratosis, "
+    "seborrhoeic keratosis, seborrheic keratoses, lplk, "
     "benign keratosis, benign keratoses, benign keratosis-like lesion, "
     "benign keratosis-like lesions, pigmented benign keratosis, lichenoid keratosis, "
     "lichen planus-like keratosis, benign lichenoid keratosis, solar lentigo, lentigo solaris",
@@ -59,7 +79,8 @@ def _plain(word) -> str:
 
 
 _CLASS_OF = {_plain(w): name for name, words in CLASS_WORDS.items() for w in words.split(", ")}
-ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), "ak", "scc", "unk")}
+MORE_ONE_HOT = ("ak", "scc", "unk", "ben_oth", "inf", "mal_oth", "sccka")  # ISIC 2019, MILK10k
+ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), *MORE_ONE_HOT)}
 
 
 @functools.cache
@@ -86,7 +107,7 @@ def header(path) -> list[str]:
     with open(path, "rb") as file:
         line = re.split(rb"[\r\n]", file.read(2**20), maxsplit=1)[0]
     try:
-        line = _decoded(line)[0].removeprefix("\ufeff")
+        line = _as_csv(_decoded(line)[0].removeprefix("\ufeff"))
     except UnicodeDecodeError:
         return []
     cells = next(csv.reader([line], delimiter=_separator(line), skipinitialspace=True), [])
@@ -137,10 +158,18 @@ def read_csv(path, columns) -> pd.DataFrame:
     return frame.where(frame != "")  # "HAM_1 " is HAM_1
 
 
+def _as_csv(text) -> str:
+    """The text with plain ends of lines; PH2's table, `|| a || b ||`, as CSV without its legend."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.startswith("||"):
+        return text
+    rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
+    return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
+
+
 def _parse(path, expected) -> pd.DataFrame:
     try:
-        text = _decoded(Path(path).read_bytes())[0]  # pandas takes off a BOM
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = _as_csv(_decoded(Path(path).read_bytes())[0])  # pandas takes off a BOM
         separator = _separator(text.split("\n", 1)[0])
         options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
         with warnings.catch_warnings():
@@ -192,18 +221,19 @@ def image_ids(column) -> pd.Series:
 # Labels and metadata
 
 
-def read_labels(path, image=(), classes=CLASS_COLUMNS) -> pd.DataFrame:
+def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="") -> pd.DataFrame:
     """(image, label, reason) of each row of a label table, one-hot or with columns of words.
 
-    image, classes: names of the id column and of the columns of words; see `layouts.Layout`.
+    image, classes, words, rest: as in `layouts.Layout`.
     label: one of the seven, or "" with the reason. UserError if the file is no such table.
     """
     names = header(path)
     ids, columns = column_of(names, "image", image) or "image", class_columns(names, classes)
-    words = not columns or columns[0] not in ONE_HOT
+    one_hot = bool(rest) or columns[:1] and columns[0] in ONE_HOT
     frame = read_csv(path, [ids, *(columns or CLASSES)]).rename(columns={ids: "image"})
     frame["image"] = image_ids(frame["image"])
-    label, faults = (_of_words if words else _of_one_hot)(frame[columns])
+    cells = frame[columns]
+    label, faults = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
     frame["label"] = label
     repeated = frame["image"].duplicated(keep=False)
     contradicts = repeated & (frame.groupby("image")["label"].transform("nunique") > 1)
@@ -230,29 +260,30 @@ def joined(parts) -> pd.DataFrame:
     return frame.assign(reason=reasons, label=frame["label"].where(reasons == "", ""))
 
 
-def _of_one_hot(frame):
+def _of_one_hot(frame, rest):
     """The label of each row of one-hot columns, and [(rows, reason)] of the rows without one."""
     switches = {"true": "1", "false": "0"}
     values = frame.apply(lambda column: numbers(column.str.casefold().replace(switches)))
     hot = (values == 1).to_numpy()
-    names = np.array([ONE_HOT[name] or "" for name in frame])
-    label = np.where(hot.any(axis=1), names[hot.argmax(axis=1)], "")
+    names = np.array([class_of(name) for name in frame])
+    label = np.where(hot.any(axis=1), names[hot.argmax(axis=1)], rest)
+    others = np.array([unknown_class(name.upper()) for name in frame], dtype=object)
     faults = [
         (~values.isin([0, 1]).all(axis=1), "a label that is neither 0 nor 1"),
-        (hot.sum(axis=1) == 0, "no label"),
+        ((hot.sum(axis=1) == 0) & (not rest), "no label"),
         (hot.sum(axis=1) > 1, "several labels"),
-        (label == "", unknown_class("UNK")),
+        (label == "", others[hot.argmax(axis=1)]),
     ]
     return label, faults
 
 
-def _of_words(frame):
+def _of_words(frame, known):
     """The same for columns of words; the first one that names one of the seven counts."""
     label, word = pd.Series("", frame.index), pd.Series("", frame.index)
     for column in frame:
         words = frame[column].fillna("")
         word = word.where(word != "", words)
-        label = label.where(label != "", words.map(class_of))
+        label = label.where(label != "", words.map(lambda word: known.get(word) or class_of(word)))
     return label, [(word == "", "no label"), (label == "", word.map(unknown_class))]
 
 
