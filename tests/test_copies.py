@@ -458,6 +458,20 @@ LAYOUTS = {
         {"A1": "train MEL -", "A2": "train NV -"},
         says=["t.csv is not in UTF-8: read as Windows-1252"],
     ),
+    "a table, UTF-16, tabs": Case(
+        {"t.csv": LABELS.replace(",", "\t").encode("utf-16"), **JPEGS}, UNKNOWN
+    ),
+    "a table, sep= and a title": Case(
+        {"t.csv": "sep=;\nMy clinic;\n" + LABELS.replace(",", ";"), **JPEGS}, UNKNOWN
+    ),
+    "a table of JSON lines": Case(
+        {
+            "metadata.jsonl": '{"file_name": "A1.jpg", "label": "mel"}\n'
+            '{"file_name": "A2.jpg", "label": "nv"}\n',
+            **only(JPEGS, "A1", "A2"),
+        },
+        {"A1": "train MEL -", "A2": "train NV -"},
+    ),
     "a table, quotes and blanks": Case(
         {"t.csv": 'image, label\n"A1", "mel"\n" A2 ", " nv "\n', **only(JPEGS, "A1", "A2")},
         {"A1": "train MEL -", "A2": "train NV -"},
@@ -1139,6 +1153,10 @@ PUBLIC = {
     ),
 }
 REFUSED = {
+    "a folder of other files": refused(
+        {"a.dcm": "x", "b.DCM": "x", "notes.txt": "x"}, ["found 2 × .dcm, 1 × .txt"]
+    ),
+    "a sheet that is none": refused({"t.xlsx": "x", **JPEGS}, ["t.xlsx (", "4 images in data"]),
     "a missing folder": refused(None, ["data=", "does not exist"]),
     "an empty folder": refused({"a/": ""}, ["holds no training images", "found nothing of use"]),
     "a file in place of a folder": refused("x", ["data=", "is a file"]),
@@ -1191,10 +1209,6 @@ REFUSED = {
     "a web page as a table": refused(
         {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": "<!DOCTYPE html>\n<html>404</html>\n"},
         [f"{TRAIN}_GroundTruth.csv", "no column"],
-    ),
-    "a table in UTF-16": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.encode("utf-16")},
-        [f"{TRAIN}_GroundTruth.csv", "not a text file"],
     ),
     "a table without one of the seven": refused(
         {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace(",VASC", ",OTHER")},

@@ -5,6 +5,7 @@ most usable images.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -223,6 +224,8 @@ def _why_not(path, copy, best) -> str:
         rows = copy.rows[copy.rows["reason"] == ""]
         count = rows["image"].isin(best.rows.loc[best.rows["reason"] == "", "image"]).sum()
         return f"{count:,} of its {len(rows):,} images are labelled by another table"
+    if not tables.header(path):
+        return tables.why_unreadable(path)
     names, ids = tables.header(path), [name for layout in layouts.LAYOUTS for name in layout.image]
     if not tables.column_of(names, "image") and not tables.column_of(names, "image", ids):
         return "no column of ids"
@@ -261,8 +264,11 @@ def _nothing_recognised(folder, inventory, what) -> str:
     places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
     readable = [path.name for path in Layout("any").label_tables(inventory)]
     layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
-    names = ", ".join(path.name for path in inventory.tables)[:150] or "nothing of use"
-    has = [f"{p.name} ({', '.join(tables.header(p)):.100})" for p in inventory.tables]
+    names = ", ".join(path.name for path in inventory.tables)[:150]
+    others = Counter(path.suffix.lower() or path.name for path in inventory.others).items()
+    names = ", ".join(filter(None, [names, *(f"{n:,} × {what}" for what, n in others)]))[:300]
+    names = names or "nothing of use"
+    has = [f"{p.name} ({tables.why_unreadable(p):.100})" for p in inventory.tables]
     if not images:
         expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" * (what == "training")
         why = f"images: expected {expected or 'a'} layout, at most 3 levels deep; found {names}"

@@ -12,7 +12,7 @@ from dermai_utils.basics import IMAGE_SUFFIXES, UserError
 from dermai_utils.copies import tables
 from dermai_utils.copies.unpack import DAMAGED, unpack
 
-TABLES = (".csv", ".tsv", ".tab")
+TABLES = (".csv", ".tsv", ".tab", *tables.READERS)
 OTHER_TABLES = ("ham10000_metadata", "ph2_dataset.txt")  # the Dataverse's has no suffix
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
 DEEPEST_ZIP = 2  # zips in zips
@@ -39,14 +39,15 @@ def image_id(name) -> str:
 
 
 class Inventory:
-    """folders: {folder: names of its image files}; tables: paths; notes: lines for the user.
+    """folders: {folder: names of its image files}; tables, others: paths; notes: lines
+    for the user.
 
     A zip is unpacked below `unpacked`, unless its content lies unpacked beside it, or no table
     names an image of it. leave_out: folders not to look into. image: names of id columns.
     """
 
     def __init__(self, folder, unpacked, leave_out=(), image=()):
-        self.folders, self.tables, self.notes = {}, [], []
+        self.folders, self.tables, self.others, self.notes = {}, [], [], []
         self._unpacked, self._zips, self._image = Path(unpacked), [], image
         self._seen = {os.path.realpath(path) for path in leave_out}
         self._walk(Path(folder), 0, 0)
@@ -80,6 +81,8 @@ class Inventory:
         entries = self._with_utf8_names(here, entries)
         names = [entry.name for entry in entries if entry.is_file()]
         self.folders[here] = [name for name in names if _is(name, IMAGE_SUFFIXES)]
+        known = (*IMAGE_SUFFIXES, *TABLES, ".zip")
+        self.others += [here / name for name in names if not _is(name, known)]
         if depth <= DEEPEST_TABLE:
             self.tables += [here / name for name in names if _is(name, TABLES)]
             self._zips += [_read(here / name, level) for name in names if _is(name, (".zip",))]

@@ -69,6 +69,14 @@ CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and
     "hemorrhage, haemorrhage, subcorneal hemorrhage",
 }
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+LONGEST_TITLE = 9  # lines above a header
+TEXT = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
+READERS = {  # suffix: (the function of pandas, the package that it needs, options)
+    ".xlsx": ("read_excel", "openpyxl", TEXT),
+    ".parquet": ("read_parquet", "pyarrow", {}),
+    ".jsonl": ("read_json", "pandas", dict(lines=True, dtype=False)),
+}
 CONTRADICTS = "duplicate id with different labels"
 TWICE = "duplicate id (the first row is kept)"
 
@@ -103,32 +111,94 @@ def unknown_class(word) -> str:
 
 
 def header(path) -> list[str]:
-    """The column names of a user's table in lower case; [] if it is no text."""
-    with open(path, "rb") as file:
-        line = re.split(rb"[\r\n]", file.read(2**20), maxsplit=1)[0]
+    """The column names of a user's table in lower case; [] if it cannot be read."""
     try:
-        line = _as_csv(_decoded(line)[0].removeprefix("\ufeff"))
-    except UnicodeDecodeError:
+        text = _text(path, 2**20)[0]
+    except (UnicodeDecodeError, UserError):
         return []
+    line = text.split("\n", 1)[0]
     cells = next(csv.reader([line], delimiter=_separator(line), skipinitialspace=True), [])
     return [cell.strip().casefold() for cell in cells]
 
 
 def encoding_note(path) -> str:
-    """A line about a table that is not in UTF-8; "" if it is."""
-    if _decoded(Path(path).read_bytes())[1] == "utf-8":
+    """A line about a table in Windows-1252; "" for others."""
+    if _text(path)[1] != "cp1252":
         return ""
     return f"{Path(path).name} is not in UTF-8: read as Windows-1252, as Excel saves a CSV"
 
 
+def _text(path, size=-1) -> tuple[str, str]:
+    """A table as CSV, and its encoding. size: bytes at its beginning, for a file of text.
+
+    UnicodeDecodeError if it is none; UserError if a package is missing that reads it.
+    """
+    path = Path(path)
+    if path.suffix.lower() in READERS:
+        return _converted(path, path.stat().st_mtime_ns), ""
+    with open(path, "rb") as file:
+        data = file.read(size)
+    if len(data) == size and not data.startswith(UTF_16):  # no half letters at the end
+        data = data[: 1 + data.rfind(b"\n")] or data
+    text, encoding = _decoded(data)
+    return _as_csv(text.removeprefix("\ufeff")), encoding
+
+
+@functools.lru_cache(16)
+def _converted(path, changed) -> str:
+    """A table that is no text, as CSV. changed: when it was last written."""
+    name, package, options = READERS[path.suffix.lower()]
+    try:
+        frame = getattr(pd, name)(path, **options)
+    except ImportError:
+        advice = f"expected a CSV, or: pip install {package}"
+        raise UserError(f"{path}: {package} reads such a table and is not here; {advice}") from None
+    except Exception as error:  # whatever these packages raise for a damaged file
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({why:.200}); expected a table") from None
+    titles = options.get("header", True) is not None
+    return _as_csv(frame.to_csv(index=False, header=titles))
+
+
+def why_unreadable(path) -> str:
+    """Why no column of a table is known: in words, for a message."""
+    try:
+        _text(path, 2**20)
+    except UnicodeDecodeError:
+        return "not a text file"
+    except UserError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return ", ".join(header(path))
+
+
 def _decoded(data: bytes) -> tuple[str, str]:
-    """A table's text and its encoding, UTF-8 or Windows-1252; UnicodeDecodeError for another."""
+    """A table's text and its encoding: UTF-8, UTF-16 as Excel's "Unicode text", or Windows-1252;
+    UnicodeDecodeError for another."""
+    if data.startswith(UTF_16):
+        return data.decode("utf-16"), "utf-16"
     try:
         return data.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
-        if b"\0" in data:  # UTF-16, or no text at all
+        if b"\0" in data:  # no text at all
             raise
         return data.decode("cp1252"), "cp1252"
+
+
+def _as_csv(text) -> str:
+    """The text with plain ends of lines, from the header on: without Excel's `sep=;` and a title.
+
+    PH2's table, `|| a || b ||`, becomes a CSV without its legend.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith("||"):
+        rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
+        return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
+    text = re.sub(r"^sep=.\n", "", text)
+    above = re.match(
+        rf"(?:[ ,;\t]*[^,;\t\n]*[ ,;\t]*\n){{1,{LONGEST_TITLE}}}(?=[^\n]*\w[^\n]*[,;\t] *[\w\"])",
+        text,
+    )
+    return text[above.end() :] if above else text
 
 
 def _separator(line) -> str:
@@ -158,18 +228,9 @@ def read_csv(path, columns) -> pd.DataFrame:
     return frame.where(frame != "")  # "HAM_1 " is HAM_1
 
 
-def _as_csv(text) -> str:
-    """The text with plain ends of lines; PH2's table, `|| a || b ||`, as CSV without its legend."""
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    if not text.startswith("||"):
-        return text
-    rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
-    return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
-
-
 def _parse(path, expected) -> pd.DataFrame:
     try:
-        text = _as_csv(_decoded(Path(path).read_bytes())[0])  # pandas takes off a BOM
+        text = _text(path)[0]
         separator = _separator(text.split("\n", 1)[0])
         options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
         with warnings.catch_warnings():
