@@ -11,6 +11,7 @@ import pandas as pd
 
 from dermai_utils import copies, files, pixels, splits
 from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.copies.unpack import unpack
 
 SAMPLE = Path(__file__).with_name("sample")
 COLUMNS = ["image", "source", "origin", "label", "lesion_id", "patient_id", "age", "sex"]
@@ -148,7 +149,7 @@ def _is_zip(path) -> bool:
 
 def _unzipped(path, cache) -> Path:
     """The folder itself, or the one that a zip is unpacked into."""
-    return copies.unpack(path, cache / "images") if _is_zip(path) else path
+    return unpack(path, cache / "images") if _is_zip(path) else path
 
 
 def _named(setting, paths, data) -> dict[str, Path]:
