@@ -10,9 +10,9 @@ from pathlib import Path
 from dermai_utils import files
 from dermai_utils.basics import IMAGE_SUFFIXES, UserError
 from dermai_utils.copies import tables
-from dermai_utils.copies.unpack import DAMAGED, unpack
+from dermai_utils.copies.unpack import DAMAGED, pictures, unpack
 
-TABLES = (".csv", ".tsv", ".tab", *tables.READERS)
+TABLES = (".csv", ".tsv", ".tab", *tables.PACKAGES)
 OTHER_TABLES = ("ham10000_metadata", "ph2_dataset.txt")  # the Dataverse's has no suffix
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
 DEEPEST_ZIP = 2  # zips in zips
@@ -86,9 +86,20 @@ class Inventory:
         if depth <= DEEPEST_TABLE:
             self.tables += [here / name for name in names if _is(name, TABLES)]
             self._zips += [_read(here / name, level) for name in names if _is(name, (".zip",))]
+            for name in names:
+                if _is(name, (".parquet",)) and (inside := self._pictures(here / name)):
+                    self._walk(inside, 0, level)
         for entry in entries if depth < DEEPEST_IMAGE else []:
             if entry.is_dir():
                 self._walk(here / entry.name, depth + 1, level)
+
+    def _pictures(self, path) -> Path | None:
+        """The folder with the pictures that lie in a Parquet file; None if there are none."""
+        column = tables.column_of(tables.header(path), "image", self._image)
+        if not column:
+            return None
+        ids = tables.image_ids(tables.read_csv(path, [column])[column])
+        return pictures(path, list(ids), self._unpacked)
 
     def _with_utf8_names(self, here, entries):
         """The entries whose names can be written into a table; a note counts the others."""

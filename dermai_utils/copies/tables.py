@@ -71,12 +71,7 @@ CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_TITLE = 9  # lines above a header
-TEXT = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
-READERS = {  # suffix: (the function of pandas, the package that it needs, options)
-    ".xlsx": ("read_excel", "openpyxl", TEXT),
-    ".parquet": ("read_parquet", "pyarrow", {}),
-    ".jsonl": ("read_json", "pandas", dict(lines=True, dtype=False)),
-}
+PACKAGES = {".xlsx": "openpyxl", ".parquet": "pyarrow", ".jsonl": "pandas"}  # no text: read by
 CONTRADICTS = "duplicate id with different labels"
 TWICE = "duplicate id (the first row is kept)"
 
@@ -134,7 +129,7 @@ def _text(path, size=-1) -> tuple[str, str]:
     UnicodeDecodeError if it is none; UserError if a package is missing that reads it.
     """
     path = Path(path)
-    if path.suffix.lower() in READERS:
+    if path.suffix.lower() in PACKAGES:
         return _converted(path, path.stat().st_mtime_ns), ""
     with open(path, "rb") as file:
         data = file.read(size)
@@ -147,17 +142,41 @@ def _text(path, size=-1) -> tuple[str, str]:
 @functools.lru_cache(16)
 def _converted(path, changed) -> str:
     """A table that is no text, as CSV. changed: when it was last written."""
-    name, package, options = READERS[path.suffix.lower()]
+    suffix, package = path.suffix.lower(), PACKAGES[path.suffix.lower()]
     try:
-        frame = getattr(pd, name)(path, **options)
+        frame = _read(path, suffix)
     except ImportError:
         advice = f"expected a CSV, or: pip install {package}"
         raise UserError(f"{path}: {package} reads such a table and is not here; {advice}") from None
     except Exception as error:  # whatever these packages raise for a damaged file
         why = " ".join(str(error).split())
         raise UserError(f"{path}: cannot be read ({why:.200}); expected a table") from None
-    titles = options.get("header", True) is not None
-    return _as_csv(frame.to_csv(index=False, header=titles))
+    return _as_csv(frame.to_csv(index=False, header=suffix != ".xlsx"))
+
+
+def _read(path, suffix) -> pd.DataFrame:
+    """The cells of a table that is no text; of a sheet with its header as a row."""
+    if suffix == ".xlsx":
+        options = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
+        return pd.read_excel(path, **options)
+    if suffix == ".jsonl":
+        return pd.read_json(path, lines=True, dtype=False)
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path)
+    inside = pictures_in(file)
+    wanted = [f"{name}.path" if name in inside else name for name in file.schema_arrow.names]
+    frame = file.read(columns=wanted).to_pandas()
+    for name in inside:  # {"path": ...}, often None
+        names = [cell and cell["path"] for cell in frame[name]]
+        frame[name] = [given or f"{path.stem}_{k}" for k, given in enumerate(names)]
+    return frame
+
+
+def pictures_in(file) -> list[str]:
+    """The columns of a ParquetFile that hold pictures, as Hugging Face stores them."""
+    fields = {field.name: str(field.type) for field in file.schema_arrow}
+    return [name for name, kind in fields.items() if "bytes: binary" in kind and "path:" in kind]
 
 
 def why_unreadable(path) -> str:
