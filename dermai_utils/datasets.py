@@ -11,6 +11,7 @@ import pandas as pd
 
 from dermai_utils import copies, files, pixels, splits
 from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.copies.unpack import unpack
 
 SAMPLE = Path(__file__).with_name("sample")
 COLUMNS = ["image", "source", "origin", "label", "lesion_id", "patient_id", "age", "sex"]
@@ -22,6 +23,7 @@ SAME_ID = "extra image that is in the data already (same id)"
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
 TWICE = "duplicate id (the first row is kept)"
 MUCH = 0.05  # share of a source's images that are left out: from here on a warning
+EXPECTED = "expected sample, isic2018, or a folder or zip with a copy of the data (docs/data.md)"
 REASONS = 10  # shown on the screen
 
 
@@ -78,7 +80,13 @@ def load(
     >>> len(dataset.table) == len(dataset.pixels), dataset.pixels.shape[1:]
     (True, (75, 100, 3))
     """
-    name, extras, tests = folder_name(data), _named("extra", extra), _named("test", test)
+    if not str(data).strip():
+        raise UserError(f"data={data!r} names nothing; {EXPECTED}")
+    name, extras, tests = (
+        folder_name(data),
+        _named("extra", extra, data),
+        _named("test", test, data),
+    )
     cache = Path(cache or Path("cache") / name)
     with files.disk_errors(cache):
         files.try_write(cache)
@@ -91,6 +99,7 @@ def load(
             rows, layout = _main(find, folder, notes, made_up=data == "sample")
             for source, further in (("extra", extras), ("test", tests)):
                 for called, path in further.items():
+                    path = _unzipped(path, cache)
                     added = _further(find, path, notes, source, called, rows)
                     rows = pd.concat([rows, added], ignore_index=True)
             array = cache / f"{_array_name(size, [*extras], [*tests])}.npy"
@@ -107,7 +116,7 @@ def load(
 
 def folder_name(data) -> str:
     """The name of `data` in folders and pages: sample, isic2018, or its folder's name."""
-    return str(data) if str(data) in ("sample", "isic2018") else Path(data).resolve().name
+    return str(data) if str(data) in ("sample", "isic2018") else _name(data)
 
 
 def class_counts(table: pd.DataFrame) -> pd.DataFrame:
@@ -128,15 +137,32 @@ def _say(notes, *lines):
     notes += lines
 
 
-def _named(setting, paths) -> dict[str, Path]:
+def _name(path) -> str:
+    """A folder's name; a zip's without its suffix."""
+    path = Path(path).expanduser().resolve()
+    return path.stem if _is_zip(path) else path.name
+
+
+def _is_zip(path) -> bool:
+    return path.suffix.lower() == ".zip" and path.is_file()
+
+
+def _unzipped(path, cache) -> Path:
+    """The folder itself, or the one that a zip is unpacked into."""
+    return unpack(path, cache / "images") if _is_zip(path) else path
+
+
+def _named(setting, paths, data) -> dict[str, Path]:
     """{name: folder} of each path: its folder's name, made unique. UserError for no folder."""
     named = {}
     for path in [paths] if isinstance(paths, str | os.PathLike) else paths:
         path = Path(path).expanduser()
-        if not path.is_dir():
-            expected = "expected a folder with a copy of the data (docs/data.md)"
+        expected = "expected a folder or zip with another copy of the data (docs/data.md)"
+        if not (path.is_dir() or _is_zip(path)):
             raise UserError(f"{setting}={path}: no such folder; {expected}")
-        first = files.printable(path.resolve().name)
+        if path.resolve() == Path(data).expanduser().resolve():
+            raise UserError(f"{setting}={path} is the training data itself; {expected}")
+        first = files.printable(_name(path))
         first += " set" * (first.casefold() in RESERVED or first.isdigit())
         numbered = (f"{first}-{k}" for k in itertools.count(2))
         named[next(n for n in itertools.chain([first], numbered) if n not in named)] = path
@@ -151,15 +177,21 @@ def _folder(data, cache, base_url):
         _say(notes, *[f"fetched {', '.join(fetched)}"] * bool(fetched))
         return cache / "archives", notes
     folder = SAMPLE if str(data) == "sample" else Path(data).expanduser().absolute()
+    folder = _unzipped(folder, cache)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        expected = "expected sample, isic2018, or a folder with a copy of the data (docs/data.md)"
-        raise UserError(f"data={data}: {folder} {what}; {expected}")
+        raise UserError(f"data={data}: {folder} {what}; {EXPECTED}")
     return folder, notes
 
 
 def _find(folder, what, *, unpacked, leave_out):
-    return copies.find(folder, unpacked, leave_out, what)
+    try:
+        return copies.find(folder, unpacked, leave_out, what)
+    except UserError as error:
+        inside = [Path(path).resolve() for path in leave_out]
+        inside = [path for path in inside if path.is_relative_to(folder.resolve())]
+        why = f"; {inside[-1]} was left out: it is a work or cache folder" if inside else ""
+        raise UserError(f"{error}{why}") from None
 
 
 def _main(find, folder, notes, made_up):

@@ -114,7 +114,9 @@ class Settings:
     @property
     def name(self) -> str:
         """`data` as a folder name: sample, isic2018, or the last part of the path."""
-        return self.data if self.data in NAMES else Path(self.data).resolve().name
+        path = Path(self.data).resolve()
+        zipped = path.suffix.lower() == ".zip" and path.is_file()
+        return self.data if self.data in NAMES else path.stem if zipped else path.name
 
     @property
     def test_sets(self) -> tuple:

@@ -79,6 +79,10 @@ OFFICIAL_ZIPS = {
     f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
     f"{TRAIN}_Input.zip": zipped(under(f"{TRAIN}_Input/", JPEGS)),
 }
+OFFICIAL_TEST_ZIPS = {
+    f"{TEST}_GroundTruth.zip": zipped({f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}),
+    f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
+}
 PARTS = {
     **under("HAM10000_images_part_1/", only(JPEGS, "A1", "A2")),
     **under("HAM10000_images_part_2/", only(JPEGS, "A3", "A4")),
@@ -223,6 +227,11 @@ LAYOUTS = {
         },
         FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
         says=["1 test images have the id of a training image (ISIC_0034524, ...)"],
+    ),
+    "the official test set alone": Case(
+        {f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under("photos/", TESTS)},
+        {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
+        says=["layout official ISIC 2018 test set"],
     ),
     "Google Drive's parts": Case(
         {
@@ -449,6 +458,20 @@ LAYOUTS = {
         {"A1": "train MEL -", "A2": "train NV -"},
         says=["t.csv is not in UTF-8: read as Windows-1252"],
     ),
+    "a table, UTF-16, tabs": Case(
+        {"t.csv": LABELS.replace(",", "\t").encode("utf-16"), **JPEGS}, UNKNOWN
+    ),
+    "a table, sep= and a title": Case(
+        {"t.csv": "sep=;\nMy clinic;\n" + LABELS.replace(",", ";"), **JPEGS}, UNKNOWN
+    ),
+    "a table of JSON lines": Case(
+        {
+            "metadata.jsonl": '{"file_name": "A1.jpg", "label": "mel"}\n'
+            '{"file_name": "A2.jpg", "label": "nv"}\n',
+            **only(JPEGS, "A1", "A2"),
+        },
+        {"A1": "train MEL -", "A2": "train NV -"},
+    ),
     "a table, quotes and blanks": Case(
         {"t.csv": 'image, label\n"A1", "mel"\n" A2 ", " nv "\n', **only(JPEGS, "A1", "A2")},
         {"A1": "train MEL -", "A2": "train NV -"},
@@ -464,6 +487,62 @@ LAYOUTS = {
     "blanks in names": Case(
         {"t.csv": "image,label\nmy photo 1,mel\n", "my photos/my photo 1.jpg": photo(1)},
         {"my photo 1": "train MEL -"},
+    ),
+    "a table for each split": Case(
+        {
+            "test.csv": "image,label\nA4,nv\n",
+            "train.csv": "image,label\nA1,mel\nA2,nv\n",
+            "val.csv": "image,label\nA3,bcc\n",
+            **under("photos/", JPEGS),
+        },
+        UNKNOWN,
+        says=["layout label table test.csv, train.csv, val.csv: MEL 1 · NV 2"],
+    ),
+    "a table in each split's folder": Case(
+        {
+            "test/metadata.csv": "file_name,label\nA4.jpg,nv\n",
+            **under("test/", only(JPEGS, "A4")),
+            "train/metadata.csv": "file_name,label\nA1.jpg,mel\nA2.jpg,nv\nA3.jpg,bcc\n",
+            **under("train/", only(JPEGS, "A1", "A2", "A3")),
+        },
+        UNKNOWN,
+        says=["layout label table metadata.csv: MEL 1 · NV 2"],
+    ),
+    "a table of all images beside one for each split": Case(
+        {
+            "all.csv": LABELS,
+            "train.csv": "image,label\nA1,mel\nA2,nv\n",
+            "val.csv": "image,label\nA3,bcc\nA4,nv\n",
+            **under("photos/", JPEGS),
+        },
+        UNKNOWN,
+        says=["tables not used: train.csv (2 of its 2 images are labelled by another table)"],
+    ),
+    "an id in the tables of two splits": Case(
+        {
+            "train.csv": "image,label\nA1,mel\nA2,nv\n",
+            "val.csv": "image,label\nA1,nv\nA2,nv\nA3,bcc\nA4,nv\nA5,nv\n",
+            **under("photos/", photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg", "A5.jpg", "A6.jpg")),
+            "more.csv": "image,label\nA5,mel\nA3,bcc\nA6,nv\nA7,nv\nA8,nv\n",
+            **under("photos/", photos("A7.jpg", "A8.jpg")),
+        },
+        {"A1": "train NV -", "A2": "train NV -", "A3": "train BCC -", "A4": "train NV -"}
+        | {"A6": "train NV -", "A7": "train NV -", "A8": "train NV -"},
+        {
+            "A3": "duplicate id (the first row is kept)",
+            "A5": "duplicate id with different labels + duplicate id with different labels",
+        },
+        says=["train.csv (2 of its 2 images are labelled by another table)"],
+    ),
+    "probabilities that sort before the labels": Case(
+        {"a submission.csv": ONE_HOT.replace("1.0", "0.9"), **MINE},
+        UNKNOWN,
+        says=["tables not used: a submission.csv (4 × a label that is neither 0 nor 1)"],
+    ),
+    "a table of other things": Case(
+        {**MINE, "prices.csv": "item,price\nx,1\n", "notes.csv": "image,note\nA1,x\n"},
+        UNKNOWN,
+        says=["notes.csv (no column of classes, lesions or the like)", "prices.csv (no column of"],
     ),
     "one folder a class": Case(
         FOLDERS, UNKNOWN, says=["layout one folder a class: MEL 1 · NV 2", "no lesion groupings"]
@@ -858,6 +937,27 @@ FURTHER = {
         says=["layout ISIC 2019: MEL 0 · NV 1 · BCC 0 · AKIEC 1"],
         about={"B5_downsampled": {"age": 55.0, "sex": "female", "localization": "back"}},
     ),
+    "a test set, the archives of the official one": Case(
+        OFFICIAL,
+        FOUR | {"ISIC_0034524": "clinic DF -", "ISIC_0034525": "clinic VASC -"},
+        clinic=OFFICIAL_TEST_ZIPS,
+        says=["layout official ISIC 2018 test set: MEL 0 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
+    ),
+    "a test set, the Dataverse's official one": Case(
+        OFFICIAL,
+        FOUR | {"ISIC_0034524": "clinic DF T1", "ISIC_0034525": "clinic VASC T2"},
+        clinic={
+            f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+            "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
+            f"{TEST}_Images.zip": zipped(TESTS),
+        },
+        about={"ISIC_0034524": {"age": 60.0, "sex": "male"}},
+    ),
+    "extra, the official test set": Case(
+        MINE,
+        UNKNOWN | {"ISIC_0034524": "extra DF -", "ISIC_0034525": "extra VASC -"},
+        more=OFFICIAL_TEST_ZIPS,
+    ),
     "extra, one folder a class": Case(
         MINE,
         UNKNOWN | {"B5": "extra MEL -", "B6": "extra NV -"},
@@ -918,7 +1018,145 @@ FURTHER = {
     ),
 }
 
+ONE_OF_EACH = {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -", "A4": "train AKIEC -"}
+PUBLIC = {
+    "PAD-UFES-20": Case(
+        MINE,
+        UNKNOWN
+        | {"PAT_1_2_3": "clinic AKIEC 2", "PAT_1_5_6": "clinic BKL 5"}
+        | {"PAT_2_7_8": "clinic NV 7"},
+        clinic={
+            "metadata.csv": "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,"
+            "itch,img_id,biopsed\n"
+            "PAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\n"
+            "PAT_1,5,False,55,FEMALE,3.0,NECK,SEK,True,PAT_1_5_6.png,True\n"
+            "PAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,False\n",
+            **under(
+                "images/imgs_part_1/",
+                photos("PAT_1_2_3.png", "PAT_1_5_6.png", "PAT_2_7_8.png", kind="PNG"),
+            ),
+        },
+        says=["layout PAD-UFES-20", "WARNING: smartphone photographs, no dermoscopic images"],
+        about={"PAT_1_2_3": {"patient_id": "PAT_1", "age": 55, "localization": "NECK"}},
+    ),
+    "ISIC 2017": Case(
+        {
+            "ISIC-2017_Training_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
+            "A1,1.0,0.0\nA2,0.0,0.0\n",
+            "ISIC-2017_Test_v2_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
+            "A3,0.0,1.0\n",
+            **under("ISIC-2017_Training_Data/", only(JPEGS, "A1", "A2")),
+            **under("ISIC-2017_Test_v2_Data/", only(JPEGS, "A3")),
+            "ISIC-2017_Training_Data/A1_superpixels.png": MASK,
+        },
+        {"A1": "train MEL -", "A2": "train NV -", "A3": "train BKL -"},
+        says=["layout ISIC 2017"],
+    ),
+    "ISIC 2024": Case(
+        {
+            "train-metadata.csv": "isic_id,target,patient_id,age_approx,sex,anatom_site_general,"
+            "lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5\n"
+            "A1,1,P1,50,male,back,L1,x,Malignant,y,Melanoma Invasive,,\n"
+            'A2,0,P2,,,,L2,x,Benign,y,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
+            'A3,1,P3,,,,L3,x,Malignant,y,Basal cell carcinoma,"Basal cell carcinoma, Nodular",\n'
+            "A4,0,P4,,,,,Benign,Benign,,,,\n",
+            **under("train-image/image/", JPEGS),
+        },
+        {"A1": "train MEL L1", "A2": "train NV L2", "A3": "train BCC L3"},
+        {"A4": "class Benign: none of the seven"},
+        says=["layout ISIC 2024", "WARNING: tiles of total body photographs"],
+    ),
+    "Derm7pt": Case(
+        {
+            "meta/meta.csv": "case_num,diagnosis,seven_point_score,pigment_network,"
+            "level_of_diagnostic_difficulty,location,sex,management,clinic,derm,notes\n"
+            "1,melanoma (less than 0.76 mm),3,absent,low,back,female,excision,X/B1.jpg,X/A1.jpg,\n"
+            "2,reed or spitz nevus,1,absent,low,back,female,excision,X/B2.jpg,X/A2.jpg,\n"
+            "3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,X/A3.jpg,\n",
+            **under("images/X/", only(JPEGS, "A1", "A2", "A3")),
+            **under("images/X/", photos("B1.jpg", "B2.jpg", "B3.jpg")),
+        },
+        {"A1": "train MEL -", "A2": "train NV -"},
+        {"A3": "class lentigo: none of the seven"},
+        says=["layout Derm7pt", "3 clinical photographs are not used"],
+        about={"A1": {"sex": "female", "localization": "back"}},
+    ),
+    "MILK10k": Case(
+        {
+            "MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,"
+            "MEL,NV,SCCKA,VASC\nIL_1,0,0,0,0,0,0,0,1,0,0,0\nIL_2,0,0,0,0,0,0,0,0,0,1,0\n"
+            "IL_3,0,0,0,0,0,1,0,0,0,0,0\n",
+            "MILK10k_Training_Metadata.csv": "lesion_id,image_type,isic_id,age_approx,sex,site\n"
+            "IL_1,clinical: close-up,B1,60,male,foot\nIL_1,dermoscopic,A1,60,male,foot\n"
+            "IL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,B2,,,\nIL_3,dermoscopic,A3,,,\n",
+            "MILK10k_Training_Input/IL_1/A1.jpg": photo(1),
+            "MILK10k_Training_Input/IL_1/B1.jpg": photo(5),
+            "MILK10k_Training_Input/IL_2/A2.jpg": photo(2),
+            "MILK10k_Training_Input/IL_2/B2.jpg": photo(6),
+            "MILK10k_Training_Input/IL_3/A3.jpg": photo(3),
+        },
+        {"A1": "train MEL IL_1", "A2": "train AKIEC IL_2"},
+        {"A3": "class INF: none of the seven"},
+        says=["layout MILK10k", "2 clinical photographs are not used"],
+        about={"A1": {"age": 60.0, "sex": "male"}},
+    ),
+    "DDI": Case(
+        {
+            "ddi_metadata.csv": ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
+            "0,1,A1.png,56,True,melanoma-acral-lentiginous\n1,2,A2.png,56,False,melanocytic-nevi\n"
+            "2,3,A3.png,12,True,basal-cell-carcinoma-nodular\n"
+            "3,4,A4.png,12,True,squamous-cell-carcinoma-keratoacanthoma\n",
+            **PNGS,
+        },
+        ONE_OF_EACH,
+        says=["layout DDI", "WARNING: clinical photographs, no dermoscopic images"],
+    ),
+    "Fitzpatrick17k": Case(
+        {
+            "fitzpatrick17k.csv": "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,"
+            "nine_partition_label,three_partition_label,qc,url,url_alphanum\n"
+            "A1,3,3,superficial spreading melanoma ssm,malignant melanoma,malignant,,u,a1.jpg\n"
+            "A2,3,3,nevocytic nevus,benign melanocyte,benign,,u,a2.jpg\n"
+            "A3,3,3,solid cystic basal cell carcinoma,malignant epidermal,malignant,,u,a3.jpg\n"
+            "A4,3,3,actinic keratosis,malignant epidermal,malignant,,u,a4.jpg\n",
+            **under("images/", JPEGS),
+        },
+        ONE_OF_EACH,
+        says=["layout Fitzpatrick17k", "WARNING: clinical photographs, no dermoscopic images"],
+    ),
+    "PH2": Case(
+        {
+            "PH2Dataset/PH2_dataset.txt": "||   Name ||   Histological Diagnosis || "
+            "Clinical Diagnosis || Asymmetry ||\n|| IMD001 ||  || 0 || 0 ||\n"
+            "|| IMD002 || melanoma || 2 || 2 ||\n|| IMD003 ||  || 1 || 0 ||\n\n"
+            "Clinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n",
+            **{
+                f"PH2Dataset/PH2 Dataset images/IMD00{k}/IMD00{k}_{what}/IMD00{k}{end}.bmp": content
+                for k in (1, 2, 3)
+                for what, end, content in (
+                    ("Dermoscopic_Image", "", photo(k, "BMP")),
+                    ("lesion", "_lesion", encoded(picture(0).convert("1"), "BMP")),
+                )
+            },
+        },
+        {"IMD001": "train NV -", "IMD002": "train MEL -", "IMD003": "train NV -"},
+        says=["layout PH2"],
+    ),
+    "a kernel's table of paths and cell types": Case(
+        {
+            "df.csv": ",path,cell_type\n0,../input/x/A1.jpg,melanoma\n"
+            "1,../input/x/A2.jpg,Melanocytic nevi\n2,../input/x/A3.jpg,Basal cell carcinoma\n"
+            "3,../input/x/A4.jpg,Actinic keratoses\n",
+            **under("x/", JPEGS),
+        },
+        ONE_OF_EACH,
+    ),
+}
 REFUSED = {
+    "a folder of other files": refused(
+        {"a.dcm": "x", "b.DCM": "x", "notes.txt": "x"}, ["found 2 × .dcm, 1 × .txt"]
+    ),
+    "a sheet that is none": refused({"t.xlsx": "x", **JPEGS}, ["t.xlsx (", "4 images in data"]),
     "a missing folder": refused(None, ["data=", "does not exist"]),
     "an empty folder": refused({"a/": ""}, ["holds no training images", "found nothing of use"]),
     "a file in place of a folder": refused("x", ["data=", "is a file"]),
@@ -971,10 +1209,6 @@ REFUSED = {
     "a web page as a table": refused(
         {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": "<!DOCTYPE html>\n<html>404</html>\n"},
         [f"{TRAIN}_GroundTruth.csv", "no column"],
-    ),
-    "a table in UTF-16": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.encode("utf-16")},
-        [f"{TRAIN}_GroundTruth.csv", "not a text file"],
     ),
     "a table without one of the seven": refused(
         {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace(",VASC", ",OTHER")},
@@ -1046,16 +1280,6 @@ REFUSED = {
     "an empty folder of extra images": refused(
         MINE, ["more holds no extra images"], more={"a/": ""}
     ),
-    "a test set, the archives of the official one": refused(
-        OFFICIAL,
-        ["holds no test", "ISIC2018_Task3_Test_GroundTruth.csv"],
-        clinic={
-            f"{TEST}_GroundTruth.zip": zipped(
-                {f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}
-            ),
-            f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
-        },
-    ),
     "a broken zip in the test set": refused(
         MINE,
         ["photos.zip is damaged"],
@@ -1064,7 +1288,7 @@ REFUSED = {
 }
 
 
-ALL = LAYOUTS | BROKEN | FURTHER
+ALL = LAYOUTS | PUBLIC | BROKEN | FURTHER
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")

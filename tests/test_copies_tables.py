@@ -1,5 +1,8 @@
 """Tables of labels and metadata: however a spreadsheet saved them, and what is refused."""
 
+import sys
+
+import pandas as pd
 import pytest
 from mirror import refusal
 
@@ -44,6 +47,11 @@ SAVED = {
     "ids with a folder": PLAIN.replace("\na", "\nimages/a.JPEG"),
     "ids of Windows": PLAIN.replace("\na", "\nC:\\images\\a.jpg"),
     "dx": "image_id,dx\na,mel\n",
+    "UTF-16": PLAIN.encode("utf-16"),
+    "UTF-16, tabs, big-endian": b"\xfe\xff" + PLAIN.replace(",", "\t").encode("utf-16-be"),
+    "sep= of Excel": "sep=;\r\n" + PLAIN.replace(",", ";"),
+    "a title above the header": "Clinic of 2024\n\n" + PLAIN,
+    "a title with empty cells": "Clinic of 2024,,,,,,,\n,,,,,,,\n" + PLAIN,
     "Windows-1252": "filename;class;Größe\na.jpg;melanoma;groß\n".encode("cp1252"),
 }
 
@@ -99,13 +107,36 @@ def test_the_most_precise_diagnosis_that_is_one_of_the_seven_counts(rows):
     assert bad["reason"].tolist() == ["class Scar: none of the seven", "no label"]
 
 
+def test_a_table_of_json_lines(tmp_path):
+    rows = '{"file_name": "a.jpg", "label": "melanoma", "n": 1}\n{"file_name": "b.jpg"}\n'
+    (tmp_path / "t.jsonl").write_text(rows)
+    frame = tables.read_labels(tmp_path / "t.jsonl")
+    assert frame.to_numpy().tolist() == [["a", "MEL", ""], ["b", "", "no label"]]
+
+
+def test_an_excel_sheet(tmp_path):
+    pytest.importorskip("openpyxl")
+    sheet = pd.DataFrame([["Clinic", None], ["Image", "Label"], ["a.jpg", "melanoma"], ["b", None]])
+    sheet.to_excel(tmp_path / "t.xlsx", index=False, header=False)
+    frame = tables.read_labels(tmp_path / "t.xlsx")
+    assert frame.to_numpy().tolist() == [["a", "MEL", ""], ["b", "", "no label"]]
+
+
+@pytest.mark.parametrize("suffix, package", [(".xlsx", "openpyxl"), (".parquet", "pyarrow")])
+def test_what_a_missing_package_would_read_is_named(tmp_path, monkeypatch, suffix, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    path = tmp_path / f"t{suffix}"
+    path.write_bytes(b"PK\3\4")
+    line = refusal(tables.read_labels, path)
+    assert f"{path}: {package} reads such a table" in line and f"pip install {package}" in line
+    assert tables.header(path) == [] and package in tables.why_unreadable(path)
+
+
 UNUSABLE = {
     "empty": (b"", "cannot be read as a CSV"),
     "binary": (bytes(range(256)), "not a text file in UTF-8"),
     "zeros": (b"\0" * 300, "no column image, MEL"),
-    "UTF-16": (PLAIN.encode("utf-16"), "not a text file in UTF-8"),
     "another encoding": (PLAIN.replace("\n", " \x81\n").encode("latin-1"), "not a text file"),
-    "sep= of Excel": (b"sep=;\n" + PLAIN.replace(",", ";").encode(), "(a row has"),
     "a column missing": (
         b"image,MEL,NV\na,1,0\n",
         "no column BCC, AKIEC, BKL, DF, VASC; expected it beside image",

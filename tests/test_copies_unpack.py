@@ -4,13 +4,16 @@ import os
 import stat
 import zipfile
 from collections import namedtuple
+from pathlib import Path
 
+import pandas as pd
 import pytest
+from copies import photo
 from hypothesis import given
 from hypothesis import strategies as st
 from mirror import ARCHIVE, NAME, PAGE, TOP, content_of, directory_entry, refusal, zipped
 
-from dermai_utils import files
+from dermai_utils import copies, files
 from dermai_utils.copies import unpack as unpacking
 from dermai_utils.copies.unpack import unpack
 
@@ -143,3 +146,21 @@ def test_unpacking_needs_room(archive, tmp_path, monkeypatch):
     monkeypatch.setattr(files.shutil, "disk_usage", lambda path: usage)
     assert "not enough room" in refusal(unpack, archive, tmp_path / "out")
     assert tree(tmp_path / "out") == {}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_pictures_in_a_parquet_file_are_a_copy(tmp_path, named):
+    """As marmal88/skin_cancer; and as a set without a column of ids, whose paths are None."""
+    pytest.importorskip("pyarrow")
+    images = [{"bytes": photo(k), "path": None} for k in (1, 2, 3)]
+    table = pd.DataFrame({"image": images, "dx": ["melanoma", "melanocytic_Nevi", "df"]})
+    if named:
+        table = table.assign(image_id=["A1", "A2", "A3"], lesion_id=["L1", "L2", "L3"])
+    (tmp_path / "data").mkdir()
+    table.to_parquet(tmp_path / "data" / "train-00000.parquet")
+    for _ in range(2):  # the second time the pictures lie there
+        rows = copies.find(tmp_path / "data", tmp_path / "unpacked").rows
+        ids = ["A1", "A2", "A3"] if named else [f"train-00000_{k}" for k in range(3)]
+        assert rows["image"].tolist() == ids and rows["label"].tolist() == ["MEL", "NV", "DF"]
+        assert rows["lesion_id"].tolist() == (["L1", "L2", "L3"] if named else [""] * 3)
+        assert [Path(path).read_bytes() for path in rows["path"]] == [photo(k) for k in (1, 2, 3)]

@@ -296,3 +296,38 @@ def test_the_pixels_are_a_map_of_the_file_that_nobody_can_change(load, tmp_path)
     assert isinstance(array, np.memmap)
     with pytest.raises(ValueError):
         array[0] = 0
+
+
+def test_a_zip_is_taken_like_the_folder_that_it_holds(load, tmp_path):
+    """As data, test and extra; named without .zip."""
+    clinic = {"labels.csv": "image,label\nB5,mel\n", **photos("B5.jpg")}
+    more = {"labels.csv": "image,label\nC7,df\n", **photos("C7.jpg")}
+    for name, files in (("mine.zip", MINE), ("clinic.zip", clinic), ("more.ZIP", more)):
+        (tmp_path / name).write_bytes(zipped(files))
+    dataset = consistent(
+        load(tmp_path / "mine.zip", test=tmp_path / "clinic.zip", extra=tmp_path / "more.ZIP")
+    )
+    assert dataset.name == "mine"
+    sources = dataset.table.set_index("image")["source"].to_dict()
+    assert sources == dict.fromkeys(["A1", "A2", "A3", "A4"], "train") | {
+        "B5": "clinic",
+        "C7": "extra",
+    }
+
+
+WRONG_FOLDERS = {
+    "data that names nothing": (dict(data=" "), "names nothing; expected sample"),
+    "a test set that is the data": (dict(test="data"), "test=data is the training data itself"),
+    "extra images that are the data": (dict(extra=["./data"]), "is the training data itself"),
+    "the work folder is the data": (dict(leave_out=["data"]), "data was left out: it is a work"),
+    "the work folder holds the images": (dict(leave_out=["data/photos"]), "photos was left out"),
+}
+
+
+@pytest.mark.parametrize("options, says", WRONG_FOLDERS.values(), ids=WRONG_FOLDERS)
+def test_a_folder_in_the_wrong_place_is_told_in_one_line(tmp_path, monkeypatch, options, says):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "data", {"labels.csv": MINE["labels.csv"], "photos/A1.jpg": photo(1)})
+    with pytest.raises(UserError) as error:
+        datasets.load(**{"data": "data", "size": 32, "cache": "cache"} | options)
+    assert says in str(error.value) and "\n" not in str(error.value)

@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from dermai_utils.copies.fetch import fetch_official
-from dermai_utils.copies.layouts import COLUMNS, LAYOUTS, Copy, Layout, commonest, find
+from dermai_utils.copies.finding import COLUMNS, Copy, commonest, find
+from dermai_utils.copies.layouts import LAYOUTS, Layout
 
 NEAR_DUPLICATES = Path(__file__).with_name("near_duplicates.csv")  # image_a, image_b, score
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from dermai_utils import files
 from dermai_utils.basics import IMAGE_SUFFIXES, UserError
 from dermai_utils.copies import tables
-from dermai_utils.copies.unpack import DAMAGED, unpack
+from dermai_utils.copies.unpack import DAMAGED, pictures, unpack
 
-TABLES = (".csv", ".tsv", ".tab")
+TABLES = (".csv", ".tsv", ".tab", *tables.PACKAGES)
+OTHER_TABLES = ("ham10000_metadata", "ph2_dataset.txt")  # the Dataverse's has no suffix
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
 DEEPEST_ZIP = 2  # zips in zips
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
@@ -27,7 +28,7 @@ def plain_name(name) -> str:
     ('x', 'x', 'x')
     """
     name = name.casefold()
-    for suffix in (".zip", *TABLES):
+    for suffix in (".zip", ".txt", *TABLES):
         name = name.removesuffix(suffix)
     return re.sub(r"-\d{8}t\d{6}z(-\d+)*$|(-\d+)?-\d{3}$| ?\(\d+\)$", "", name)
 
@@ -38,14 +39,15 @@ def image_id(name) -> str:
 
 
 class Inventory:
-    """folders: {folder: names of its image files}; tables: paths; notes: lines for the user.
+    """folders: {folder: names of its image files}; tables, others: paths; notes: lines
+    for the user.
 
     A zip is unpacked below `unpacked`, unless its content lies unpacked beside it, or no table
     names an image of it. leave_out: folders not to look into. image: names of id columns.
     """
 
     def __init__(self, folder, unpacked, leave_out=(), image=()):
-        self.folders, self.tables, self.notes = {}, [], []
+        self.folders, self.tables, self.others, self.notes = {}, [], [], []
         self._unpacked, self._zips, self._image = Path(unpacked), [], image
         self._seen = {os.path.realpath(path) for path in leave_out}
         self._walk(Path(folder), 0, 0)
@@ -79,12 +81,25 @@ class Inventory:
         entries = self._with_utf8_names(here, entries)
         names = [entry.name for entry in entries if entry.is_file()]
         self.folders[here] = [name for name in names if _is(name, IMAGE_SUFFIXES)]
+        known = (*IMAGE_SUFFIXES, *TABLES, ".zip")
+        self.others += [here / name for name in names if not _is(name, known)]
         if depth <= DEEPEST_TABLE:
             self.tables += [here / name for name in names if _is(name, TABLES)]
             self._zips += [_read(here / name, level) for name in names if _is(name, (".zip",))]
+            for name in names:
+                if _is(name, (".parquet",)) and (inside := self._pictures(here / name)):
+                    self._walk(inside, 0, level)
         for entry in entries if depth < DEEPEST_IMAGE else []:
             if entry.is_dir():
                 self._walk(here / entry.name, depth + 1, level)
+
+    def _pictures(self, path) -> Path | None:
+        """The folder with the pictures that lie in a Parquet file; None if there are none."""
+        column = tables.column_of(tables.header(path), "image", self._image)
+        if not column:
+            return None
+        ids = tables.image_ids(tables.read_csv(path, [column])[column])
+        return pictures(path, list(ids), self._unpacked)
 
     def _with_utf8_names(self, here, entries):
         """The entries whose names can be written into a table; a note counts the others."""
@@ -157,7 +172,7 @@ def _order(item):
 
 
 def _is(name, suffixes) -> bool:
-    if suffixes == TABLES and _base(name) == "ham10000_metadata":  # the Dataverse's has no suffix
+    if suffixes == TABLES and _base(name) in OTHER_TABLES:
         return True
     return name.casefold().endswith(suffixes)
 

@@ -1,26 +1,24 @@
 """Which copy of the data is this? One row of LAYOUTS a layout; each gives the same rows.
 
-docs/data.md shows the layouts. `find` takes stock of a folder, tries every layout on every table
-in it, and takes the copy with most usable images.
+docs/data.md shows the layouts. finding.py tries every one of them.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
-from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.copies import matching, tables
-from dermai_utils.copies.inventory import Inventory, image_id, plain_name
+from dermai_utils.copies import tables
+from dermai_utils.copies.inventory import image_id, plain_name
 
 TRAIN, TEST = "isic2018_task3_training", "isic2018_task3_test"  # plain names, see `plain_name`
 GROUPINGS, HAM = f"{TRAIN}_lesiongroupings", "ham10000_metadata"
 TRUTH, TEST_TRUTH = f"{TRAIN}_groundtruth", f"{TEST}_groundtruth"
 TRAIN_IMAGES = (f"{TRAIN}_input",)
 TEST_IMAGES = (f"{TEST}_input", f"{TEST}_images")  # the Dataverse's name is the second
-ONLY = {GROUPINGS: ("lesion_id",)}  # tables of which we need this column, and take no other
-COLUMNS = ["image", "source", "path", "label", "reason", *tables.METADATA]
+
+MILK = "milk10k_training_metadata"
+KERATOSIS = ("melanoma", "seborrheic_keratosis")
 
 
 @dataclass(frozen=True)
@@ -34,6 +32,11 @@ class Layout:
     metadata: plain names of the tables with lesions, ages and so on, the first one that knows a
     value counts; () for the label table and then all others. images: plain names of the folders
     that alone hold its images, if there are any. test: the official test set may lie beside it.
+    alone: it is a copy only where no other layout fits. words: pairs of a word and its class, if
+    tables.CLASS_WORDS lacks it; rest: the class of a row whose class columns are all 0. lesions:
+    (plain name of the table, its column of images), if the label table has one row a lesion.
+    clinical: column with the files of clinical photographs, which are not used. note: a line for
+    the user.
     """
 
     name: str
@@ -45,13 +48,62 @@ class Layout:
     metadata: tuple = ()
     images: tuple = ()
     test: bool = False
+    alone: bool = False
+    words: tuple = ()
+    rest: str = ""
+    lesions: tuple = ()
+    clinical: str = ""
+    note: str = ""
 
-    def label_tables(self, inventory) -> list[Path | None]:
-        """The tables with this layout's labels; [None] if folders named by class hold images."""
+    def label_tables(self, inventory) -> list[Path]:
+        """The tables with this layout's labels."""
         if self.table is None:
-            return [None] if any(_class_folders(inventory).values()) else []
+            return []
         known = inventory.named(self.table) if self.table else inventory.tables
         return [path for path in known if self._fits(path, tables.header(path))]
+
+    def parts(self, inventory, seen) -> list[list[Path]]:
+        """The label tables but for those `seen`, in lists: the tables of one list are one copy, as
+        train.csv and val.csv. [[]] if folders named by class hold images.
+        """
+        if self.table is None:
+            return [[]] if any(class_folders(inventory).values()) else []
+        forms = {}
+        for path in self.label_tables(inventory):
+            names = tables.header(path)
+            form = tables.column_of(names, "image", self.image)
+            form = form, *tables.class_columns(names, self.classes)
+            forms.setdefault(form, []).extend([path] * (path not in seen))
+        return [part for paths in forms.values() for part in self._joined(paths, inventory)]
+
+    def _joined(self, paths, inventory) -> list[list[Path]]:
+        """Tables of one form in lists; one that mostly names other images joins the largest."""
+        if len(paths) < 2:
+            return [paths] * bool(paths)
+        here = {image_id(name).casefold() for names in inventory.folders.values() for name in names}
+        ids = {path: _usable_ids(self.read(path, inventory)) & here for path in paths}
+        largest, *rest = sorted(paths, key=lambda path: -len(ids[path]))
+        joined, alone, known = [largest], [], set(ids[largest])
+        for path in rest:
+            new = len(ids[path] - known) > len(ids[path]) / 2
+            (joined if new else alone).append(path)
+            known |= ids[path] if new else set()
+        return [sorted(joined), *([path] for path in alone)]
+
+    def read(self, path, inventory) -> pd.DataFrame:
+        """(image, label, reason) of each row of a label table; CLINICAL is no reason to tell."""
+        labels = tables.read_labels(path, self.image, self.classes, self.words, self.rest)
+        for table in inventory.named(*self.lesions[:1])[:1]:
+            image = self.lesions[1]
+            images = tables.read_csv(table, [image, "lesion_id", "image_type"])
+            labels = images.merge(labels.rename(columns={"image": "lesion_id"}), on="lesion_id")
+            labels["image"] = tables.image_ids(labels[image])
+            clinical = labels["image_type"] != "dermoscopic"
+            labels["reason"] = labels["reason"].mask(clinical, CLINICAL)
+        if self.clinical:
+            photos = tables.image_ids(tables.read_csv(path, [self.clinical])[self.clinical])
+            labels = pd.concat([labels, pd.DataFrame({"image": photos, "reason": CLINICAL})])
+        return labels.reindex(columns=["image", "label", "reason"]).fillna("")
 
     def _fits(self, path, names) -> bool:
         by_columns = (
@@ -64,237 +116,73 @@ class Layout:
 
 
 OFFICIAL = "official ISIC 2018"
+CLINICAL = "clinical photograph"
+PHOTOGRAPHS = "WARNING: {} photographs, no dermoscopic images: expect other, and worse, answers"
 LAYOUTS = (
     Layout(OFFICIAL, TRUTH, metadata=(GROUPINGS, TRUTH, HAM), images=TRAIN_IMAGES, test=True),
     Layout("ISIC 2019", needs=("ak", "scc")),
     Layout("Kaggle HAM10000", HAM, suffixes=(".csv",), needs=("dx",), metadata=(HAM,), test=True),
     Layout("Dataverse HAM10000", HAM, needs=("dx",), metadata=(HAM,), test=True),
+    Layout("ISIC 2017", needs=KERATOSIS, classes=KERATOSIS, rest="NV"),
+    Layout(
+        "ISIC 2024",
+        needs=("isic_id", "iddx_1"),
+        classes=tuple(f"iddx_{k}" for k in (5, 4, 3, 2, 1)),
+        note="WARNING: tiles of total body photographs, no dermoscopic images: expect other, and "
+        "worse, answers",
+    ),
+    Layout(
+        "MILK10k",
+        needs=("lesion_id", "sccka"),
+        image=("lesion_id",),
+        lesions=(MILK, "isic_id"),
+        metadata=(MILK,),
+    ),
+    Layout(
+        "PAD-UFES-20",
+        needs=("img_id", "diagnostic"),
+        image=("img_id",),
+        classes=("diagnostic",),
+        note=PHOTOGRAPHS.format("smartphone"),
+    ),
+    Layout("Derm7pt", needs=("clinic", "derm", "diagnosis"), image=("derm",), clinical="clinic"),
+    Layout(
+        "DDI",
+        needs=("ddi_file", "disease"),
+        image=("ddi_file",),
+        classes=("disease",),
+        note=PHOTOGRAPHS.format("clinical"),
+    ),
+    Layout(
+        "Fitzpatrick17k",
+        needs=("md5hash", "label"),
+        image=("md5hash",),
+        classes=("label",),
+        note=PHOTOGRAPHS.format("clinical"),
+    ),
+    Layout(
+        "PH2",
+        needs=("name", "clinical diagnosis"),
+        image=("name",),
+        classes=("clinical diagnosis",),
+        words=(("0", "NV"), ("1", "NV"), ("2", "MEL")),
+    ),
     Layout("isic-cli", needs=("isic_id",), image=("isic_id",)),
     Layout("label table {table}"),
     Layout("one folder a class", None),
+    Layout(
+        f"{OFFICIAL} test set", TEST_TRUTH, metadata=(TEST_TRUTH,), images=TEST_IMAGES, alone=True
+    ),
 )
 
 
-@dataclass
-class Copy:
-    """One copy of the data.
-
-    layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
-    is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
-    other blanks are ""). notes: lines for the user. images: {source: image files in its folders};
-    folders: {source: these folders}; tables: {what: CSV}.
-    """
-
-    layout: str
-    rows: pd.DataFrame
-    notes: list[str]
-    images: dict[str, int]
-    folders: dict[str, list[Path]]
-    tables: dict[str, Path]
-
-    def usable(self) -> int:
-        return int((self.rows["reason"] == "").sum())
-
-    def counts(self) -> dict[str, int]:
-        """{class: usable images} of the source "train"."""
-        good = (self.rows["reason"] == "") & (self.rows["source"] == "train")
-        return self.rows.loc[good, "label"].value_counts().reindex(CLASSES, fill_value=0).to_dict()
-
-    def _place(self) -> str:
-        table = self.tables.get("train labels")
-        return f"{self.layout}{f' ({table.name})' if table else ''} in {self.folders['train'][0]}"
-
-
-def find(folder, unpacked, leave_out=(), what="training") -> Copy:
-    """The copy of the data in `folder`: archives or unpacked files, at most 3 levels deep.
-
-    unpacked: folder below which zips are unpacked. leave_out: folders not to look into. what: the
-    purpose of the images, for messages. UserError if no layout fits, or no image is usable.
-
-    >>> import tempfile
-    >>> copy = find("dermai_utils/sample", tempfile.mkdtemp())
-    >>> copy.layout, copy.counts()["MEL"] > 0
-    ('official ISIC 2018', True)
-    """
-    ids = [name for layout in LAYOUTS for name in layout.image]
-    inventory = Inventory(folder, unpacked, leave_out, (*tables.COLUMN_NAMES["image"], *ids))
-    copies, seen = [], set()
-    for layout in LAYOUTS:
-        for table in layout.label_tables(inventory):
-            if table not in seen and (copy := _copy(layout, table, inventory)):
-                copies.append(copy)
-            seen.add(table)
-    if not copies:
-        raise UserError(_nothing_recognised(folder, inventory, what))
-    best = copies[0]
-    for copy in copies[1:]:
-        best = _better(best, copy)
-    if not any(best.counts().values()):
-        raise UserError(_nothing_usable(best))
-    official = best.layout == OFFICIAL and what == "training"
-    best.notes += inventory.notes + _unused(inventory, copies)
-    best.notes += _missing(best) if official else []
-    return best
-
-
-# A layout and a table become rows
-
-
-def _copy(layout, table, inventory) -> Copy | None:
-    """The rows of this table, or of the class folders; None if there is no image for them."""
-    notes, parts, used, named_by = [], [], {}, {}
-    if table is None:
-        folders = _class_folders(inventory)
-        parts = [matching.rows_of_folders(folders, notes).assign(source="train")]
-        used["train"] = [path for path, names in folders.items() if names]
-    for source, labels in _sources(layout, table, inventory):
-        candidates = _image_folders(inventory, layout, source)
-        own = TRAIN_IMAGES if source == "train" else TEST_IMAGES
-        labelled = tables.read_labels(labels, layout.image, layout.classes)
-        rows, used[source] = matching.rows_of_table(labelled, candidates, own, notes)
-        if not used["train"]:
-            return None
-        parts.append(rows.assign(source=source))
-        named_by[f"{source} labels"] = labels
-    rows = pd.concat(parts, ignore_index=True)
-    sources = _metadata_tables(layout, table, inventory)
-    metadata = _metadata(sources, layout.image, set(rows["image"]), named_by, notes)
-    rows = rows.merge(metadata, on="image", how="left")
-    notes += filter(None, map(tables.encoding_note, dict.fromkeys(named_by.values())))
-    text = [name for name in COLUMNS if name != "age"]
-    rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
-    images = {s: sum(len(inventory.folders[path]) for path in paths) for s, paths in used.items()}
-    name = layout.name.format(table=table and table.name)
-    return Copy(name, rows[COLUMNS], notes, images, used, named_by)
-
-
-def _class_folders(inventory) -> dict:
+def class_folders(inventory) -> dict:
     """{folder: names of its images} of folders named by class, and of those beside them."""
     classes = [path for path in inventory.folders if tables.class_of(path.name)]
     parents = {path.parent for path in classes if any(inventory.folders[p] for p in classes)}
     return {path: names for path, names in inventory.folders.items() if path.parent in parents}
 
 
-def _sources(layout, table, inventory) -> Iterator[tuple[str, Path]]:
-    """(source, label table) of the training images, and of the official test set."""
-    if table is not None:
-        yield "train", table
-    tests = inventory.named(TEST_TRUTH) if layout.test else []
-    if tests and any(inventory.folders_named(*TEST_IMAGES).values()):
-        yield "test", tests[0]
-
-
-def _image_folders(inventory, layout, source) -> dict:
-    """{folder: names} where images of this source may lie; those with its own name alone, if any of
-    them holds an image."""
-    own, other = (layout.images, TEST_IMAGES) if source == "train" else (TEST_IMAGES, TRAIN_IMAGES)
-    named = inventory.folders_named(*own)
-    if any(named.values()):
-        return named
-    apart = inventory.folders_named(*other)
-    return {path: names for path, names in inventory.folders.items() if path not in apart}
-
-
-def _metadata_tables(layout, table, inventory) -> list[Path]:
-    """The tables to look for lesions, ages and so on, in this order."""
-    if layout.metadata:
-        names = [*layout.metadata, *([TEST_TRUTH] if layout.test else [])]
-        return [path for name in names for path in inventory.named(name)]
-    every = [table] * (table is not None) + [path for path in inventory.tables if path != table]
-    headers = {path: tables.header(path) for path in every}
-    return [
-        path
-        for path, names in headers.items()
-        if tables.column_of(names, "image", layout.image)
-        and any(tables.column_of(names, column) for column in tables.METADATA)
-    ]
-
-
-def _metadata(sources, image, ids, named_by, notes) -> pd.DataFrame:
-    """(image, *METADATA) of these ids from all tables; the first one that knows a value counts."""
-    frame = pd.DataFrame(columns=["image", *tables.METADATA], dtype=object).set_index("image")
-    for path in sources:
-        name = plain_name(path.name)
-        only = ONLY.get(name, tables.METADATA)
-        part, note = tables.read_metadata(path, only, ONLY.get(name, ()), image)
-        part = part[part["image"].isin(ids)]
-        if len(part) and part.shape[1] > 1:
-            notes += [note] if note else []
-            named_by.setdefault(name, path)
-            frame = frame.combine_first(part.set_index("image"))
-    frame = frame.reindex(columns=list(tables.METADATA)).reset_index()
-    return frame.assign(age=tables.numbers(frame["age"]))
-
-
-# Which copy, and what the user hears about it
-
-
-def _better(best, copy) -> Copy:
-    """The copy with more usable images; tables of the same images are not another copy."""
-    if set(copy.folders["train"]) <= set(best.folders["train"]) and copy.layout != best.layout:
-        return best
-    first, second = (copy, best) if copy.usable() > best.usable() else (best, copy)
-    words = [f"{c._place()}, {c.usable():,} usable images" for c in (first, second)]
-    first.notes.append(f"two copies of the data: used is {words[0]}; not used is {words[1]}")
-    return first
-
-
-def _unused(inventory, copies) -> list[str]:
-    """The line about images that belong to no copy."""
-    used = {path for copy in copies for paths in copy.folders.values() for path in paths}
-    named = {image.casefold() for copy in copies for image in copy.rows["image"]}
-    rest = [path for path, names in inventory.folders.items() if names and path not in used]
-    ids = {path: {image_id(name).casefold() for name in inventory.folders[path]} for path in rest}
-    rest = [path for path in rest if not ids[path] & named]
-    count = sum(len(inventory.folders[path]) for path in rest)
-    where = ", ".join(path.name for path in rest)
-    return [f"{count:,} images in {where:.100} are not used: no label names them"] * bool(rest)
-
-
-def _missing(copy) -> list[str]:
-    """A line for each part of the official data that this copy lacks."""
-    lines = {
-        GROUPINGS: "no ISIC2018_Task3_Training_LesionGroupings.csv: the split works without the "
-        "official lesion groups",
-        HAM: "no HAM10000_metadata.csv (the challenge's own mirrors lack it): no age, sex and "
-        "localization",
-        "test labels": "no ISIC2018_Task3_Test_Input with ISIC2018_Task3_Test_GroundTruth: no "
-        "official test set",
-    }
-    return [line for table, line in lines.items() if table not in copy.tables]
-
-
-def commonest(rows) -> str:
-    """The reason that rejected most of these rows, in words."""
-    counts = rows.loc[rows["reason"] != "", "reason"].value_counts()
-    return f"{counts.iloc[0]:,} × {counts.index[0]}" if len(counts) else "it has no rows"
-
-
-def _nothing_usable(copy) -> str:
-    folder, rows = copy.folders["train"][0], copy.rows[copy.rows["source"] == "train"]
-    why = f"no row is the usable label of an image in {folder} ({commonest(rows)})"
-    expected = "expected the files' names as ids, and one class for each"
-    return f"{copy.tables.get('train labels', folder)}: {why}; {expected}"
-
-
-def _nothing_recognised(folder, inventory, what) -> str:
-    images = {path.name: len(names) for path, names in inventory.folders.items() if names}
-    places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
-    readable = [path.name for path in Layout("any").label_tables(inventory)]
-    layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
-    names = ", ".join(path.name for path in inventory.tables)[:150] or "nothing of use"
-    has = [f"{p.name} ({', '.join(tables.header(p)):.100})" for p in inventory.tables]
-    if not images:
-        expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" * (what == "training")
-        why = f"images: expected {expected or 'a'} layout, at most 3 levels deep; found {names}"
-    elif readable:
-        why = f"image that a row of {', '.join(readable)} names: expected the files' names as ids"
-        why += f"; found {places}"
-    elif has:
-        why = f"labels: found {', '.join(has):.300}, beside {places}; expected a column of ids "
-        why += "(image, image_id, isic_id, file) and one of classes (dx, diagnosis, label, class)"
-        why += ", or one for each of the seven classes"
-    else:
-        why = f"labels: no table of labels for its {places}: expected {layouts}, or one folder a "
-        why += "class, at most 3 levels deep"
-    return f"{folder} holds no {what} {why}; see docs/data.md"
+def _usable_ids(labels) -> set[str]:
+    """The ids, in lower case, of the rows with a label."""
+    return set(labels.loc[labels["reason"] == "", "image"].str.casefold())

@@ -14,32 +14,52 @@ import pandas as pd
 from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
 
 METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by")
+SITES = ("anatom_site_general", "anatom_site_general_challenge", "location", "region", "site")
+PATHS = ("image_path", "file_path", "filepath", "path")
 COLUMN_NAMES = {  # what tables call each of our columns; the first name that is there counts
-    "image": ("isic_id", "image_id", "image", "image_name", "file", "filename", "file_name"),
+    "image": (
+        "isic_id",
+        "image_id",
+        "image",
+        "image_name",
+        "file",
+        "filename",
+        "file_name",
+        *PATHS,
+    ),
     "lesion_id": ("lesion_id",),
     "patient_id": ("patient_id",),
-    "age": ("age", "age_approx"),
-    "sex": ("sex",),
-    "localization": ("localization", "anatom_site_general", "anatom_site_general_challenge"),
+    "age": ("age", "age_approx", "age_approximate"),
+    "sex": ("sex", "gender"),
+    "localization": ("localization", *SITES),
     "confirmed_by": ("dx_type", "diagnosis_confirm_type"),
 }
 CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1)), "label", "class")
+CLASS_COLUMNS += ("cell_type",)
 CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and accents don't count
     "MEL": "mel, melanoma, melanomas, malignant melanoma, melanoma NOS, melanoma in situ, "
     "melanoma invasive, melanoma metastasis, nodular melanoma, superficial spreading melanoma, "
-    "lentigo maligna, lentigo maligna melanoma, acral lentiginous melanoma",
+    "lentigo maligna, lentigo maligna melanoma, acral lentiginous melanoma, "
+    "melanoma acral lentiginous, nodular melanoma (nm), superficial spreading melanoma ssm, "
+    "melanoma (in situ), melanoma (less than 0.76 mm), melanoma (0.76 to 1.5 mm), "
+    "melanoma (more than 1.5 mm)",
     "NV": "nv, nevus, naevus, nevi, naevi, melanocytic nevus, melanocytic naevus, "
     "melanocytic nevi, melanocytic naevi, dysplastic nevus, atypical nevus, blue nevus, "
-    "spitz nevus, congenital nevus, nevus NOS",
-    "BCC": "bcc, basal cell carcinoma, basal cell carcinomas, basal cell carcinoma NOS",
+    "spitz nevus, congenital nevus, nevus NOS, nev, clark nevus, combined nevus, dermal nevus, "
+    "recurrent nevus, reed or spitz nevus, nevocytic nevus, halo nevus, "
+    "atypical spindle cell nevus of reed, pigmented spindle cell nevus of reed",
+    "BCC": "bcc, basal cell carcinoma, basal cell carcinomas, basal cell carcinoma NOS, "
+    "basal cell carcinoma nodular, basal cell carcinoma superficial, "
+    "basal cell carcinoma morpheiform, solid cystic basal cell carcinoma",
     "AKIEC": "akiec, ak, scc, bowen, bowens, bowen disease, bowens disease, actinic keratosis, "
     "actinic keratoses, solar keratosis, solar or actinic keratosis, intraepithelial carcinoma, "
     "actinic keratosis / Bowen's disease, actinic keratoses and intraepithelial carcinoma, "
     "actinic keratoses and intraepithelial carcinoma / Bowen's disease, "
     "actinic keratoses and intraepithelial carcinomas, squamous cell carcinoma, "
     "squamous cell carcinoma NOS, squamous cell carcinoma in situ, "
-    "squamous cell carcinoma invasive",
-    "BKL": "bkl, sk, seborrheic keratosis, seborrhoeic keratosis, seborrheic keratoses, lplk, "
+    "squamous cell carcinoma invasive, squamous cell carcinoma keratoacanthoma, ack, bod, sccka",
+    "BKL": "bkl, sk, sek, seborrheic keratosis irritated, seborrheic keratosis, "
+    "seborrhoeic keratosis, seborrheic keratoses, lplk, "
     "benign keratosis, benign keratoses, benign keratosis-like lesion, "
     "benign keratosis-like lesions, pigmented benign keratosis, lichenoid keratosis, "
     "lichen planus-like keratosis, benign lichenoid keratosis, solar lentigo, lentigo solaris",
@@ -49,6 +69,12 @@ CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and
     "hemorrhage, haemorrhage, subcorneal hemorrhage",
 }
 
+UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+LONGEST_TITLE = 9  # lines above a header
+PACKAGES = {".xlsx": "openpyxl", ".parquet": "pyarrow", ".jsonl": "pandas"}  # no text: read by
+CONTRADICTS = "duplicate id with different labels"
+TWICE = "duplicate id (the first row is kept)"
+
 
 def _plain(word) -> str:
     letters = unicodedata.normalize("NFKD", str(word).casefold())  # accents become signs
@@ -56,7 +82,8 @@ def _plain(word) -> str:
 
 
 _CLASS_OF = {_plain(w): name for name, words in CLASS_WORDS.items() for w in words.split(", ")}
-ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), "ak", "scc", "unk")}
+MORE_ONE_HOT = ("ak", "scc", "unk", "ben_oth", "inf", "mal_oth", "sccka")  # ISIC 2019, MILK10k
+ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), *MORE_ONE_HOT)}
 
 
 @functools.cache
@@ -79,32 +106,118 @@ def unknown_class(word) -> str:
 
 
 def header(path) -> list[str]:
-    """The column names of a user's table in lower case; [] if it is no text."""
-    with open(path, "rb") as file:
-        line = re.split(rb"[\r\n]", file.read(2**20), maxsplit=1)[0]
+    """The column names of a user's table in lower case; [] if it cannot be read."""
     try:
-        line = _decoded(line)[0].removeprefix("\ufeff")
-    except UnicodeDecodeError:
+        text = _text(path, 2**20)[0]
+    except (UnicodeDecodeError, UserError):
         return []
+    line = text.split("\n", 1)[0]
     cells = next(csv.reader([line], delimiter=_separator(line), skipinitialspace=True), [])
     return [cell.strip().casefold() for cell in cells]
 
 
 def encoding_note(path) -> str:
-    """A line about a table that is not in UTF-8; "" if it is."""
-    if _decoded(Path(path).read_bytes())[1] == "utf-8":
+    """A line about a table in Windows-1252; "" for others."""
+    if _text(path)[1] != "cp1252":
         return ""
     return f"{Path(path).name} is not in UTF-8: read as Windows-1252, as Excel saves a CSV"
 
 
+def _text(path, size=-1) -> tuple[str, str]:
+    """A table as CSV, and its encoding. size: bytes at its beginning, for a file of text.
+
+    UnicodeDecodeError if it is none; UserError if a package is missing that reads it.
+    """
+    path = Path(path)
+    if path.suffix.lower() in PACKAGES:
+        return _converted(path, path.stat().st_mtime_ns), ""
+    with open(path, "rb") as file:
+        data = file.read(size)
+    if len(data) == size and not data.startswith(UTF_16):  # no half letters at the end
+        data = data[: 1 + data.rfind(b"\n")] or data
+    text, encoding = _decoded(data)
+    return _as_csv(text.removeprefix("\ufeff")), encoding
+
+
+@functools.lru_cache(16)
+def _converted(path, changed) -> str:
+    """A table that is no text, as CSV. changed: when it was last written."""
+    suffix, package = path.suffix.lower(), PACKAGES[path.suffix.lower()]
+    try:
+        frame = _read(path, suffix)
+    except ImportError:
+        advice = f"expected a CSV, or: pip install {package}"
+        raise UserError(f"{path}: {package} reads such a table and is not here; {advice}") from None
+    except Exception as error:  # whatever these packages raise for a damaged file
+        why = " ".join(str(error).split())
+        raise UserError(f"{path}: cannot be read ({why:.200}); expected a table") from None
+    return _as_csv(frame.to_csv(index=False, header=suffix != ".xlsx"))
+
+
+def _read(path, suffix) -> pd.DataFrame:
+    """The cells of a table that is no text; of a sheet with its header as a row."""
+    if suffix == ".xlsx":
+        options = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
+        return pd.read_excel(path, **options)
+    if suffix == ".jsonl":
+        return pd.read_json(path, lines=True, dtype=False)
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(path)
+    inside = pictures_in(file)
+    wanted = [f"{name}.path" if name in inside else name for name in file.schema_arrow.names]
+    frame = file.read(columns=wanted).to_pandas()
+    for name in inside:  # {"path": ...}, often None
+        names = [cell and cell["path"] for cell in frame[name]]
+        frame[name] = [given or f"{path.stem}_{k}" for k, given in enumerate(names)]
+    return frame
+
+
+def pictures_in(file) -> list[str]:
+    """The columns of a ParquetFile that hold pictures, as Hugging Face stores them."""
+    fields = {field.name: str(field.type) for field in file.schema_arrow}
+    return [name for name, kind in fields.items() if "bytes: binary" in kind and "path:" in kind]
+
+
+def why_unreadable(path) -> str:
+    """Why no column of a table is known: in words, for a message."""
+    try:
+        _text(path, 2**20)
+    except UnicodeDecodeError:
+        return "not a text file"
+    except UserError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return ", ".join(header(path))
+
+
 def _decoded(data: bytes) -> tuple[str, str]:
-    """A table's text and its encoding, UTF-8 or Windows-1252; UnicodeDecodeError for another."""
+    """A table's text and its encoding: UTF-8, UTF-16 as Excel's "Unicode text", or Windows-1252;
+    UnicodeDecodeError for another."""
+    if data.startswith(UTF_16):
+        return data.decode("utf-16"), "utf-16"
     try:
         return data.decode("utf-8"), "utf-8"
     except UnicodeDecodeError:
-        if b"\0" in data:  # UTF-16, or no text at all
+        if b"\0" in data:  # no text at all
             raise
         return data.decode("cp1252"), "cp1252"
+
+
+def _as_csv(text) -> str:
+    """The text with plain ends of lines, from the header on: without Excel's `sep=;` and a title.
+
+    PH2's table, `|| a || b ||`, becomes a CSV without its legend.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith("||"):
+        rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
+        return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
+    text = re.sub(r"^sep=.\n", "", text)
+    above = re.match(
+        rf"(?:[ ,;\t]*[^,;\t\n]*[ ,;\t]*\n){{1,{LONGEST_TITLE}}}(?=[^\n]*\w[^\n]*[,;\t] *[\w\"])",
+        text,
+    )
+    return text[above.end() :] if above else text
 
 
 def _separator(line) -> str:
@@ -136,8 +249,7 @@ def read_csv(path, columns) -> pd.DataFrame:
 
 def _parse(path, expected) -> pd.DataFrame:
     try:
-        text = _decoded(Path(path).read_bytes())[0]  # pandas takes off a BOM
-        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = _text(path)[0]
         separator = _separator(text.split("\n", 1)[0])
         options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
         with warnings.catch_warnings():
@@ -189,26 +301,27 @@ def image_ids(column) -> pd.Series:
 # Labels and metadata
 
 
-def read_labels(path, image=(), classes=CLASS_COLUMNS) -> pd.DataFrame:
+def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="") -> pd.DataFrame:
     """(image, label, reason) of each row of a label table, one-hot or with columns of words.
 
-    image, classes: names of the id column and of the columns of words; see `layouts.Layout`.
+    image, classes, words, rest: as in `layouts.Layout`.
     label: one of the seven, or "" with the reason. UserError if the file is no such table.
     """
     names = header(path)
     ids, columns = column_of(names, "image", image) or "image", class_columns(names, classes)
-    words = not columns or columns[0] not in ONE_HOT
+    one_hot = bool(rest) or columns[:1] and columns[0] in ONE_HOT
     frame = read_csv(path, [ids, *(columns or CLASSES)]).rename(columns={ids: "image"})
     frame["image"] = image_ids(frame["image"])
-    label, faults = (_of_words if words else _of_one_hot)(frame[columns])
+    cells = frame[columns]
+    label, faults = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
     frame["label"] = label
     repeated = frame["image"].duplicated(keep=False)
     contradicts = repeated & (frame.groupby("image")["label"].transform("nunique") > 1)
     reasons = [
         (frame["image"] == "", "label row without an image id"),
         *faults,
-        (contradicts, "duplicate id with different labels"),
-        (frame["image"].duplicated(), "duplicate id (the first row is kept)"),
+        (contradicts, CONTRADICTS),
+        (frame["image"].duplicated(), TWICE),
     ]
     tests, texts = zip(*reasons, strict=True)
     frame["reason"] = np.select(tests, texts, "")
@@ -216,29 +329,41 @@ def read_labels(path, image=(), classes=CLASS_COLUMNS) -> pd.DataFrame:
     return frame[["image", "label", "reason"]]
 
 
-def _of_one_hot(frame):
+def joined(parts) -> pd.DataFrame:
+    """The rows of several label tables as one; an id that two of them label is there once."""
+    frame = pd.concat(parts, ignore_index=True)
+    good = frame[frame["reason"] == ""]
+    labels = good.groupby("image")["label"].transform("nunique")
+    reasons = frame["reason"].copy()
+    reasons[good.index[good["image"].duplicated()]] = TWICE
+    reasons[good.index[labels > 1]] = CONTRADICTS
+    return frame.assign(reason=reasons, label=frame["label"].where(reasons == "", ""))
+
+
+def _of_one_hot(frame, rest):
     """The label of each row of one-hot columns, and [(rows, reason)] of the rows without one."""
     switches = {"true": "1", "false": "0"}
     values = frame.apply(lambda column: numbers(column.str.casefold().replace(switches)))
     hot = (values == 1).to_numpy()
-    names = np.array([ONE_HOT[name] or "" for name in frame])
-    label = np.where(hot.any(axis=1), names[hot.argmax(axis=1)], "")
+    names = np.array([class_of(name) for name in frame])
+    label = np.where(hot.any(axis=1), names[hot.argmax(axis=1)], rest)
+    others = np.array([unknown_class(name.upper()) for name in frame], dtype=object)
     faults = [
         (~values.isin([0, 1]).all(axis=1), "a label that is neither 0 nor 1"),
-        (hot.sum(axis=1) == 0, "no label"),
+        ((hot.sum(axis=1) == 0) & (not rest), "no label"),
         (hot.sum(axis=1) > 1, "several labels"),
-        (label == "", unknown_class("UNK")),
+        (label == "", others[hot.argmax(axis=1)]),
     ]
     return label, faults
 
 
-def _of_words(frame):
+def _of_words(frame, known):
     """The same for columns of words; the first one that names one of the seven counts."""
     label, word = pd.Series("", frame.index), pd.Series("", frame.index)
     for column in frame:
         words = frame[column].fillna("")
         word = word.where(word != "", words)
-        label = label.where(label != "", words.map(class_of))
+        label = label.where(label != "", words.map(lambda word: known.get(word) or class_of(word)))
     return label, [(word == "", "no label"), (label == "", word.map(unknown_class))]
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dermai_utils import files, progress
 from dermai_utils.basics import UserError
+from dermai_utils.copies import tables
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError)
 DAMAGED += (UnicodeDecodeError,)  # a name that is marked as UTF-8 and is not
@@ -87,3 +88,35 @@ def _extract(bundle, members, archive, target):
                     why = f"has {file.tell():,} bytes, declared {info.file_size:,}"
                     raise zipfile.BadZipFile(f"{name} {why}")
         temporary.rename(target)
+
+
+def pictures(table, ids, folder) -> Path | None:
+    """The folder below `folder` with the pictures of a Parquet file: DIGITS/NAME, made once.
+
+    ids: (N,) name of each row's picture, without suffix. None if the file holds no pictures.
+    """
+    from pyarrow import parquet
+
+    file = parquet.ParquetFile(table)
+    columns = tables.pictures_in(file)
+    if not columns:
+        return None
+    stat = table.stat()
+    made_of = files.fingerprint([str(table), stat.st_size, stat.st_mtime_ns])
+    target = Path(folder) / made_of[:8] / table.stem
+    if target.exists():
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with files.locked(target.parent):
+        files.sweep(target.parent)
+        temporary = target.with_name(f".{target.name}.tmp")
+        temporary.mkdir()
+        cells = (
+            c for b in file.iter_batches(64, columns=columns[:1]) for c in b.column(0).to_pylist()
+        )
+        for name, cell in zip(ids, cells, strict=True):
+            if name and cell and cell["bytes"]:
+                suffix = ".png" if cell["bytes"].startswith(b"\x89PNG") else ".jpg"
+                (temporary / f"{name}{suffix}").write_bytes(cell["bytes"])
+        temporary.rename(target)
+    return target
