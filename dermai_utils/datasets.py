@@ -20,6 +20,8 @@ RESERVED = {"train", "val", "test", "official", "extra", "left out", "fold", "fo
 SAME_ID = "extra image that is in the data already (same id)"
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
 TWICE = "duplicate id (the first row is kept)"
+NOT_KNOWN = {"unknown", "not known", "unk", "none", "na", "n/a", "nan", "<na>", "null", "nil"}
+NOT_KNOWN |= {"missing", "not available", "undefined", "?", "-", "--", "0", "0.0", "-1", "-1.0"}
 MUCH = 0.05  # share of a source's images that are left out: from here on a warning
 REASONS = 10  # shown on the screen
 
@@ -189,7 +191,8 @@ def _main(find, folder, notes, made_up):
             f"two, the {which} image is called {prefix}:{first}"
         )
         rows = rows.assign(image=rows["image"].mask(renamed, f"{prefix}:" + rows["image"]))
-    _say(notes, *lines)
+    rows, unknown = _without_placeholders(rows)
+    _say(notes, *lines, *unknown)
     return rows, copy.layout
 
 
@@ -208,7 +211,7 @@ def _further(find, folder, notes, kind, name, before):
     """
     copy = find(folder, kind)
     source = kind if kind == "extra" else name
-    rows, lines = copy.rows.assign(source=source), []
+    rows, lines = _without_placeholders(copy.rows.assign(source=source))
     rows["origin"] = _origins(rows["lesion_id"], name)
     known = rows["image"].map(splits.base_id).isin(before["image"].map(splits.base_id))
     prefixes = itertools.chain([source], (f"{source}-{k}" for k in itertools.count(2)))
@@ -230,6 +233,33 @@ def _further(find, folder, notes, kind, name, before):
     line = f"{what} {name}, layout {copy.layout}: {counts}"
     _say(notes, line, *(f"{name}: {note}" for note in (*copy.notes, *lines)))
     return rows
+
+
+def _without_placeholders(rows):
+    """(the rows with "" for ids that are none, such as "unknown", a line for each of these)."""
+    rows, lines = rows.copy(), []
+    for column in ("lesion_id", "patient_id"):
+        for _, ids in rows[column].groupby(rows["source"]):
+            for value, count in _placeholders(ids, column).items():
+                rows.loc[ids.index[ids == value], column] = ""
+                lines.append(f"{column} {value} of {count:,} images is no id: taken as not known")
+    return rows, lines
+
+
+def _placeholders(ids, column) -> dict:
+    """{value: images} of the values that say "not known", or that far too many images have.
+
+    Ids may begin at 0. A patient may have many images, where others have as many.
+    """
+    counts, found = ids[ids != ""].value_counts(), {}
+    for value, count in counts.items():
+        others = counts.drop(value)
+        from_0 = value == "0" and "1" in others and count <= others.max()
+        word = value.casefold() in NOT_KNOWN and not from_0
+        usual = others.median() if column == "patient_id" and len(others) else 0
+        if word or (splits.implausible(count, len(ids)) and count > 10 * usual):
+            found[value] = count
+    return found
 
 
 def _origins(lesion_ids, folder):
