@@ -285,8 +285,7 @@ def lowest(rows):  # the probability from which on enough melanomas count
 
 def rates(rows, threshold):  # sensitivity and specificity; NaN: not defined
     melanoma, alarm = rows["truth"] == "MEL", rows["MEL"] >= threshold
-    found = np.array([alarm[melanoma].mean(), 1 - alarm[~melanoma].mean()])
-    return np.nan * found if np.isnan(threshold) else found
+    return np.array([alarm[melanoma].mean(), 1 - alarm[~melanoma].mean()]) + 0 * threshold
 
 threshold, is_melanoma = lowest(val), scored["truth"] == "MEL"
 sensitivity, specificity = rates(scored, threshold)
