@@ -16,12 +16,13 @@ from dermai_utils.copies.unpack import unpack
 SAMPLE = Path(__file__).with_name("sample")
 COLUMNS = ["image", "source", "origin", "label", "lesion_id", "patient_id", "age", "sex"]
 COLUMNS += ["localization", "confirmed_by", "pixel_hash", "path"]
-OFFICIAL_IDS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on; none of HAM10000
 GIVEN_TEST = "given test"  # a test set that lies in the data, but is not the official one
 RESERVED = {"train", "val", "test", "official", "extra", "left out", "fold", "folds", GIVEN_TEST}
 SAME_ID = "extra image that is in the data already (same id)"
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
 TWICE = "duplicate id (the first row is kept)"
+NOT_KNOWN = {"unknown", "not known", "unk", "none", "na", "n/a", "nan", "<na>", "null", "nil"}
+NOT_KNOWN |= {"missing", "not available", "undefined", "?", "-", "--", "0", "0.0", "-1", "-1.0"}
 MUCH = 0.05  # share of a source's images that are left out: from here on a warning
 EXPECTED = "expected sample, isic2018, or a folder or zip with a copy of the data (docs/data.md)"
 REASONS = 10  # shown on the screen
@@ -202,7 +203,7 @@ def _main(find, folder, notes, made_up):
     lines = [f"layout {copy.layout}: {counts}", *copy.notes]
     official = rows["source"] == "official"
     numbers = rows.loc[official, "image"].str.extract(r"^ISIC_(\d{7})$", expand=False).astype(float)
-    others = (~numbers.between(*OFFICIAL_IDS)).sum()
+    others = (~numbers.between(*splits.OFFICIAL_IDS)).sum()
     if others and not made_up:
         lines.append(
             f"of {official.sum():,} test images {others:,} have no id of the official test set: "
@@ -222,7 +223,8 @@ def _main(find, folder, notes, made_up):
             f"two, the {which} image is called {prefix}:{first}"
         )
         rows = rows.assign(image=rows["image"].mask(renamed, f"{prefix}:" + rows["image"]))
-    _say(notes, *lines)
+    rows, unknown = _without_placeholders(rows)
+    _say(notes, *lines, *unknown)
     return rows, copy.layout
 
 
@@ -235,25 +237,61 @@ def _in_both(rows):
 def _further(find, folder, notes, kind, name, before):
     """The rows of a further folder; their ids are unlike all in the rows `before`.
 
-    kind: extra or test. An extra image with an id that is there already is rejected. A test image
-    stays, with the id NAME:ID: the audit counts what it shares with training images.
+    kind: extra or test. An image with an id that is there already is called NAME:ID. An extra one
+    whose archive id is there already is rejected; of a test one the audit counts it. Other ids,
+    such as numbers, say nothing about another folder's.
     """
     copy = find(folder, kind)
     source = kind if kind == "extra" else name
-    rows = copy.rows.assign(source=source, origin=_origins(copy.rows["lesion_id"], name))
+    rows, lines = _without_placeholders(copy.rows.assign(source=source))
+    rows["origin"] = _origins(rows["lesion_id"], name)
     known = rows["image"].map(splits.base_id).isin(before["image"].map(splits.base_id))
-    rows["image"] = rows["image"].mask(known, f"{source}:" + rows["image"])
-    usable = rows["reason"] == ""
-    twice = usable & (rows["image"].duplicated() | rows["image"].isin(before["image"]))
+    prefixes = itertools.chain([source], (f"{source}-{k}" for k in itertools.count(2)))
+    called = (rows["image"].mask(known, f"{prefix}:" + rows["image"]) for prefix in prefixes)
+    rows["image"] = next(ids for ids in called if not ids.isin(before["image"]).any())
+    elsewhere = known & ~rows["image"].map(splits.is_archive_id)
+    if elsewhere.any():
+        first = rows.loc[elsewhere, "image"].iloc[0].rpartition(":")[2]
+        what = f"{elsewhere.sum():,} ids that are no archive ids are in the data too ({first}, ...)"
+        lines.append(f"{what}: other photographs, unless the pixels are equal")
+    twice = (rows["reason"] == "") & rows["image"].duplicated()
     rows["reason"] = rows["reason"].mask(twice, TWICE)
     if kind == "extra":
-        rows["reason"] = rows["reason"].mask(known & (rows["reason"] == ""), SAME_ID)
+        there = known & ~elsewhere & (rows["reason"] == "")
+        rows["reason"] = rows["reason"].mask(there, SAME_ID)
     usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
     counts = " · ".join(f"{label} {count:,}" for label, count in usable.items())
     what = "test set" if kind == "test" else "extra training data"
     line = f"{what} {name}, layout {copy.layout}: {counts}"
-    _say(notes, line, *(f"{name}: {note}" for note in copy.notes))
+    _say(notes, line, *(f"{name}: {note}" for note in (*copy.notes, *lines)))
     return rows
+
+
+def _without_placeholders(rows):
+    """(the rows with "" for ids that are none, such as "unknown", a line for each of these)."""
+    rows, lines = rows.copy(), []
+    for column in ("lesion_id", "patient_id"):
+        for _, ids in rows[column].groupby(rows["source"]):
+            for value, count in _placeholders(ids, column).items():
+                rows.loc[ids.index[ids == value], column] = ""
+                lines.append(f"{column} {value} of {count:,} images is no id: taken as not known")
+    return rows, lines
+
+
+def _placeholders(ids, column) -> dict:
+    """{value: images} of the values that say "not known", or that far too many images have.
+
+    Ids may begin at 0. A patient may have many images, where others have as many.
+    """
+    counts, found = ids[ids != ""].value_counts(), {}
+    for value, count in counts.items():
+        others = counts.drop(value)
+        from_0 = value == "0" and "1" in others and count <= others.max()
+        word = value.casefold() in NOT_KNOWN and not from_0
+        usual = others.median() if column == "patient_id" and len(others) else 0
+        if word or (splits.implausible(count, len(ids)) and count > 10 * usual):
+            found[value] = count
+    return found
 
 
 def _origins(lesion_ids, folder):

@@ -218,8 +218,8 @@ def _counting_rows(truth, probabilities, weights):
         )
     counts = np.ones(len(truth), bool) if weights is None else np.asarray(weights) > 0
     truth, probabilities = truth[counts], probabilities[counts]
-    if n := np.isnan(probabilities).any(1).sum():
-        raise UserError(f"{n} images have no probability (NaN): predict them again")
+    if n := (~np.isfinite(probabilities)).any(1).sum():
+        raise UserError(f"{n} images have no probability (NaN or infinite): predict them again")
     if len(truth) and not 0 <= truth.min() <= truth.max() < len(CLASSES):
         raise UserError(f"a true class is outside 0 to {len(CLASSES) - 1}")
     return truth, probabilities

@@ -9,6 +9,7 @@ that `read_split` and `near_duplicates` read a CSV.
 
 import itertools
 import re
+from collections import Counter
 
 import numpy as np
 import pandas as pd
@@ -20,9 +21,19 @@ from dermai_utils.copies import tables
 INNER = ("train", "val", "test")  # the subsets of the training data
 LEFT_OUT = "left out"
 KEYS = ("images", "lesions", "patients", "copies")
-# What follows X in the name of a copy of X: _aug0, " (1)", _1, -flipped, _rotated90.
-_ENDING = r"[ _-]?\(\d+\)|[ _-](?:aug|copy|rot|flip|crop)[a-z]*\d*|_\d{1,2}"
-_COPY = re.compile(f"(.+?)(?:{_ENDING})", re.IGNORECASE)
+OFFICIAL_IDS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on; none of HAM10000
+MANY = 0.05, 20  # share of the images and number of them: with more, one id or stem is implausible
+_ARCHIVE_ID = re.compile(r"ISIC_(\d{7})(?!\d)", re.IGNORECASE)
+# What follows X in the name of a picture made from X: _aug0, -flipped, _rotated90, Roboflow's.
+_MADE = r"[ _-](?:aug|copy|rot|flip|crop)[a-z]*\d*|_(?:jpe?g|png|bmp|tiff?|webp)\.rf\.\w+"
+_UUID = r"[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}"
+_MADE_FROM = [
+    re.compile(rf"(?:.*?_)?original_(.+)\.\w+_{_UUID}", re.IGNORECASE),  # Augmentor's
+    re.compile(f"(.+?)(?:{_MADE})", re.IGNORECASE),
+]
+_NUMBERED = re.compile(
+    r"(.+?)(?:[ _-]?\(\d+\)|_\d{1,2})"
+)  # a copy only where X is there: X_1, X (1)
 
 
 # Groups: what must stay together
@@ -49,8 +60,8 @@ def connected_components(n: int, pairs) -> np.ndarray:
 def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
     """(N,) group numbers: images that one subset must hold together share one.
 
-    They show one lesion or patient, have equal pixels or one id, are a pair of ids in `pairs`, or
-    their names say that one was made from the other (X_aug0 and X_downsampled from X).
+    They show one lesion or patient, have equal pixels or one archive id, are a pair of ids in
+    `pairs`, or their names say that they were made from one (X_aug0 and X_downsampled from X).
 
     >>> table = pd.DataFrame({"image": ["a", "b", "c"], "lesion_id": ["L1", "", "L1"]})
     >>> groups(table).tolist()
@@ -64,8 +75,23 @@ def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
         *_same_value(families(table["image"])),
         *_same_value(table["image"].map(base_id)),
         *pair_rows(table, pairs),
+        *_over_missing(table, pairs),
     ]
     return connected_components(len(table), links)
+
+
+def training_groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
+    """(T,) group numbers of the T training images, also linked over `extra` images: what a split
+    keeps together.
+
+    Test sets link none here, so that a split is the same without them; `leaks` links over all.
+    """
+    elsewhere = _subsets_elsewhere(table)
+    home, learnt = elsewhere == "", elsewhere.isin(("", "train"))
+    alone = groups(table[home], pairs)
+    whole = groups(table[learnt], pairs)[home[learnt]]
+    first = pd.Series(alone).groupby(whole).transform("first")
+    return connected_components(alone.max() + 1, zip(alone, first, strict=True))[alone]
 
 
 def _same_value(key):
@@ -81,20 +107,53 @@ def lesions(table: pd.DataFrame) -> pd.Series:
 
 
 def base_id(image: str) -> str:
-    """An image id without what tells copies apart: a source's prefix, and `_downsampled`."""
-    return image.rpartition(":")[2].removesuffix("_downsampled")
+    """The photograph's id: the archive's id, wherever it stands in a name, else the name without
+    `_downsampled`. Sources may give one other id, such as 1, to different photographs.
+
+    >>> base_id("clinic:ISIC_0024306_downsampled"), base_id("clinic:1")
+    ('ISIC_0024306', 'clinic:1')
+    """
+    found = _ARCHIVE_ID.search(image)
+    return found[0].upper() if found else image.removesuffix("_downsampled")
+
+
+def is_archive_id(image: str) -> bool:
+    """Whether a name holds an id of the ISIC archive, which means one photograph everywhere."""
+    return bool(_ARCHIVE_ID.search(image))
 
 
 def families(images) -> list[str]:
-    """(N,) the image that each was made from, by its name: X for X_aug0, X_1 and X (1) beside X."""
-    names = set(images)
-    return [_original(image, names) for image in images]
+    """(N,) the image that each was made from, by its name: X for X_aug0, X_flip (1) and the names
+    of Augmentor and Roboflow, even where X is not there; for X_1 and X (1) only beside X.
+
+    A stem of implausibly many images is no photograph's: of img_crop1 to img_crop500 each is one.
+    """
+    names, images = set(images), list(images)
+    found = [_original(image, names) for image in images]
+    many = {stem for stem, n in Counter(found).items() if implausible(n, len(images))} - names
+    return [
+        _original(image, names, siblings=False) if stem in many else stem
+        for image, stem in zip(images, found, strict=True)
+    ]
 
 
-def _original(image, names):
-    while (match := _COPY.fullmatch(image)) and match[1] in names:
-        image = match[1]
-    return image
+def implausible(count: int, images: int) -> bool:
+    """Whether `count` of so many images are too many for one lesion."""
+    share, least = MANY
+    return count > max(share * images, least)
+
+
+def _original(image, names, siblings=True):
+    """siblings: X_aug0 and X_aug1 are made from X although no X is in `names`."""
+    original, stem = image, image
+    while True:
+        made = next((m for form in _MADE_FROM if (m := form.fullmatch(stem))), None)
+        match = made or _NUMBERED.fullmatch(stem)
+        if not match:
+            return original
+        stem = match[1]
+        if stem in names or (made and siblings):
+            original = stem
 
 
 def _column(table, name):
@@ -104,10 +163,33 @@ def _column(table, name):
 
 
 def pair_rows(table: pd.DataFrame, pairs) -> np.ndarray:
-    """(P', 2) row numbers of those `pairs` of image ids that have both images in the table."""
-    row = {image: k for k, image in enumerate(table["image"])}
-    rows = [(row[a], row[b]) for a, b in pairs if a in row and b in row]
+    """(P', 2) row numbers of those `pairs` of image ids that have both images in the table, under
+    the id that is listed or another name of the photograph."""
+    rows = [(a, b) for a, b in _ends(table, pairs) if a is not None and b is not None]
     return np.array(rows, int).reshape(-1, 2)
+
+
+def _ends(table, pairs):
+    """The two row numbers of each pair, None for an image that is not in the table."""
+    images = list(table["image"])
+    row = {base_id(image): k for k, image in reversed(list(enumerate(images)))}
+    row |= {image: k for k, image in enumerate(images)}
+    return [[row.get(x, row.get(base_id(x))) for x in pair] for pair in pairs]
+
+
+def _over_missing(table, pairs):
+    """Pairs of rows that `pairs` link over an image that is not in the table, such as a rejected
+    one. Not over one of the official test set: the shipped list has such a pair, and the published
+    splits do not know it."""
+    first, links = {}, []
+    for pair, ends in zip(pairs, _ends(table, pairs), strict=True):
+        if (ends[0] is None) == (ends[1] is None):
+            continue
+        missing, row = (pair[0], ends[1]) if ends[0] is None else (pair[1], ends[0])
+        number = _ARCHIVE_ID.fullmatch(missing)
+        if not number or not OFFICIAL_IDS[0] <= int(number[1]) <= OFFICIAL_IDS[1]:
+            links.append((row, first.setdefault(base_id(missing), row)))
+    return links
 
 
 def near_duplicates(which="listed") -> np.ndarray:
@@ -191,7 +273,7 @@ def split(
         raise UserError(f"split={strategy}: expected lesion or random{hint and '; ' + hint}")
     pairs = near_duplicates() if pairs is None else pairs
     subset, home, test = _start(table, val, test)
-    together = groups(table[home], pairs) if strategy == "lesion" else np.arange(home.sum())
+    together = training_groups(table, pairs) if strategy == "lesion" else np.arange(home.sum())
     subset[home] = drawn = _drawn(table.loc[home, "label"], together, val, test, seed)
     subset = _without_leaks(table, subset, pairs)
     _check_filled(subset, INNER if test else INNER[:2], drawn)
@@ -222,7 +304,7 @@ def folds(
         raise UserError(f"folds={n}: expected 2 to 20, or 0 for one val subset")
     pairs = near_duplicates() if pairs is None else pairs
     subset, home, test = _start(table, val, test)
-    labels, together = table.loc[home, "label"].to_numpy(), groups(table[home], pairs)
+    labels, together = table.loc[home, "label"].to_numpy(), training_groups(table, pairs)
     drawn = _drawn(labels, together, val, test, seed)
     rest = drawn != "test"
     drawn[rest] = stratified(together[rest], labels[rest], np.ones(n), seed)

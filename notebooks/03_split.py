@@ -175,7 +175,8 @@ val, test = s.val_fraction, 0
 if "test" in set(subset):
     test = s.test_share or 0.12
 shares = np.array([1 - val - test, val, test])[: 3 if test else 2]
-part = grouped_split(home["label"], groups, shares, s.split_seed)
+together = splits.training_groups(table, pairs)  # the groups, also linked over `extra` images
+part = grouped_split(home["label"], together, shares, s.split_seed)
 by_hand = pd.Series(np.array(["train", "val", "test"])[part], home.index)
 inside = subset[home.index].loc[lambda names: names != "left out"]  # left out: also in a test set
 assert (inside == by_hand[inside.index]).all()
@@ -268,7 +269,7 @@ try:
     assert np.isclose(first, by_hand["random"] - by_hand["lesion-safe"])
 except dermai.UserError as reason:  # such as: no lesion has two images
     effect = {"classifiers": {}}
-    print(reason)
+    print(f"not possible here: {reason}")
 data_plots.leakage_effect(effect)
 
 # %%

@@ -283,15 +283,23 @@ def lowest(rows):  # the probability from which on enough melanomas count
     melanomas = rows.loc[rows["truth"] == "MEL", "MEL"].sort_values().to_numpy()
     return melanomas[int((1 - asked) * len(melanomas) + 1e-9)] if len(melanomas) else np.nan
 
-threshold = lowest(val)
-is_melanoma, alarm = scored["truth"] == "MEL", scored["MEL"] >= threshold
-sensitivity, specificity = alarm[is_melanoma].mean(), 1 - alarm[~is_melanoma].mean()
+def rates(rows, threshold):  # sensitivity and specificity; NaN: not defined
+    melanoma, alarm = rows["truth"] == "MEL", rows["MEL"] >= threshold
+    return np.array([alarm[melanoma].mean(), 1 - alarm[~melanoma].mean()]) + 0 * threshold
 
-assert threshold == decisions.threshold_at(val["truth"] == "MEL", val["MEL"], "sensitivity", asked)
+threshold, is_melanoma = lowest(val), scored["truth"] == "MEL"
+sensitivity, specificity = rates(scored, threshold)
+
+helper = decisions.threshold_at(val["truth"] == "MEL", val["MEL"], "sensitivity", asked)
+assert np.isclose(threshold, helper, equal_nan=True)
 helper = decisions.operating_point(is_melanoma, scored["MEL"], threshold)
-assert np.allclose([sensitivity, specificity], [helper["sensitivity"], helper["specificity"]])
-print(f"from {threshold:.3f} on: finds {sensitivity:.1%} of {is_melanoma.sum():,} melanomas")
-print(f"false alarm for {1 - specificity:.1%} of the {(~is_melanoma).sum():,} others")
+helper = np.array([helper["sensitivity"], helper["specificity"]], float)  # None becomes NaN
+assert np.allclose([sensitivity, specificity], helper, equal_nan=True)
+if np.isnan(helper).any():
+    print("not defined here: val has no melanoma, or the images to quote have none or nothing else")
+else:
+    print(f"from {threshold:.3f} on: finds {sensitivity:.1%} of {is_melanoma.sum():,} melanomas")
+    print(f"false alarm for {1 - specificity:.1%} of the {(~is_melanoma).sum():,} others")
 plots.operating_points(found["operating_points"])
 
 # %% [markdown]
@@ -314,10 +322,7 @@ number, lesions = pd.factorize(predictions.lesions(away), sort=True)
 order = np.random.default_rng(0).permutation(len(lesions))  # whole lesions, until they are n images
 few = np.isin(number, order[: np.searchsorted(np.bincount(number)[order].cumsum(), n) + 1])
 anew = lowest(away[few])
-mel, by_hand = away["truth"] == "MEL", []
-for x in (threshold, anew):  # counted on the rest
-    alarm = away["MEL"] >= x
-    by_hand.append([x, alarm[~few & mel].mean(), 1 - alarm[~few & ~mel].mean()])
+by_hand = [[x, *rates(away[~few], x)] for x in (threshold, anew)]  # counted on the rest
 
 once, often = (decisions.rechosen(val, away, n, asked, draws) for draws in (1, 200))
 columns = ["threshold", "sensitivity", "specificity"]

@@ -965,12 +965,10 @@ FURTHER = {
     ),
     "extra with ids and pixels of the data": Case(
         MINE,
-        UNKNOWN | {"B6": "extra DF -"},
-        {
-            "extra:A1": "extra image that is in the data already (same id)",
-            "extra:A2_downsampled": "extra image that is in the data already (same id)",
-            "B5": "extra image that is in the data already (same pixels)",
-        },
+        # only archive ids mean one photograph everywhere
+        UNKNOWN
+        | {"extra:A1": "extra MEL -", "extra:A2_downsampled": "extra NV -", "B6": "extra DF -"},
+        {"B5": "extra image that is in the data already (same pixels)"},
         more={
             "labels.csv": "image,label\nA1,mel\nA2_downsampled,nv\nB5,mel\nB6,df\n",
             "A1.jpg": photo(11),
@@ -978,17 +976,20 @@ FURTHER = {
             "B5.jpg": photo(3),
             "B6.jpg": photo(6),
         },
-        says=["2 × extra image that is in the data already (same id)"],
+        says=["1 × extra image that is in the data already (same pixels)"],
     ),
     "extra that is the data": Case(
         MINE,
         UNKNOWN,
         {
-            f"extra:{name}": "extra image that is in the data already (same id)"
+            f"extra:{name}": "extra image that is in the data already (same pixels)"
             for name in ("A1", "A2", "A3", "A4")
         },
         more=MINE,
-        says=["4 × extra image that is in the data already (same id)"],
+        says=[
+            "4 × extra image that is in the data already (same pixels)",
+            "4 ids that are no archive ids are in the data too (A1, ...)",
+        ],
     ),
     "extra with pixels of the test set": Case(
         MINE,
@@ -1379,7 +1380,7 @@ CLINIC_THAT_LEAKS = some(
     {
         "B1": "nv,L10,",  # a lesion of the data
         "B2": "mel,M2,P5",  # a patient
-        "a033": "nv,,",  # an id
+        "a033": "nv,,",  # an id, but not of the archive
         "B4": "mel,M4,",  # the pixels of a047
         "a062_aug3": "mel,,",  # named after a062
         "B9": "df,M9,",  # a near-duplicate of a100
@@ -1500,23 +1501,22 @@ SPLITS = {
         subset={
             "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
             "left out": "a016, a017, a018, a019, a025, a026, a027, a028, a029, a030, a031, "
-            "a031 (1), a032, a033, a034, a035, a046, a047, a062, a063, a100, a101, a102",
+            "a031 (1), a046, a047, a062, a063, a100, a101, a102",
             "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
             "a044, a052, a053, a054, a055, a073, a074, a075, a076, a119, a127",
         },
         left_out={
             "exact_duplicates shared with clinic": 1,
-            "image_ids shared with clinic": 1,
             "lesions shared with clinic": 2,
             "names shared with clinic": 1,
             "near_duplicates shared with clinic": 1,
             "patients shared with clinic": 7,
-            "related_images shared with clinic": 10,
+            "related_images shared with clinic": 7,
         },
         audit={"train/val": {}, "train/clinic": {}, "val/clinic": {}},
         says=[
             "left out: 7 × patients shared with clinic",
-            "left out: 10 × related images shared with clinic",
+            "left out: 7 × related images shared with clinic",
         ],
     ),
     "a test set that leaks, and an inner one": Split(
@@ -1525,7 +1525,7 @@ SPLITS = {
         subset={
             "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
             "left out": "a016, a017, a018, a019, a025, a026, a027, a028, a029, a030, a031, "
-            "a031 (1), a032, a033, a034, a035, a046, a047, a062, a063, a100, a101, a102",
+            "a031 (1), a046, a047, a062, a063, a100, a101, a102",
             "test": "a036, a037, a038, a039, a040, a049, a050, a057, a058, a059, a060, a072, a093, "
             "a094, a095, a096, a104, a132, a133, a134",
             "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
@@ -1533,12 +1533,11 @@ SPLITS = {
         },
         left_out={
             "exact_duplicates shared with clinic": 1,
-            "image_ids shared with clinic": 1,
             "lesions shared with clinic": 2,
             "names shared with clinic": 1,
             "near_duplicates shared with clinic": 1,
             "patients shared with clinic": 7,
-            "related_images shared with clinic": 10,
+            "related_images shared with clinic": 7,
         },
         audit={
             "train/val": {},
@@ -1577,7 +1576,7 @@ SPLITS = {
     "extra images that leak": Split(
         more=MORE_THAT_LEAKS,
         subset={
-            "extra": "C5, C6, C7, C8",
+            "extra": "C5, C6, C7, C8, extra:a000",
             "left out": "C1, C2, a073_aug5",
             "test": "a036, a037, a038, a039, a040, a049, a050, a057, a058, a059, a060, a072, a093, "
             "a094, a095, a096, a104, a132, a133, a134",
@@ -1608,23 +1607,22 @@ SPLITS = {
             "a067, a068, a069, a070, a077, a078, a079, a083, a089, a090, a091, a092, a097, "
             "a098, a099, a099-copy, a109, a110, a111, a111_downsampled, a112, a121, a122, "
             "a123, a124, a128, a129, a130, a131",
-            "1": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
-            "a044, a052, a053, a054, a055, a064, a064_1, a064_1_flip, a071, a073, a074, a075,"
-            " a076, a084, a085, a086, a087, a088, a103, a108, a113, a114, a119, a120, "
-            "a120_rot90, a126, a127",
+            "1": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a032, a033, a034, "
+            "a035, a041, a042, a043, a044, a052, a053, a054, a055, a064, a064_1, a064_1_flip, "
+            "a071, a073, a074, a075, a076, a084, a085, a086, a087, a088, a103, a108, a113, a114, "
+            "a119, a120, a120_rot90, a126, a127",
             "2": "a000, a001, a002, a003, a003_aug0, a003_aug1, a036, a037, a038, a039, a040, "
             "a045, a049, a050, a051, a056, a057, a058, a059, a060, a061, a072, a080, a081, "
             "a082, a093, a094, a095, a096, a104, a105, a106, a107, a115, a116, a117, a118, "
             "a125, a132, a133, a134",
             "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
-            "extra": "C6, C7",
+            "extra": "C6, C7, extra:a000",
             "left out": "C1, C2, C5, C8, a016, a017, a018, a019, a025, a026, a027, a028, a029, "
-            "a030, a031, a031 (1), a032, a033, a034, a035, a046, a047, a062, a063, a073_aug5, a100,"
+            "a030, a031, a031 (1), a046, a047, a062, a063, a073_aug5, a100,"
             " a101, a102",
         },
         left_out={
             "exact_duplicates shared with clinic": 2,
-            "image_ids shared with clinic": 1,
             "lesions shared with clinic": 3,
             "lesions shared with val": 1,
             "names shared with clinic": 1,
@@ -1632,7 +1630,7 @@ SPLITS = {
             "near_duplicates shared with clinic": 1,
             "patients shared with clinic": 7,
             "patients shared with val": 1,
-            "related_images shared with clinic": 10,
+            "related_images shared with clinic": 7,
         },
         audit={"train/extra": {}, "train/clinic": {}, "extra/clinic": {}},
     ),

@@ -9,7 +9,7 @@ import pytest
 from copies import contents, folder, many, photo, photos, some, zipped
 from mirror import serving
 
-from dermai_utils import datasets, pixels
+from dermai_utils import datasets, pixels, splits
 from dermai_utils.basics import CLASSES, UserError
 
 MINE = {"labels.csv": "image,label\nA1,mel\nA2,nv\nA3,bcc\nA4,nv\n"}
@@ -209,27 +209,71 @@ def test_test_sets_and_extra_folders_are_named_after_their_folders(load, tmp_pat
 
 
 def test_what_extra_folders_repeat_is_rejected_and_the_pixels_stay_in_order(load, tmp_path):
-    folder(tmp_path / "data", MINE | {"A4.jpg": b"<html>404</html>"})
-    rows = {"A1": "nv,,", "C1": "nv,MSK_1,", "C2": "nv,,", "A2_downsampled": "df,,", "C3": "df,,"}
-    folder(tmp_path / "x", some(rows, first=40, C2=41))
-    folder(tmp_path / "y", some({"C3": "df,,", "D1": "df,,", "D2": "nv,,"}, first=60, D1=44))
-    folder(tmp_path / "clinic", some({"C3": "df,,", "T1": "nv,,"}, first=70, T1=41))
+    one, two, three = (f"ISIC_000000{k}" for k in (1, 2, 3))
+    labels = f"image,label\n{one},mel\n{two},nv\nA3,bcc\nA4,nv\n"
+    pictures = photos(f"{one}.jpg", f"{two}.jpg", "A3.jpg") | {"A4.jpg": b"<html>404</html>"}
+    folder(tmp_path / "data", {"labels.csv": labels} | pictures)
+    rows = {one: "nv,,", "C1": "nv,MSK_1,", "C2": "nv,,", f"{two}_downsampled": "df,,"}
+    folder(tmp_path / "x", some(rows | {three: "df,,"}, first=40, C2=41))
+    folder(tmp_path / "y", some({three: "df,,", "D1": "df,,", "D2": "nv,,"}, first=60, D1=44))
+    folder(tmp_path / "clinic", some({three: "df,,", "T1": "nv,,"}, first=70, T1=41))
     dataset = consistent(
         load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
     )
     reasons = dataset.rejected.set_index("image")["reason"].to_dict()
     assert reasons == {
         "A4": "not an image",
-        "extra:A1": datasets.SAME_ID,
-        "extra:A2_downsampled": datasets.SAME_ID,
-        "extra:C3": datasets.SAME_ID,
+        f"extra:{one}": datasets.SAME_ID,
+        f"extra:{two}_downsampled": datasets.SAME_ID,
+        f"extra:{three}": datasets.SAME_ID,
         "C2": datasets.SAME_PIXELS,
         "D1": datasets.SAME_PIXELS,
     }
     table = dataset.table.set_index("image")
-    assert table.index.tolist() == ["A1", "A2", "A3", "C1", "C3", "D2", "clinic:C3", "T1"]
+    names = ["A3", one, two, "C1", three, "D2", f"clinic:{three}", "T1"]
+    assert table.index.tolist() == names
     assert table["origin"].tolist() == [*[""] * 3, "MSK", "x", "y", "clinic", "clinic"]
     assert table["pixel_hash"]["C1"] == table["pixel_hash"]["T1"]
+
+
+def test_numbers_as_ids_in_several_folders_are_different_images(load, tmp_path):
+    for k, place in enumerate(("data", "x", "y", "clinic")):
+        rows = {"1": "mel,,", "2": "nv,,", "3": "bcc,,", "4": "nv,,"}
+        folder(tmp_path / place, some(rows, first=10 * k))
+    dataset = consistent(
+        load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
+    )
+    assert dataset.rejected.empty and len(dataset.table) == 16
+    assert {"1", "extra:1", "extra-2:1", "clinic:1"} <= set(dataset.table["image"])
+    subset = splits.split(dataset.table, val=0.25, pairs=())
+    assert (subset != splits.LEFT_OUT).all()
+
+
+UNKNOWN = ["unknown", "None", "NA", "nan", "0", "-1", "0.0", "?", "not yet"]
+
+
+@pytest.mark.parametrize("word", UNKNOWN)
+@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+def test_a_placeholder_is_no_id(load, tmp_path, column, word):
+    cells = [word if k % 3 else f"L{k // 6}" for k in range(84)]  # 56 of 84
+    rows = ["image,label," + column, *(f"B{k},nv,{cell}" for k, cell in enumerate(cells))]
+    pictures = {f"B{k}.png": photo(k, "PNG") for k in range(84)}
+    folder(tmp_path / "data", {"labels.csv": "\n".join(rows) + "\n"} | pictures)
+    dataset = load()
+    ids = dataset.table.set_index("image")[column]
+    assert all(ids[f"B{k}"] == ("" if cell == word else cell) for k, cell in enumerate(cells))
+    if word not in ("NA", "nan", "None"):  # which pandas reads as blank
+        assert any(f"{column} {word} of 56 images is no id" in note for note in dataset.notes)
+    assert len(set(splits.groups(dataset.table))) == 56 + 14
+
+
+def test_ids_from_0_on_and_a_few_patients_of_many_images_are_ids(load, tmp_path):
+    rows = [f"B{k},nv,{k // 2},{'PQR'[k % 3]}" for k in range(84)]
+    text = "\n".join(["image,label,lesion_id,patient_id", *rows]) + "\n"
+    pictures = {f"B{k}.png": photo(k, "PNG") for k in range(84)}
+    folder(tmp_path / "data", {"labels.csv": text} | pictures)
+    table = load().table
+    assert table["lesion_id"].nunique() == 42 and set(table["patient_id"]) == set("PQR")
 
 
 def test_many_reasons_are_counted_and_only_the_commonest_named(load, tmp_path, capsys):

@@ -214,6 +214,8 @@ def test_nothing_at_all_is_not_defined():
     [
         ([0, 1], np.ones((2, 6)), r"\(N, 7\)"),
         ([0, 1], np.full((2, 7), np.nan), "NaN"),
+        ([0, 1], np.full((2, 7), np.inf), "2 images have no probability"),
+        ([0, 1], np.full((2, 7), -np.inf), "2 images have no probability"),
         ([0, 7], np.ones((2, 7)), "outside 0 to 6"),
         ([-1, 1], np.ones((2, 7)), "outside 0 to 6"),
     ],

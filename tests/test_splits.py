@@ -88,9 +88,62 @@ def test_a_file_named_after_another_is_of_its_family(image, original):
     assert (numbers[0] == numbers[2]) == (original == "X") and numbers[3] not in numbers[:3]
 
 
-def test_an_image_and_its_downsampled_copy_in_another_source_are_one_group():
-    images = ["A", "clinic:A", "extra:A_downsampled", "B"]
+@pytest.mark.parametrize(
+    "images",
+    [
+        ["NV_original_X.jpg_" + "-".join("1a2b3c4d 0000 4000 8000 00000000000f".split()), "X"],
+        ["NV_original_X.jpg_" + "-".join(f"{k}a2b3c4d 0000 4000 8000 00000000000f".split())
+         for k in range(2)],
+        ["X_jpg.rf.0a1b2c", "X_png.rf.77ffaa"],
+        ["X_aug0", "X_aug1"],
+        ["X_aug_0", "X_aug_1"],
+        ["X_rot90_flip", "X"],  # X_rot90 is missing
+        ["X_aug0 (1)", "X"],
+        ["my ISIC_0024306 crop", "ISIC_0024306"],
+        ["clinic:ISIC_0024306", "extra:ISIC_0024306_downsampled"],
+    ],
+)  # fmt: skip
+def test_names_that_give_a_copy_away_are_one_group(images):
+    assert len(set(splits.groups(pd.DataFrame({"image": [*images, "Z", "Z2"]})))) == 3
+
+
+@pytest.mark.parametrize(
+    "images", [["1", "clinic:1"], ["photo (1)", "photo (2)"], ["img_1", "img_2"], ["X", "Y_aug0"]]
+)
+def test_numbers_and_other_names_are_no_copies(images):
     assert len(set(splits.groups(pd.DataFrame({"image": images})))) == 2
+
+
+def test_a_stem_of_very_many_images_is_no_photograph():
+    images = [f"img_crop{k}" for k in range(30)]
+    assert len(set(splits.groups(pd.DataFrame({"image": images})))) == 30
+
+
+def test_a_pair_links_images_over_one_that_was_rejected_and_under_a_prefix():
+    table = pd.DataFrame({"image": ["A", "B", "clinic:ISIC_0024306"]})
+    assert splits.groups(table, [("A", "gone"), ("gone", "B")]).tolist() == [0, 0, 1]
+    assert splits.groups(table, [("A", "ISIC_0024306")])[[0, 2]].tolist() == [1, 1]
+    table["source"], subset = ["train", "train", "clinic"], ["train", "val", "clinic"]
+    reasons = splits.leaks(table, subset, [("A", "ISIC_0024306")])
+    assert reasons.tolist() == ["near duplicates shared with clinic", "", ""]
+
+
+def test_over_an_official_test_image_nothing_is_linked():
+    table = pd.DataFrame({"image": ["ISIC_0024770", "ISIC_0026280"]})
+    assert splits.groups(table, splits.near_duplicates()).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize("folds", [0, 3])
+def test_training_images_that_only_an_extra_image_links_stay_together(folds):
+    table = official_like(200).assign(lesion_id="")
+    extra = table[:60].assign(source="extra", image=[f"E{k}" for k in range(60)])
+    extra["lesion_id"], table.loc[:59, "lesion_id"] = "", [f"L{k}" for k in range(60)]
+    extra["lesion_id"] = [f"L{k}" for k in range(60)]
+    table.loc[100:159, "patient_id"] = extra["patient_id"] = [f"P{k}" for k in range(60)]
+    table = pd.concat([table, extra], ignore_index=True)
+    make = splits.split if not folds else lambda table, **o: splits.folds(table, folds, **o)
+    subset = make(table, test=0.1, pairs=())
+    assert (subset[:60].to_numpy() == subset[100:160].to_numpy()).all()
 
 
 @st.composite

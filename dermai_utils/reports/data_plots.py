@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.ticker import LogLocator, NullFormatter, PercentFormatter
 
 from dermai_utils.basics import CLASSES
+from dermai_utils.metrics import UNDEFINED
 from dermai_utils.reports.canvas import (
     BLUE,
     GREEN,
@@ -121,7 +122,8 @@ def leakage_effect(effect: dict, title: str = "") -> Figure:
         for value, shift, side in zip(ends, (-9, 9), ("right", "left"), strict=True):
             options = dict(textcoords="offset points", ha=side, va="center", fontsize=9, color=INK)
             ax.annotate(f"{value:.3f}", (value, y), (shift, 0), **options)
-        interval = f"{row['difference']:+.3f}  [{row['low']:+.3f}, {row['high']:+.3f}]"
+        ends = (UNDEFINED if end is None else f"{end:+.3f}" for end in (row["low"], row["high"]))
+        interval = f"{row['difference']:+.3f}  [{', '.join(ends)}]"
         ax.text(1.02, y, interval, fontsize=9, **beside)
     looks = {"random": ("o", RED, "random split"), "lesion": ("s", GREEN, "lesion-safe split")}
     for strategy, (marker, colour, label) in looks.items():

@@ -74,8 +74,7 @@ def intervals(scores: dict, title: str = "") -> Figure:
     for y, row in enumerate(rows.values()):
         value, low, high = row["value"], row["low"], row["high"]
         whisker(ax, y, value, low, high, BLUE)
-        text = f"{value:.3f}  [{low:.3f}, {high:.3f}]"
-        ax.text(1.03, y, text, va="center", fontsize=9, color=INK)
+        ax.text(1.03, y, with_interval(row), va="center", fontsize=9, color=INK)
     rows_from_top(ax, [pretty_name(name) for name in rows])
     ax.set(xlim=(0, 1.02), xlabel="score, 0 to 1 (95 % interval)")
     ax.set_title(title, fontsize=10)

@@ -225,3 +225,13 @@ def test_an_answer_is_drawn_with_its_warnings(foreign):
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "not in the data any more" in texts
     assert len(pictures.answer(item, [None, None]).axes) < len(figure.axes)
+
+
+def test_ends_that_are_not_defined_are_drawn_without():
+    ends = {"low": None, "high": None}
+    scores = plots.intervals({"macro_f1": {"value": 0.5} | ends})
+    row = {"random": 0.62, "lesion": 0.51, "difference": 0.11} | ends
+    effect = data_plots.leakage_effect({"classifiers": {"nearest": row}, "prone_images": 3})
+    for figure, value in ((scores, "0.500"), (effect, "+0.110")):
+        texts = [text.get_text() for ax in figure.axes for text in ax.texts]
+        assert any("not defined" in text and value in text for text in texts)
