@@ -350,8 +350,7 @@ train = table[table["fold"] > 0] if "fold" in table else table[table["subset"] =
 here = predictions.unseen_by_first(scored).reset_index(drop=True)
 logistic = LogisticRegression(C=0.003, class_weight="balanced", max_iter=200)
 root = FunctionTransformer(lambda x: np.sign(x) * np.sqrt(np.abs(x)))  # as in 04_train
-probe = make_pipeline(root, StandardScaler(), logistic)
-probe.fit(features[ds.rows(train["image"])], train["label"])
+probe = make_pipeline(root, StandardScaler(), logistic).fit(features[ds.rows(train["image"])], train["label"])
 q = pd.DataFrame(probe.predict_proba(features[ds.rows(here["image"])]), columns=probe.classes_)
 q = q.reindex(columns=classes, fill_value=0)
 
