@@ -88,8 +88,16 @@ def _audit(s, dataset, subset):
 
 def train(s):
     """train a network: the folder of a run"""
+    _check_backbone(s)
     dataset = load(s)
     return trained(s, dataset, subsets(s, dataset)).folder
+
+
+def _check_backbone(s):
+    """A misspelt name is refused before the data is fetched and decoded."""
+    from dermai_utils import networks
+
+    networks.check_name(s.backbone)
 
 
 def new_network(s):
@@ -119,6 +127,7 @@ def finished(s):
 
 def run(s):
     """all of it, from the data to the report: what notebook 00 does"""
+    _check_backbone(s)
     colab.check(s)
     dataset = load(s)
     subset = subsets(s, dataset)

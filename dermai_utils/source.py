@@ -32,10 +32,14 @@ def is_own(part) -> bool:
     return part is not None and not str(module).startswith("dermai_utils.")
 
 
+def _shown(value):
+    return "the standard one" if value is None else value
+
+
 def check_same(run, before: dict) -> None:
     """UserError that names in which settings, parts or data the run in the folder differs."""
     found = [
-        f"{name} was {before.get(name)}, is {run.settings.get(name)}"
+        f"{name} was {_shown(before.get(name))}, is {_shown(run.settings.get(name))}"
         for name in run.identity
         if before.get(name) != run.settings.get(name)
     ]
