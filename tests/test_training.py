@@ -238,7 +238,9 @@ def test_going_on_with_other_parts_settings_or_data_names_what_differs(whole, tm
     dataset, subset = data(extra=14)
     assert "epochs was 3, is 4" in refused(dataset, subset, Small(), epochs=4)
     assert "loss was the standard one, is Focal" in refused(dataset, subset, Small(), loss=Focal())
-    assert "augment was the standard one, is noisy" in refused(dataset, subset, Small(), augment=noisy)
+    assert "augment was the standard one, is noisy" in refused(
+        dataset, subset, Small(), augment=noisy
+    )
     moved = subset.mask(subset.index == 2, "val")
     assert "1 have another subset" in refused(dataset, moved, Small())
     dataset.table.loc[3, "label"] = "DF"
