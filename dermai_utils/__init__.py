@@ -7,6 +7,7 @@ Research and education only: never a medical device.
     progress      bars in a terminal and a notebook, lines in a file or a pipe
     copies/       which copy of the data is this? download, unpack, read its tables
     pixels        decode every picture once -> one uint8 array
+    image_names   which photograph a file's name stands for
     splits        groups, split, folds, read_split, audit: no lesion in two subsets
     datasets      load(): any copy -> a Dataset: table, pixels, rejected rows
     metrics       the official metric, F1, AUC

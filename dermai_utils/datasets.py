@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dermai_utils import copies, files, pixels, splits
+from dermai_utils import copies, files, image_names, pixels, splits
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.copies.unpack import unpack
 
@@ -81,13 +81,8 @@ def load(
     >>> len(dataset.table) == len(dataset.pixels), dataset.pixels.shape[1:]
     (True, (75, 100, 3))
     """
-    if not str(data).strip():
-        raise UserError(f"data={data!r} names nothing; {EXPECTED}")
-    name, extras, tests = (
-        folder_name(data),
-        _named("extra", extra, data),
-        _named("test", test, data),
-    )
+    name = folder_name(data)
+    extras, tests = _named("extra", extra, data), _named("test", test, data)
     cache = Path(cache or Path("cache") / name)
     with files.disk_errors(cache):
         files.try_write(cache)
@@ -117,6 +112,8 @@ def load(
 
 def folder_name(data) -> str:
     """The name of `data` in folders and pages: sample, isic2018, or its folder's name."""
+    if not str(data).strip():
+        raise UserError(f"data={data!r} names nothing; {EXPECTED}")
     return str(data) if str(data) in ("sample", "isic2018") else _name(data)
 
 
@@ -203,7 +200,7 @@ def _main(find, folder, notes, made_up):
     lines = [f"layout {copy.layout}: {counts}", *copy.notes]
     official = rows["source"] == "official"
     numbers = rows.loc[official, "image"].str.extract(r"^ISIC_(\d{7})$", expand=False).astype(float)
-    others = (~numbers.between(*splits.OFFICIAL_IDS)).sum()
+    others = (~numbers.between(*image_names.OFFICIAL_IDS)).sum()
     if others and not made_up:
         lines.append(
             f"of {official.sum():,} test images {others:,} have no id of the official test set: "
@@ -249,7 +246,7 @@ def _further(find, folder, notes, kind, name, before):
     prefixes = itertools.chain([source], (f"{source}-{k}" for k in itertools.count(2)))
     called = (rows["image"].mask(known, f"{prefix}:" + rows["image"]) for prefix in prefixes)
     rows["image"] = next(ids for ids in called if not ids.isin(before["image"]).any())
-    elsewhere = known & ~rows["image"].map(splits.is_archive_id)
+    elsewhere = known & ~rows["image"].map(image_names.is_archive_id)
     if elsewhere.any():
         first = rows.loc[elsewhere, "image"].iloc[0].rpartition(":")[2]
         what = f"{elsewhere.sum():,} ids that are no archive ids are in the data too ({first}, ...)"
@@ -289,7 +286,7 @@ def _placeholders(ids, column) -> dict:
         from_0 = value == "0" and "1" in others and count <= others.max()
         word = value.casefold() in NOT_KNOWN and not from_0
         usual = others.median() if column == "patient_id" and len(others) else 0
-        if word or (splits.implausible(count, len(ids)) and count > 10 * usual):
+        if word or (image_names.implausible(count, len(ids)) and count > 10 * usual):
             found[value] = count
     return found
 
