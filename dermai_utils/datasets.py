@@ -281,7 +281,9 @@ def _placeholders(ids, column) -> dict:
     Ids may begin at 0. A patient may have many images, where others have as many.
     """
     counts, found = ids[ids != ""].value_counts(), {}
-    for value, count in counts.items():
+    many = functools.partial(image_names.implausible, images=len(ids))
+    suspects = [(v, n) for v, n in counts.items() if v.casefold() in NOT_KNOWN or many(n)]
+    for value, count in suspects:
         others = counts.drop(value)
         from_0 = value == "0" and "1" in others and count <= others.max()
         word = value.casefold() in NOT_KNOWN and not from_0
