@@ -205,7 +205,6 @@ from pathlib import Path
 import requests
 
 os.environ.setdefault("NO_PROXY", "127.0.0.1")  # a proxy cannot reach a server on this machine
-
 def resume(url, part):
     have = part.stat().st_size if part.exists() else 0
     answer = requests.get(url, headers={"Range": f"bytes={have}-"}, stream=True)
@@ -215,7 +214,6 @@ def resume(url, part):
         except requests.RequestException:
             print(f"the line broke after {file.tell():,} of {len(ARCHIVE):,} bytes")
     return part.stat().st_size == len(ARCHIVE)
-
 folder, url = Path(tempfile.mkdtemp()), f"http://127.0.0.1:{server.server_port}"
 while not resume(url, folder / "by_hand.part"):
     pass

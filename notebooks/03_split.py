@@ -253,7 +253,6 @@ def score(together):
     predicted = cross_val_predict(model, features, truth, cv=folds)
     seen = np.unique(truth[several])  # balanced accuracy is the mean recall of these classes
     return recall_score(truth[several], predicted[several], labels=seen, average="macro")
-
 by_hand = {"random": score(np.arange(len(home))), "lesion-safe": score(groups)} if several.any() else {}
 by_hand
 

@@ -164,16 +164,13 @@ print(f"{balanced:.3f}; 95 % of the draws lie between {low:.3f} and {high:.3f}")
 
 # %%
 from functools import partial
-
 from scipy.stats import norm, t
-
 def cut(scores, label, lesion):
     m = label.groupby(lesion).first().value_counts()  # lesions of each class
     m = m[m > 1]
     freedom = (1 / m).sum() ** 2 / (1 / m**2 / (m - 1)).sum()  # Satterthwaite's formula
     share = norm.cdf(t.ppf(0.025, freedom))  # a little under 0.025
     return np.quantile(scores, [share, 1 - share])
-
 lines = {}
 for name, part in {"val": val, subset: scored}.items():
     label, lesion = part["truth"], pd.Series(predictions.lesions(part))
@@ -209,15 +206,12 @@ labels = table.loc[trained & (table["source"] != "extra"), "label"]
 prior = labels.value_counts(normalize=True).reindex(classes).dropna()  # the share of each class
 tau = decisions.tuned_tau(val, prior.reindex(classes, fill_value=0))  # fitted on val
 by_rule = (scored[prior.index] / prior**tau).idxmax(axis=1)  # the rule
-
 helper = decisions.prior_corrected(scored[prior.index].to_numpy(), prior, tau)
 assert list(by_rule) == list(prior.index[helper.argmax(axis=1)])
 assert tau == found["decisions"]["tau"]
-
 def both(label, prediction):
     once = np.ones((1, len(label)))  # each image counts once
     return [balanced_accuracy(once, label, prediction)[0], (label == prediction).mean()]
-
 label, taus, names = scored["truth"], np.linspace(0, 1.5, 16), ["balanced accuracy", "plain accuracy"]
 rules = {"argmax": both(label, scored["prediction"]), f"tau = {tau}": both(label, by_rule)}
 display(pd.DataFrame(rules, names).T.round(3))
@@ -251,7 +245,6 @@ by_hand = (bins["mean"].abs() * bins["size"]).sum() / len(scored)
 def loss(temperature):  # the mean of -log p(true class)
     logs = log_softmax(np.log(val[classes].clip(lower=1e-15)) / temperature, axis=1)
     return -logs[np.arange(len(val)), val["truth"].map(classes.index)].mean()
-
 temperatures = np.geomspace(0.05, 20, 400)
 best = temperatures[np.argmin([loss(x) for x in temperatures])]
 temperature = calibration.fit_temperature(*predictions.arrays(val))
@@ -278,18 +271,14 @@ plots.calibration({name: calibration.reliability(truth, p) for name, p in diagra
 
 # %%
 asked = 0.9  # the sensitivity that we want
-
 def lowest(rows):  # the probability from which on enough melanomas count
     melanomas = rows.loc[rows["truth"] == "MEL", "MEL"].sort_values().to_numpy()
     return melanomas[int((1 - asked) * len(melanomas) + 1e-9)] if len(melanomas) else np.nan
-
 def rates(rows, threshold):  # sensitivity and specificity; NaN: not defined
     melanoma, alarm = rows["truth"] == "MEL", rows["MEL"] >= threshold
     return np.array([alarm[melanoma].mean(), 1 - alarm[~melanoma].mean()]) + 0 * threshold
-
 threshold, is_melanoma = lowest(val), scored["truth"] == "MEL"
 sensitivity, specificity = rates(scored, threshold)
-
 helper = decisions.threshold_at(val["truth"] == "MEL", val["MEL"], "sensitivity", asked)
 assert np.isclose(threshold, helper, equal_nan=True)
 helper = decisions.operating_point(is_melanoma, scored["MEL"], threshold)
@@ -344,7 +333,6 @@ often.round(3)
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
-
 features = dermai.predict(commands.new_network(s).to(run.device), ds.pixels, with_features=True)[1]
 train = table[table["fold"] > 0] if "fold" in table else table[table["subset"] == "train"]
 here = predictions.unseen_by_first(scored).reset_index(drop=True)
@@ -353,7 +341,6 @@ root = FunctionTransformer(lambda x: np.sign(x) * np.sqrt(np.abs(x)))  # as in 0
 probe = make_pipeline(root, StandardScaler(), logistic).fit(features[ds.rows(train["image"])], train["label"])
 q = pd.DataFrame(probe.predict_proba(features[ds.rows(here["image"])]), columns=probe.classes_)
 q = q.reindex(columns=classes, fill_value=0)
-
 label, lesion = here["truth"], pd.Series(predictions.lesions(here))
 by_run, by_probe = here["prediction"], q.idxmax(axis=1)
 draws = how_often(label, lesion, 250)  # the same lesions for both

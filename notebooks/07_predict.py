@@ -135,7 +135,6 @@ val, scored = predictions.scored_rows(rows, "val"), predictions.primary_rows(row
 temperature = calibration.fit_temperature(truth, p)
 p = calibration.apply_temperature(p, temperature)
 thresholds = conformal.class_thresholds(truth, p, lesions)  # the helper
-
 nevus = dermai.CLASSES.index("NV")
 together = next(group for group in conformal.clusters(truth, p, lesions) if nevus in group)
 here = np.isin(truth, together)
