@@ -223,26 +223,3 @@ def test_nothing_at_all_is_not_defined():
 def test_unusable_arrays_are_refused(truth, probabilities, message):
     with pytest.raises(UserError, match=message):
         metrics.all_metrics(truth, probabilities)
-
-
-def test_the_class_table_agrees_with_sklearn():
-    truth, probabilities, _ = arrays(200, 3)
-    table = metrics.class_table(metrics.all_metrics(truth, probabilities))
-    options = dict(target_names=CLASSES, output_dict=True)
-    theirs = pd.DataFrame(sk.classification_report(truth, probabilities.argmax(1), **options)).T
-    theirs = theirs.rename({"macro avg": "macro mean", "weighted avg": "weighted mean"})
-    ours = table[["precision", "recall", "f1", "n"]]
-    columns = ["precision", "recall", "f1-score", "support"]
-    np.testing.assert_allclose(ours, theirs.loc[ours.index, columns], atol=1e-12)
-    for average in ("macro", "weighted"):
-        expected = sk.roc_auc_score(np.eye(7)[truth], probabilities, average=average)
-        assert table.loc[f"{average} mean", "auc"] == pytest.approx(expected)
-
-
-def test_a_class_without_an_image_is_printed_as_not_defined():
-    truth, probabilities, _ = arrays(60, classes=range(6))
-    table = metrics.class_table(metrics.all_metrics(truth, probabilities))
-    printed = metrics.readable(table)
-    assert printed.loc["VASC"].tolist() == ["not defined"] * 4 + ["0"]
-    assert printed.loc["MEL", "recall"] == f"{table.loc['MEL', 'recall']:.3f}"
-    assert "not defined" not in printed.loc["macro mean"].tolist()
