@@ -13,8 +13,10 @@ truth in 94.3 to 94.7 % (plain percentiles 93.6, BCa 93.3; drawing images 88 to 
 Where (nearly) all or none of a class are right, every draw gives the same, and a bootstrap knows
 nothing. Then the exact limits of the classes' rates (Clopper & Pearson 1934,
 doi.org/10.1093/biomet/26.4.404) are combined to those of their mean (MOVER: Zou & Donner 2008,
-doi.org/10.1002/sim.3095), and the interval spans both. AUCs have Newcombe's limits (2006, method 5,
-doi.org/10.1002/sim.2324). COVERAGE
+doi.org/10.1002/sim.3095), AUCs get Newcombe's limits (2006, method 5, doi.org/10.1002/sim.2324),
+and the interval spans both. Measured with 6, 14 and 44 lesions in the rarest class and recalls of
+0.5 to 0.97: the intervals of balanced accuracy hold the truth in 94 to 99 %, those of the bootstrap
+alone in 76 to 97. AUCs of 0.995 and more: 99 %, the bootstrap alone 65 to 92.
 """
 
 import warnings
@@ -114,7 +116,7 @@ def rate(right, lesions, level=0.95) -> dict:
     the share `value` is right. None where there is no image.
 
     >>> {name: round(x, 3) for name, x in rate([True] * 4, list("aabc")).items()}
-    {'value': 1.0, 'low': 0.255, 'high': 1.0, 'k': 4, 'n': 4, 'lesions': 3}
+    {'value': 1.0, 'low': 0.251, 'high': 1.0, 'k': 4, 'n': 4, 'lesions': 3}
     """
     right, codes = np.asarray(right, bool), _codes(lesions)
     value, n = metrics.ratio(right.sum(), len(right)), _effective(codes)

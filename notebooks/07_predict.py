@@ -119,7 +119,7 @@ steps
 # ## Where do the thresholds come from?
 #
 # From `val`: the threshold is set so low that it keeps the true class for 90 % of the lesions of this class (97 % for a malignant one).
-# This is called a **conformal** set. A class with few lesions gets the threshold of all classes of its level. Here is that of nevi by hand: sort
+# This is called a **conformal** set. A class with too few lesions for that (under 9, of a malignant class under 33) gets the lowest threshold, 1 %. Here is that of nevi by hand: sort
 # what the network gave to the true class, and go down until 90 % of the lesions are kept.
 #
 # On the sample, the run `first` is again replaced by the one of the package, so that your numbers are those below.

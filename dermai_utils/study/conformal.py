@@ -51,27 +51,26 @@ def _weights(lesions):
 def class_thresholds(truth, probabilities, lesions) -> np.ndarray:
     """(7,) float: the least probability at which each class is in the set, FLOOR or more.
 
-    A class with too few lesions gets the threshold of all classes of its level together. FLOOR for
-    a class without any, or where these are too few: then only an improbable class is ruled out.
+    FLOOR for a class with too few lesions, or none: then only an improbable class is ruled out. To
+    let it share a threshold with similar classes gave no more answers (five cheap networks, half of
+    their validation lesions: 67 % of the test images either way), but sets without DF for 31 % of
+    the DF in place of 8 %.
     """
     truth, probabilities, lesions = map(np.asarray, (truth, probabilities, lesions))
     own, thresholds = _of_truth(truth, probabilities), np.full(len(CLASSES), FLOOR)
-    counted = [truth == k for k in range(len(CLASSES))]
     for k, level in enumerate(LEVELS):
-        if counted[k].any() and quantile(own[counted[k]], lesions[counted[k]], level) == np.inf:
-            counted[k] = LEVELS[truth] == level
-        limit = quantile(1 - own[counted[k]], lesions[counted[k]], level)
-        thresholds[k] = max(FLOOR, 1 - limit)
+        rows = truth == k
+        thresholds[k] = max(FLOOR, 1 - quantile(1 - own[rows], lesions[rows], level))
     before = None
     while not np.array_equal(thresholds, before):  # a lower one makes other answers fewer
         before = thresholds.copy()
         for k in np.flatnonzero(_IS_MALIGNANT):
-            rows = counted[k]
-            thresholds = _lowered(truth[rows], probabilities[rows], lesions[rows], k, thresholds)
+            rows = truth == k
+            thresholds = _lowered(probabilities[rows], lesions[rows], k, thresholds)
     return thresholds
 
 
-def _lowered(truth, probabilities, lesions, k, thresholds):
+def _lowered(probabilities, lesions, k, thresholds):
     """`thresholds` with the highest one for class k, at most its own, at which enough answers about
     its rows hold the truth."""
     weights, own = _weights(lesions)[0], probabilities[:, k]
@@ -80,7 +79,7 @@ def _lowered(truth, probabilities, lesions, k, thresholds):
         thresholds = np.where(np.arange(len(CLASSES)) == k, candidate, thresholds)
         sets = prediction_sets(probabilities, thresholds)
         answered = is_answer(sets)
-        missed = answered & ~_of_truth(truth, sets)
+        missed = answered & ~sets[:, k]
         # the new lesion counts as a miss
         share = (weights[missed].sum() + 1) / (weights[answered].sum() + 1)
         if share <= 1 - LEVELS[k] + 1e-9:

@@ -74,16 +74,15 @@ def evaluate(rows, table, pairs=(), n_resamples=intervals.RESAMPLES) -> dict:
         "lesions_known": {name: _lesions_known(of) for name, of in subsets.items()},
         "smallest_class": smallest_class(scored),
         "calibration": calibrated(subsets, primary),
-        "fitted_by": chosen_by(subsets),
+        "fitted_by": fitted_by(subsets),
+        "predicted_by": predicted_by(subsets),
         "decisions": rules,
         "operating_points": decisions.operating_points(val, scored),
         "risk_coverage": decisions.abstaining(val, scored),
         "subgroups": subgroups(with_metadata(subsets, table), primary, n_resamples),
         "mistakes": mistakes(scored, table),
         "elsewhere": {
-            name: elsewhere(
-                subsets, name, prior, "val" if name == primary else primary, n_resamples
-            )
+            name: elsewhere(subsets, name, primary, prior, n_resamples)
             for name in subsets
             if name not in predictions.FIXED_SUBSETS
         },
@@ -187,7 +186,7 @@ def calibrated(subsets, name) -> dict:
     }
 
 
-def chosen_by(subsets) -> dict:
+def fitted_by(subsets) -> dict:
     """By what and on which subset temperature, decision rule and thresholds were fitted, in words,
     and a "note" about folds."""
     if "fold" not in subsets["val"]:
@@ -199,8 +198,17 @@ def chosen_by(subsets) -> dict:
     return {"temperature": temperature, "rule_and_thresholds": single, "note": FOLDS[mean]}
 
 
+def predicted_by(subsets) -> dict:
+    """{subset: which networks gave its probabilities}, in words. Single networks and their mean
+    should not be compared."""
+    if "fold" not in subsets["val"]:
+        return dict.fromkeys(subsets, "the network")
+    n = subsets["val"]["fold"].max() + 1
+    return dict.fromkeys(subsets, f"the mean of {n} networks") | {"val": "single networks"}
+
+
 def _calibration(truth, probabilities):
-    measures = (calibration.nll, calibration.brier, calibration.ece, calibration.adaptive_ece)
+    measures = (calibration.nll, calibration.brier, calibration.ece)
     return {measure.__name__: measure(truth, probabilities) for measure in measures} | {
         "confidence": probabilities.max(1).mean(),
         "accuracy": (probabilities.argmax(1) == truth).mean(),

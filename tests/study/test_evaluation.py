@@ -94,6 +94,24 @@ def test_whether_the_scored_images_chose_the_rule(subsets, folds, same):
     made = made.assign(fold=np.arange(len(made)) % folds) if folds else made
     found = evaluation.evaluate(made, table_of(made), n_resamples=10)
     assert found["chosen_and_scored_on_the_same_images"] == same and found["folds"] == folds
+    expected = (
+        {"val": "single networks"} if folds else {name: "the network" for name in subsets.split()}
+    )
+    assert found["predicted_by"] == expected
+    assert found["fitted_by"]["note"] == (evaluation.FOLDS[False] if folds else "")
+
+
+def test_folds_with_a_test_subset_say_that_the_mean_has_a_temperature_of_its_own():
+    val = rows(90, 1, subset="val").assign(fold=np.arange(90) % 3)
+    made = pd.concat([val, rows(300, 2, fold=-1)], ignore_index=True)
+    found = evaluation.evaluate(made, table_of(made), n_resamples=10)
+    assert found["fitted_by"]["temperature"] == "the mean of all networks, on the test subset"
+    assert found["fitted_by"]["note"] == evaluation.FOLDS[True]
+    assert found["predicted_by"] == {"val": "single networks", "test": "the mean of 3 networks"}
+    by_rule = found["rule_scores"]["test"]["macro_auc"]
+    truth, _ = predictions.arrays(made[90:])
+    scores = decisions.by_chosen_rule(made[90:], found["decisions"])
+    assert by_rule == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"))
 
 
 def test_one_rule_gives_every_class_and_argmax_stands_beside_it(golden):
