@@ -15,13 +15,13 @@ CONFIRMED_BY = {  # HAM10000's codes for how a diagnosis was confirmed
 def format_number(number) -> str:
     """Three decimals, whole numbers with separators, UNDEFINED for None.
 
-    >>> format_number(0.7171), format_number(10015), format_number(None)
-    ('0.717', '10,015', 'not defined')
+    >>> format_number(0.7171), format_number(0.9998), format_number(10015), format_number(None)
+    ('0.717', '>0.999', '10,015', 'not defined')
     """
     if number is None:
         return UNDEFINED
     if isinstance(number, float):
-        return f"{number:.3f}"
+        return ">0.999" if 0.9995 <= number < 1 - 1e-9 else f"{number:.3f}"
     return f"{number:,}" if isinstance(number, int) else str(number)
 
 
