@@ -1,4 +1,4 @@
-"""metrics.json against the golden file of the code before it was rewritten, sklearn, and counts."""
+"""metrics.json against a golden file, sklearn, and counts."""
 
 import json
 from pathlib import Path

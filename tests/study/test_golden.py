@@ -1,6 +1,6 @@
-"""The run that comes with the package: its metrics are those of the code before it was rewritten.
+"""The run that comes with the package: its metrics stay those of a stored file.
 
-`golden/sample_run.json` was first written by the old functions (report/summary.summarise of version 0.2),
+Every value (not the intervals) is that of the old code (report/summary.summarise of version 0.2),
 with today's names of subsets and rules, and "" in place of an image's own id as its lesion.
 """
 
