@@ -207,9 +207,11 @@ def compare(s, other=""):
     found = comparison(opened(s), dermai.open_run(s.runs / other))
     print(found.round(3).to_string())
     print(
-        f"over 0: {s.run_name} is better. low and high: the 95 % interval, by lesion. Where it "
-        "holds 0, nobody knows which is better. The luck of training is not in it: another seed "
-        "moves balanced accuracy by up to 0.05"
+        f"over 0: {s.run_name} is better on these images. low and high: the 95 % interval, by "
+        "lesion; where it holds 0, nobody knows which is better. Another training of the same "
+        "setting, with another seed, may differ as much: of ten pairs of short trainings on ISIC "
+        "2018 that differ in the fold alone, this table calls five different in balanced accuracy "
+        "(by 0.035 on average, 0.07 at most); on the sample, five seeds gave 0.76 to 0.81"
     )
 
 

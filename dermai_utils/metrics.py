@@ -1,4 +1,4 @@
-"""The challenge's metric, its secondary metrics, F1 and AUC, and the class table.
+"""The challenge's metric, its secondary metrics, F1 and AUC.
 
 Everywhere `truth` is (N,) int, an index into CLASSES, and `probabilities` is (N, 7) float, 0 to 1,
 columns in that order. The predicted class has the largest probability (of equal ones the first),
@@ -8,7 +8,6 @@ and no mean over classes counts it.
 """
 
 import numpy as np
-import pandas as pd
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import average_precision_score, roc_curve
 
@@ -162,33 +161,6 @@ def auc_above(positive, score, sensitivity=0.8) -> float:
     start = tpr.searchsorted(sensitivity)  # the curve is cut between this point and the one before
     cut = np.interp(sensitivity, tpr[start - 1 : start + 1], fpr[start - 1 : start + 1])
     return float(area_under(np.r_[cut, fpr[start:]], np.r_[sensitivity, tpr[start:]]))
-
-
-def class_table(found: dict) -> pd.DataFrame:
-    """Precision, recall, f1, auc and n of each class, then their macro and weighted means; `found`
-    by `all_metrics`.
-
-    A mean counts the classes where the metric is defined; sklearn's classification_report puts 0
-    for the precision of a class that is never predicted.
-    """
-    columns = ["precision", "recall", "f1", "auc", "n"]
-    table = pd.DataFrame(found["per_class"]).T[columns].astype(float)
-    scores, n = table[columns[:-1]], table[["n"]].to_numpy()
-    weighted = ratio(np.nansum(scores * n, 0), (scores.notna() * n).sum(0))
-    table.loc["macro mean"] = [*scores.mean(), found["n"]]
-    table.loc["weighted mean"] = [*weighted, found["n"]]
-    return table.astype({"n": int})
-
-
-def readable(table: pd.DataFrame, digits=3) -> pd.DataFrame:
-    """`table` as text with `digits` decimals, UNDEFINED in place of NaN and None."""
-
-    def text(value):
-        if pd.isna(value):
-            return UNDEFINED
-        return f"{value:.{digits}f}" if isinstance(value, float) else str(value)
-
-    return table.map(text)
 
 
 def jsonable(value):

@@ -15,7 +15,7 @@ from made_up_predictions import arrays
 from sklearn import metrics as sk
 
 from dermai_utils import files, metrics, predictions
-from dermai_utils.basics import CLASSES, ZERO_WEIGHT, UserError
+from dermai_utils.basics import CLASSES, UserError
 
 # the scorer's, about pandas 4
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -84,17 +84,6 @@ def test_whole_numbers_stay_floats_in_the_submission(tmp_path, monkeypatch):
         score_files(tmp_path)
 
 
-def test_the_zero_weight_row_does_not_count():
-    truth, probabilities, _ = arrays(50, signal=9)
-    images = names(50)
-    row = images.index(ZERO_WEIGHT)
-    probabilities[row] = np.eye(7)[(truth[row] + 1) % 7]
-    assert predictions.weights(images).sum() == 49
-    without = metrics.all_metrics(np.delete(truth, row), np.delete(probabilities, row, 0))
-    weighted = metrics.all_metrics(truth, probabilities, predictions.weights(images))
-    assert weighted == without != metrics.all_metrics(truth, probabilities)
-
-
 @settings(max_examples=25, deadline=None)
 @given(SEEDS, st.integers(2, 60), CLASS_SETS, st.sampled_from([None, 1]))
 def test_agrees_with_sklearn(seed, n, classes, decimals):
@@ -141,18 +130,6 @@ def test_each_class_agrees_with_sklearn(seed, n, classes, decimals):
         if positive.sum() < n:
             expected = sk.roc_auc_score(positive, score)
             assert row["auc"] == pytest.approx(expected, abs=1e-12)
-
-
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 5)), min_size=2, max_size=30))
-def test_auc_is_the_share_of_pairs_in_order(pairs):
-    positive, score = np.array(pairs).T
-    up, down = score[positive == 1], score[positive == 0]
-    found = metrics.auc(positive, score)[0]
-    if not len(up) or not len(down):
-        assert np.isnan(found)
-    else:
-        expected = np.mean((up[:, None] > down) + 0.5 * (up[:, None] == down))
-        assert found == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=25, deadline=None)
@@ -223,26 +200,3 @@ def test_nothing_at_all_is_not_defined():
 def test_unusable_arrays_are_refused(truth, probabilities, message):
     with pytest.raises(UserError, match=message):
         metrics.all_metrics(truth, probabilities)
-
-
-def test_the_class_table_agrees_with_sklearn():
-    truth, probabilities, _ = arrays(200, 3)
-    table = metrics.class_table(metrics.all_metrics(truth, probabilities))
-    options = dict(target_names=CLASSES, output_dict=True)
-    theirs = pd.DataFrame(sk.classification_report(truth, probabilities.argmax(1), **options)).T
-    theirs = theirs.rename({"macro avg": "macro mean", "weighted avg": "weighted mean"})
-    ours = table[["precision", "recall", "f1", "n"]]
-    columns = ["precision", "recall", "f1-score", "support"]
-    np.testing.assert_allclose(ours, theirs.loc[ours.index, columns], atol=1e-12)
-    for average in ("macro", "weighted"):
-        expected = sk.roc_auc_score(np.eye(7)[truth], probabilities, average=average)
-        assert table.loc[f"{average} mean", "auc"] == pytest.approx(expected)
-
-
-def test_a_class_without_an_image_is_printed_as_not_defined():
-    truth, probabilities, _ = arrays(60, classes=range(6))
-    table = metrics.class_table(metrics.all_metrics(truth, probabilities))
-    printed = metrics.readable(table)
-    assert printed.loc["VASC"].tolist() == ["not defined"] * 4 + ["0"]
-    assert printed.loc["MEL", "recall"] == f"{table.loc['MEL', 'recall']:.3f}"
-    assert "not defined" not in printed.loc["macro mean"].tolist()

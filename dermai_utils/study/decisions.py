@@ -11,8 +11,8 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from dermai_utils.basics import CLASSES, MALIGNANT, UserError
-from dermai_utils.intervals import RESAMPLES, interval, intervals
-from dermai_utils.metrics import ratio, scalar_metrics
+from dermai_utils.intervals import RESAMPLES, intervals, named_rate
+from dermai_utils.metrics import scalar_metrics
 from dermai_utils.predictions import arrays, cross_fit, fitted_for, lesions
 
 RULE_SCORES = {"balanced_accuracy": 0, "macro_f1": 1, "accuracy": 3}  # places in SCALAR_METRICS
@@ -54,8 +54,7 @@ def prior_corrected(probabilities, prior, tau) -> np.ndarray:
         raise UserError(
             f"a prior is a share of the images for each class, none negative, got {prior.tolist()}"
         )
-    power = np.where(prior > 0, np.power(np.where(prior > 0, prior, 1.0), tau), 0.0)
-    scaled = probabilities * np.divide(1, power, out=np.zeros_like(power), where=power > 0)
+    scaled = np.where(prior > 0, probabilities * np.where(prior > 0, prior, 1.0) ** -tau, 0)
     return scaled / np.maximum(scaled.sum(1, keepdims=True), np.finfo(float).tiny)
 
 
@@ -101,17 +100,18 @@ def compare_rules(val, scored, prior, n_resamples=RESAMPLES) -> dict:
     the exponent "tau" that `tuned_tau` fits on `val`.
     """
     taus = cross_fit(val, lambda rows: tuned_tau(rows, prior))
-    truth, probabilities = arrays(val)
-    corrected = prior_corrected(probabilities, prior, taus[-1])
-    rules = {}
-    for rule, of_val in {"argmax": probabilities, "prior_corrected": corrected}.items():
-        values = scalar_metrics(truth, of_val)[0]
-        rules[rule] = {"val": {name: values[place] for name, place in RULE_SCORES.items()}}
-    truth, probabilities = arrays(scored)
-    corrected = prior_corrected(probabilities, prior, fitted_for(taus, scored)[:, None])
-    for rule, scores in {"argmax": probabilities, "prior_corrected": corrected}.items():
-        found = intervals(truth, scores, lesions(scored), n_resamples=n_resamples)
-        rules[rule]["scored"] = {name: found[name] for name in RULE_SCORES}
+    rules = {"argmax": {}, "prior_corrected": {}}
+    for part, rows in (("val", val), ("scored", scored)):
+        truth, p = arrays(rows)
+        tau = taus[-1] if part == "val" else fitted_for(taus, rows)[:, None]
+        for rule, scores in zip(rules, (p, prior_corrected(p, prior, tau)), strict=True):
+            if part == "val":
+                values = scalar_metrics(truth, scores)[0]
+                found = {name: values[place] for name, place in RULE_SCORES.items()}
+            else:
+                found = intervals(truth, scores, lesions(rows), n_resamples=n_resamples)
+                found = {name: found[name] for name in RULE_SCORES}
+            rules[rule][part] = found
     tau = taus.pop(-1)
     return {
         "training_prior": prior.to_dict(),
@@ -174,94 +174,49 @@ def threshold_at(positive, score, rate: str, level: float) -> float:
     return float(candidates[np.flatnonzero(1 - below >= level - 1e-12)[-1]])
 
 
-def operating_point(positive, score, threshold: float) -> dict:
-    """Sensitivity, specificity, ppv and npv at score >= `threshold`; None where not defined.
-
-    Ready for JSON: a threshold of inf (nothing is positive) or NaN (not known) is None too.
-    """
-    return _rates(positive, np.asarray(score) >= threshold, threshold)
-
-
-def _rates(positive, predicted, threshold):
-    positive = np.asarray(positive, bool)
-    rates = {
+def operating_point(positive, score, threshold) -> dict:
+    """Sensitivity, specificity, ppv and npv at score >= `threshold` (a number, or (N,)); None where
+    not defined or where a threshold is NaN, not known."""
+    positive, predicted = np.asarray(positive, bool), np.asarray(score) >= threshold
+    sides = {
         "sensitivity": predicted[positive],
         "specificity": ~predicted[~positive],
         "ppv": positive[predicted],
         "npv": ~positive[~predicted],
     }
-    known = not np.isnan(threshold)
-    return {
-        "threshold": float(threshold) if np.isfinite(threshold) else None,
-        **{name: float(np.mean(v)) if len(v) and known else None for name, v in rates.items()},
-        "n": len(positive),
-    }
+    known = not np.isnan(threshold).any()
+    return {name: float(np.mean(v)) if len(v) and known else None for name, v in sides.items()}
 
 
-def operating_points(val, scored, n_resamples=RESAMPLES) -> list[dict]:
-    """For each target and each asked rate: the threshold chosen on `val`, and the rates on both."""
-    points, predicted = [], []
+def operating_points(val, scored) -> list[dict]:
+    """For each target and each asked rate: the threshold chosen on `val` (None where no image may
+    count), and the rates on both; on `scored` with exact intervals by lesion, {rate}_low and
+    {rate}_high, and {rate}_k of {rate}_n images, of {rate}_lesions."""
+    points = []
     for target, classes in TARGETS.items():
-        positive, score = binary(scored, classes)
-        for rate, level in LEVELS:
+        for asked in LEVELS:
 
-            def choose(rows, asked=(classes, rate, level)):
-                return threshold_at(*binary(rows, asked[0]), *asked[1:])
+            def choose(rows, asked=asked, classes=classes):
+                return threshold_at(*binary(rows, classes), *asked)
 
             thresholds = cross_fit(val, choose)
-            predicted.append(score >= fitted_for(thresholds, scored))
-            point = {"target": target, "rate": rate, "level": level, "threshold": thresholds[-1]}
-            point["val"] = operating_point(*binary(val, classes), thresholds[-1])
-            point["scored"] = _rates(positive, predicted[-1], thresholds[-1])
+            threshold = thresholds[-1]
+            point = {"target": target, "rate": asked[0], "level": asked[1]}
+            point["threshold"] = threshold if np.isfinite(threshold) else None
+            for part, rows, limit in (
+                ("val", val, threshold),
+                ("scored", scored, fitted_for(thresholds, scored)),
+            ):
+                point[part] = operating_point(*binary(rows, classes), limit) | {"n": len(rows)}
             points.append(point)
-    _add_intervals(points, predicted, scored, n_resamples)
+            _add_intervals(point["scored"], *binary(scored, classes), limit, lesions(scored))
     return points
 
 
-def _add_intervals(points, predicted, scored, n_resamples):
-    """Add {rate}_low and {rate}_high, by lesion; all rates with the same drawn lesions."""
-    positive = (binary(scored, TARGETS[point["target"]])[0] for point in points)
-    pairs = list(zip(positive, predicted, strict=True))
-    # a rate is the share of the counted images that is right
-    counted = np.array([side for p, _ in pairs for side in (p, ~p)], float).T
-    right = np.array([side for p, q in pairs for side in (p & q, ~p & ~q)], float).T
-
-    def rates(weights):
-        return ratio(weights @ right, weights @ counted)
-
-    options = dict(strata=arrays(scored)[0], n_resamples=n_resamples, vectorised=True)
-    ends = np.transpose(interval(rates, lesions(scored), **options)).reshape(len(points), 2, 2)
-    for point, pair in zip(points, ends, strict=True):
-        for rate, values in zip(RATES, pair, strict=True):
-            low, high = values if point["scored"][rate] is not None else (None, None)
-            point["scored"] |= {f"{rate}_low": low, f"{rate}_high": high}
-
-
-def rechosen(val, elsewhere, n=50, sensitivity=0.9, draws=200, seed=0) -> pd.DataFrame:
-    """Melanoma on images from elsewhere: by the threshold of `val`, and by one chosen anew there.
-
-    `elsewhere`: labelled rows of a test set. Whole lesions are drawn until they are `n` images; the
-    new threshold is chosen on these, and both are counted on the rest. One row each: threshold,
-    sensitivity and specificity, means over the draws with their standard deviations (_sd), which
-    tell what another `n` images would have given. NaN where one is not defined.
-    """
-    _, lesion = np.unique(lesions(elsewhere), return_inverse=True)
-    positive, score = binary(elsewhere, TARGETS["melanoma"])
-    random, counts = np.random.default_rng(seed), np.bincount(lesion)
-    at_home = threshold_at(*binary(val, TARGETS["melanoma"]), "sensitivity", sensitivity)
-    found = {"chosen at home": [], f"chosen anew on {n} images": []}
-    for _ in range(draws):
-        order = random.permutation(len(counts))
-        few = np.isin(lesion, order[: np.searchsorted(counts[order].cumsum(), n) + 1])
-        anew = threshold_at(positive[few], score[few], "sensitivity", sensitivity)
-        for points, threshold in zip(found.values(), (at_home, anew), strict=True):
-            points.append(operating_point(positive[~few], score[~few], threshold))
-    rows = {}
-    for name, points in found.items():
-        table = pd.DataFrame(points)[["threshold", *RATES]].astype(float)
-        rows[name] = table.mean().to_dict() | table[list(RATES)].std().add_suffix("_sd").to_dict()
-    columns = ["threshold", *(f"{rate}{end}" for rate in RATES for end in ("", "_sd"))]
-    return pd.DataFrame(rows).T[columns]
+def _add_intervals(found, positive, score, threshold, lesion):
+    right, known = (score >= threshold) == positive, not np.isnan(threshold).any()
+    for name, side in (("sensitivity", positive), ("specificity", ~positive)):
+        found |= named_rate(name, right[side & known], lesion[side & known])
 
 
 # Abstaining
@@ -284,32 +239,25 @@ def risk_coverage(truth, probabilities) -> pd.DataFrame:
     return pd.DataFrame({"coverage": coverage, "risk": risk, "confidence": errors["confidence"]})
 
 
-def aurc(truth, probabilities) -> float:
-    """Area under risk against coverage, 0 at best: the mean risk.
-
-    Geifman et al. 2019, arxiv.org/abs/1805.08206.
-    """
-    risk = risk_coverage(truth, probabilities)["risk"]
-    return float(np.mean(risk)) if len(risk) else np.nan
-
-
 def abstaining(val, scored) -> dict:
     """Share answered and risk on `scored`, where the confidence lets a given share of `val` pass.
 
-    An answer is the most probable class (argmax), whose probability the confidence is.
+    An answer is the most probable class (argmax), whose probability the confidence is. The risk has
+    an exact interval, as in `operating_points`. aurc: the area under risk against coverage, 0 at
+    best: the mean risk (Geifman et al. 2019, arxiv.org/abs/1805.08206).
     """
     truth, probabilities = arrays(scored)
     confidence, wrong = probabilities.max(1), probabilities.argmax(1) != truth
     points = []
     for asked in COVERAGES:
-        thresholds = cross_fit(val, lambda rows, asked=asked: _confidence_of(rows, asked))
+
+        def choose(rows, asked=asked):
+            confidence = arrays(rows)[1].max(1)
+            return threshold_at(confidence > 0, confidence, "sensitivity", asked)
+
+        thresholds = cross_fit(val, choose) if asked < 1 else {-1: 0.0}
         answered = confidence >= fitted_for(thresholds, scored)
-        risk = wrong[answered].mean() if answered.any() else None
         point = {"asked": asked, "threshold": thresholds[-1], "coverage": answered.mean()}
-        points.append(point | {"risk": risk, "n": answered.sum()})
-    return {"aurc": aurc(truth, probabilities), "points": points}
-
-
-def _confidence_of(rows, asked):
-    """The least confidence of the most confident `asked` of the rows."""
-    return np.quantile(arrays(rows)[1].max(1), 1 - asked, method="lower") if asked < 1 else 0.0
+        risk = named_rate("risk", wrong[answered], lesions(scored)[answered])
+        points.append(point | risk | {"n": answered.sum()})
+    return {"aurc": risk_coverage(truth, probabilities)["risk"].mean(), "points": points}

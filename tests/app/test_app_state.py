@@ -67,7 +67,7 @@ def test_what_is_said_about_the_sets_is_counted_on_the_subset_to_quote(run):
     melanoma = truths == "MEL"
     without = int((melanoma & short & ~holds).sum())
     expected = {"n": melanoma.sum(), "answered": (melanoma & short).sum(), "without": without}
-    assert found["melanomas"] == expected
+    assert expected.items() <= found["melanomas"].items()
     assert sum(kind["n"] for kind in found["answers"].values()) == short.sum()
     assert sum(kind["held"] for kind in found["answers"].values()) == (short & holds).sum()
 

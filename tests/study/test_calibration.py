@@ -1,16 +1,18 @@
 """Every number against sklearn, scipy or a loop that counts by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from made_up_predictions import calibrated
+from made_up_predictions import calibrated, rows
 from scipy.optimize import minimize
 from scipy.stats import binomtest
 from sklearn.metrics import log_loss, mean_squared_error
 
+from dermai_utils import predictions
 from dermai_utils.study import calibration as cal
-from dermai_utils.study.decisions import aurc, risk_coverage
+from dermai_utils.study.decisions import risk_coverage
 
 SEEDS, SIZES = st.integers(0, 10**6), st.integers(1, 60)
 
@@ -24,12 +26,9 @@ def test_scores_agree_with_sklearn(seed, n):
     # sklearn before 1.7 has its Brier score for two classes
     expected = 7 * mean_squared_error(np.eye(7)[truth], probabilities)
     assert cal.brier(truth, probabilities) == pytest.approx(expected, abs=1e-12)
-
-
-def test_a_sure_mistake_costs_what_sklearn_says():
-    truth, sure = np.array([0, 1]), np.eye(7)[[0, 2]]
+    sure = np.eye(7)[(truth + np.arange(n) % 2) % 7]  # every other one is a sure mistake
     assert cal.nll(truth, sure) == pytest.approx(log_loss(truth, sure, labels=range(7)))
-    assert cal.brier(truth, sure) == 1
+    assert cal.brier(truth, sure) == pytest.approx(2 * (n // 2) / n)
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 1.0, 3.0])
@@ -45,7 +44,7 @@ def test_temperature_undoes_sharpening(sharpness):
     expected = minimize(loss, 1.0, method="Nelder-Mead", tol=1e-9).x[0]
     assert found == pytest.approx(expected, rel=1e-4)
     fixed = cal.apply_temperature(probabilities, found)
-    assert cal.ece(truth, fixed) < 0.02 and cal.adaptive_ece(truth, fixed) < 0.02
+    assert cal.ece(truth, fixed) < 0.02
     if sharpness != 1:
         assert cal.ece(truth, fixed) < 0.2 * cal.ece(truth, probabilities)
         assert cal.nll(truth, fixed) < cal.nll(truth, probabilities)
@@ -86,26 +85,6 @@ def test_ece_counted_by_hand(seed, n, bins, decimals):
     assert found == pytest.approx(from_table, abs=1e-12)
 
 
-@settings(max_examples=40, deadline=None)
-@given(SEEDS, st.integers(1, 8), st.integers(1, 9))
-def test_adaptive_bins_hold_equally_many(seed, bins, each):
-    truth, probabilities = calibrated(bins * each, seed)
-    right, confidence = probabilities.argmax(1) == truth, probabilities.max(1)
-    parts = np.split(np.argsort(confidence), bins)
-    gaps = [abs(right[part].mean() - confidence[part].mean()) for part in parts]
-    assert cal.adaptive_ece(truth, probabilities, bins) == pytest.approx(np.mean(gaps), abs=1e-12)
-
-
-@settings(max_examples=30, deadline=None)
-@given(SEEDS, SIZES, st.sampled_from([None, 1]))
-def test_the_order_of_the_rows_does_not_matter(seed, n, decimals):
-    truth, probabilities = calibrated(n, seed, decimals=decimals)
-    order = np.random.default_rng(seed).permutation(n)
-    for number in (cal.nll, cal.brier, cal.ece, cal.adaptive_ece, aurc):
-        shuffled = number(truth[order], probabilities[order])
-        assert shuffled == pytest.approx(number(truth, probabilities), abs=1e-12)
-
-
 def test_reliability_has_every_bin_and_intervals_by_scipy():
     truth, probabilities = calibrated(300, 2)
     table = cal.reliability(truth, probabilities, 10)
@@ -121,6 +100,34 @@ def test_reliability_has_every_bin_and_intervals_by_scipy():
 
 def test_of_no_images_nothing_is_defined():
     none = np.empty(0, int), np.empty((0, 7))
-    numbers = (cal.nll, cal.brier, cal.ece, cal.adaptive_ece, aurc, cal.fit_temperature)
+    numbers = (cal.nll, cal.brier, cal.ece, cal.fit_temperature)
     assert np.isnan([number(*none) for number in numbers]).all()
     assert cal.reliability(*none)["n"].sum() == 0 and risk_coverage(*none).empty
+
+
+def test_the_mean_of_folds_gets_a_temperature_of_its_own_where_no_network_learned_the_images():
+    """By hand; and no image is calibrated by a temperature that was fitted on it."""
+    val = pd.concat([rows(150, k, 1.0 + k, fold=k) for k in range(3)], ignore_index=True)
+    test, official = rows(400, 7, signal=3.0, fold=-1), rows(50, 8, fold=-1)
+    subsets = {"val": val, "test": test, "official": official}
+
+    def fit(part):
+        return cal.fit_temperature(*predictions.arrays(part))
+
+    found = cal.temperatures(subsets)
+    assert found[cal.NEW] == fit(test) != pytest.approx(fit(val), rel=0.05)
+    assert (found["official"] == found[cal.NEW]).all()
+    for k in range(3):
+        assert (found["val"][val["fold"] == k] == fit(val[val["fold"] != k])).all()
+    one, other = np.unique(found["test"])
+    assert 0.3 < (found["test"] == one).mean() < 0.7
+    for mine, others in ((one, other), (other, one)):
+        assert mine == fit(test[found["test"] == others])
+    assert not set(test["lesion_id"][found["test"] == one]) & set(
+        test["lesion_id"][found["test"] == other]
+    )
+    few = cal.temperatures(subsets | {"test": test[:100]})
+    plain = cal.temperatures({name: part.drop(columns="fold") for name, part in subsets.items()})
+    for single in (few, plain):
+        assert single[cal.NEW] == fit(val) and (single["test"] == fit(val)).all()
+    assert (plain["val"] == fit(val)).all()

@@ -4,6 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dermai_utils.basics import CLASSES
+from dermai_utils.intervals import rate
 from dermai_utils.study import conformal
 
 # as unequal as the real classes
@@ -108,31 +109,19 @@ def test_a_threshold_is_no_lower_than_its_answers_need():
     assert lowered and (thresholds[MALIGNANT] > conformal.FLOOR).any()
 
 
-def test_a_class_with_too_few_lesions_shares_the_threshold_of_those_like_it():
-    """40 melanomas and nevi; 5 of DF, as probable as BKL's, and 5 of VASC, as NV's: nine would be
-    enough. The image count does not help: each DF lesion has four images."""
-    names = ["MEL"] * 40 + ["NV"] * 40 + ["BKL"] * 40 + ["DF"] * 20 + ["VASC"] * 5 + ["BCC"] * 3
-    truth = np.array([CLASSES.index(name) for name in names])
-    low = {"MEL": 0.5, "NV": 0.8, "BKL": 0.2, "DF": 0.21, "VASC": 0.81, "BCC": 0.3}
-    own = np.array([low[name] for name in names]) + 0.1 * np.random.default_rng(0).random(
-        len(names)
-    )
+def test_a_class_with_too_few_lesions_is_ruled_out_only_where_it_is_improbable():
+    """40 melanomas and nevi; 5 lesions of DF, though of 20 images: 9 lesions would be enough."""
+    truth = np.repeat([CLASSES.index(name) for name in ("MEL", "NV", "DF")], (40, 40, 20))
+    own = np.repeat([0.5, 0.8, 0.2], (40, 40, 20)) + 0.1 * np.random.default_rng(0).random(100)
     p = np.repeat(((1 - own) / 6)[:, None], 7, 1)
-    p[np.arange(len(truth)), truth] = own
-    ids = np.arange(len(truth))
-    ids[120:140] = ids[120:140] // 4
-    of = {c: k for k, c in enumerate(CLASSES)}
-    expected = [["MEL", "BCC"], ["NV", "VASC"], ["BKL", "DF"]]
-    got = conformal.clusters(truth, p, ids)
-    assert got == sorted(sorted(of[c] for c in group) for group in expected)
-    thresholds = conformal.class_thresholds(truth, p, ids)
-    together = np.isin(truth, [of["BKL"], of["DF"]])
-    limit = conformal.quantile(1 - own[together], ids[together], 0.9)
-    assert thresholds[[of["BKL"], of["DF"]]] == pytest.approx(1 - limit)
-    # a class that was never seen is ruled out only where it is improbable
-    assert thresholds[of["AKIEC"]] == conformal.FLOOR
-    too_few = conformal.class_thresholds(truth[:8], p[:8], ids[:8])
-    assert too_few.tolist() == [conformal.FLOOR] * 7
+    p[np.arange(100), truth] = own
+    ids = np.r_[np.arange(80), 80 + np.arange(20) // 4]
+    found = dict(zip(CLASSES, conformal.class_thresholds(truth, p, ids), strict=True))
+    nevi = truth == CLASSES.index("NV")
+    assert found["NV"] == pytest.approx(1 - conformal.quantile(1 - own[nevi], ids[nevi], 0.9))
+    # those that were never seen, too
+    assert [found[c] for c in ("DF", "BCC", "BKL", "VASC", "AKIEC")] == [conformal.FLOOR] * 5
+    assert conformal.class_thresholds(truth, p, np.arange(100))[CLASSES.index("DF")] > 0.2
 
 
 def test_the_most_probable_is_always_named_and_a_class_under_one_percent_never():
@@ -161,13 +150,14 @@ def test_the_counts_beside_an_answer():
     truth = np.array([CLASSES.index(c) for c, _ in cases])
     p = np.array([[row.get(c, 0) for c in CLASSES] for _, row in cases])
     scores = conformal.scores(truth, p, np.full(7, 0.2))
-    assert [scores["answers"][kind] for kind in conformal.KINDS] == [
-        {"n": 2, "held": 1},
-        {"n": 1, "held": 1},
-        {"n": 1, "held": 1},
-        {"n": 2, "held": 1},
-    ]
-    assert scores["melanomas"] == {"n": 3, "answered": 2, "without": 1}
+    answers = [scores["answers"][kind] for kind in conformal.KINDS]
+    assert [(row["n"], row["held"]) for row in answers] == [(2, 1), (1, 1), (1, 1), (2, 1)]
+    half = rate([True, False], [0, 1])
+    assert (answers[0]["low"], answers[0]["high"]) == (half["low"], half["high"])
+    expected = {"n": 3, "answered": 2, "without": 1, "low": half["low"], "high": half["high"]}
+    assert scores["melanomas"] == expected
+    twice = conformal.scores(truth, p, np.full(7, 0.2), np.zeros(7))  # one lesion
+    assert twice["answers"][conformal.KINDS[0]]["low"] < half["low"]
     assert scores["n"] == 7 and scores["answered"] == 6 / 7 and scores["answered_held"] == 4 / 6
     nothing = conformal.scores(truth[:0], p[:0], np.full(7, 0.2))
     assert nothing["held"] is None and nothing["melanomas"]["n"] == 0

@@ -129,9 +129,5 @@ def test_candidates_are_the_nearest_of_other_groups():
     assert tuple(pairs[0]) == (7, 40) and len(pairs) == 50
     assert (pairs[:, 0] < pairs[:, 1]).all() and (groups[pairs[:, 0]] != groups[pairs[:, 1]]).all()
     assert len(np.unique(pairs, axis=0)) == len(pairs)
-
-
-def test_candidates_can_be_all_pairs():
-    features = np.random.default_rng(0).normal(size=(4, 3))
-    pairs = near_duplicates.candidates(features, np.array([0, 0, 1, 2]), n_pairs=1000)
-    assert found(pairs) == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    every = near_duplicates.candidates(features[:4], np.array([0, 0, 1, 2]), n_pairs=1000)
+    assert found(every) == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}

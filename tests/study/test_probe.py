@@ -144,11 +144,3 @@ def test_what_cannot_be_measured_is_one_line(labels, lesions, message):
     features = np.random.default_rng(0).normal(size=(len(table), 3))
     with pytest.raises(UserError, match=message):
         probe.leakage_effect(features, table, seeds=[0], n_resamples=10)
-
-
-def test_fewer_lesions_than_folds_are_dealt_all_the_same():
-    table = pd.DataFrame({"image": list("abcd"), "label": ["MEL", "NV"] * 2, "source": "train"})
-    features = np.random.default_rng(0).normal(size=(4, 3))
-    table["lesion_id"] = list("xxyy")
-    found = probe.leakage_effect(features, table, seeds=[0], n_resamples=10)
-    assert found["prone_images"] == 4

@@ -6,6 +6,22 @@ def test_a_value_stands_before_its_interval():
     assert text.with_interval(rates, "ppv") == "1.000 [0.500, not defined]"
     assert text.with_interval({"value": None}) == "not defined"
     assert text.with_interval({"npv": None}, "npv") == text.percent(None) == "not defined"
+    same = {"value": 0.0, "low": None, "high": None}  # two runs that never differ
+    assert text.with_interval(same) == "0.000 [not known]"
+
+
+def test_of_few_lesions_the_counts_are_shown():
+    few = {"lesions": 9, "n": 12, "accuracy": 0.75, "accuracy_k": 9, "balanced_accuracy": 0.8}
+    ends = {
+        f"{name}_{end}": 0.5
+        for name in ("accuracy", "balanced_accuracy")
+        for end in ("low", "high")
+    }
+    assert text.with_interval(few | ends, "accuracy") == "9 of 12"
+    assert text.with_interval(few | ends, "balanced_accuracy") == "too few"
+    assert text.with_interval(few | ends | {"lesions": 10}, "accuracy") == "0.750 [0.500, 0.500]"
+    rate = {"sensitivity": 1.0, "sensitivity_k": 3, "sensitivity_n": 3, "sensitivity_lesions": 3}
+    assert text.with_interval(rate, "sensitivity") == "3 of 3"
 
 
 def test_the_headline_names_the_subset_and_both_rules():
