@@ -72,7 +72,9 @@ class Settings:
     seed: int = _data(0, SEEDS, "for new weights, the order of batches and augmentation")
 
     # lesion: no lesion in two subsets; random: image by image, which leaks
-    split: str = _split("lesion", ("lesion", "random", PATH), "a CSV has image and subset")
+    # given: the data's own; a path: somebody's table or folder (docs/data.md)
+    split: str = _split("lesion", ("lesion", "random", "given", PATH), "how the subsets are made")
+    leaks: str = _split("keep", ("keep", "leave_out"), "what a given split or a file's shares")
     split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
     near_duplicates: str = _split("listed", ("listed", "none", PATH), "pairs that stay together")
     val_fraction: float = _split(0.12, [0.01, 0.5], "to choose decision rule and thresholds on")

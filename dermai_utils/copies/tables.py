@@ -102,6 +102,36 @@ def unknown_class(word) -> str:
     return f"class {' '.join(str(word).split()):.60}: none of the seven"
 
 
+SUBSET_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def subset_of(word) -> str:
+    """train, val or test, where a word stands for it; "" for any other.
+
+    >>> subset_of("Validation"), subset_of("TestSet"), subset_of("fold 3")
+    ('val', 'test', '')
+    """
+    word = word.casefold().strip()
+    return SUBSET_WORDS.get(word) or SUBSET_WORDS.get(word.removesuffix("set").rstrip(" _-"), "")
+
+
+def subset_in(path) -> str:
+    """The subset that a path names, its last parts first; "" for none, or two in one part.
+
+    >>> subset_in("ISIC-2017_Training_Data/X"), subset_in("train/metadata"), subset_in("train_test")
+    ('train', 'train', '')
+    """
+    for part in reversed(Path(path).parts):
+        found = {subset_of(word) for word in re.findall("[a-z]+", part.casefold())} - {""}
+        if found:
+            return found.pop() if len(found) == 1 else ""
+    return ""
+
+
 # Any CSV
 
 
