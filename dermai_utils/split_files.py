@@ -12,7 +12,7 @@ from dermai_utils.image_names import base_id, is_archive_id
 from dermai_utils.splits import INNER, LEFT_OUT
 
 GIVEN = "given"  # the column with the split that came with the data
-SUBSET_COLUMNS = ("subset", "split", "partition", "set", "fold")
+SUBSET_COLUMNS = tables.COLUMN_NAMES["given"]
 IDS = (*tables.COLUMN_NAMES["image"], "img_id", "md5hash", "ddi_file", "derm", "id", "name", "img")
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", *tables.PACKAGES)
 EXPECTED = (

@@ -417,6 +417,31 @@ LAYOUTS = {
         FOUR,
         about={"A1": {"age": 50.0, "sex": "male", "localization": "back", "patient_id": "P1"}},
     ),
+    "a table with a split": Case(
+        {"t.csv": "image,label,Split\nA1,mel,Training\nA2,nv,dev\nA3,bcc,TEST\nA4,nv,\n", **JPEGS},
+        UNKNOWN,
+        says=["the data comes with a split (train 1, val 1, test 1): --split given uses it"],
+        about={"A1": {"given": "train"}, "A2": {"given": "val"}, "A4": {"given": ""}},
+    ),
+    "a split in a table of its own": Case(
+        {**MINE, "folds.csv": "image,fold\nA1,0\nA2,1\nA3,1\n"},
+        UNKNOWN,
+        about={"A1": {"given": "0"}, "A3": {"given": "1"}, "A4": {"given": ""}},
+    ),
+    "all of one split": Case(
+        {"train.csv": LABELS, **under("train/", JPEGS)}, UNKNOWN, about={"A1": {"given": ""}}
+    ),
+    "results of an earlier run": Case(
+        {
+            **MINE,
+            "work/table.csv": "image,source,origin,label,lesion_id,pixel_hash,subset\n"
+            "A1,train,,DF,L1,1,train\nA2,train,,DF,L1,2,val\n",
+            "work/rejected.csv": "image,source,reason\nA9,train,image file missing\n",
+        },
+        UNKNOWN,
+        says=["work/table.csv is a result of this program: not read"],
+        about={"A1": {"given": ""}},
+    ),
     "a table, one-hot": Case({"truth.csv": ONE_HOT, **under("photos/", JPEGS)}, UNKNOWN),
     "a table, one-hot, True and False, other order": Case(
         {
@@ -497,6 +522,7 @@ LAYOUTS = {
         },
         UNKNOWN,
         says=["layout label table test.csv, train.csv, val.csv: MEL 1 · NV 2"],
+        about={"A1": {"given": "train"}, "A3": {"given": "val"}, "A4": {"given": "test"}},
     ),
     "a table in each split's folder": Case(
         {
@@ -506,7 +532,11 @@ LAYOUTS = {
             **under("train/", only(JPEGS, "A1", "A2", "A3")),
         },
         UNKNOWN,
-        says=["layout label table metadata.csv: MEL 1 · NV 2"],
+        says=[
+            "layout label table metadata.csv: MEL 1 · NV 2",
+            "a split (train 3, test 1): --split",
+        ],
+        about={"A1": {"given": "train"}, "A4": {"given": "test"}},
     ),
     "a table of all images beside one for each split": Case(
         {
@@ -575,6 +605,7 @@ LAYOUTS = {
             "test/NV/A4.jpg": photo(4),
         },
         UNKNOWN,
+        about={"A1": {"given": "train"}, "A3": {"given": "test"}},
     ),
     "one folder a class, with lesions": Case({**FOLDERS, "lesions.csv": GROUPINGS}, FOUR),
     "one folder a class, the same names": Case(
@@ -920,6 +951,16 @@ FURTHER = {
         },
         says=["labels.csv is not in UTF-8: read as Windows-1252"],
     ),
+    "a test set with numbers as lesions and patients, as in the data": Case(
+        {
+            "labels.csv": "image,label,lesion_id,patient_id\nA1,mel,1,7\nA2,nv,2,8\n",
+            **only(JPEGS, "A1", "A2"),
+        },
+        {"A1": "train MEL 1", "A2": "train NV 2", "B5": "clinic MEL clinic:1", "B6": "clinic DF 3"},
+        clinic={**CLINIC, "labels.csv": B.replace("M5", "1").replace("M6", "3").replace("Q", "7")},
+        says=["clinic: 1 images have a number as lesion_id that is in the data too"],
+        about={"B5": {"patient_id": "71"}},
+    ),
     "extra, ISIC 2019": Case(
         OFFICIAL,
         FOUR | {"B5_downsampled": "extra AKIEC MSK_1", "B6": "extra NV BCN_1"},
@@ -1143,6 +1184,16 @@ PUBLIC = {
         {"IMD001": "train NV -", "IMD002": "train MEL -", "IMD003": "train NV -"},
         says=["layout PH2"],
     ),
+    "PH2's sheet": Case(
+        {
+            "PH2_dataset.csv": "Image Name,Histological Diagnosis,Common Nevus,Atypical Nevus,"
+            "Melanoma,Asymmetry\nA1,Melanoma,,,X,2\nA2,,X,,,0\nA3,,,X,,1\nA4,,,,,0\n",
+            **under("PH2 Dataset images/", JPEGS),
+        },
+        {"A1": "train MEL -", "A2": "train NV -", "A3": "train NV -"},
+        {"A4": "no label"},
+        says=["layout PH2's sheet"],
+    ),
     "a kernel's table of paths and cell types": Case(
         {
             "df.csv": ",path,cell_type\n0,../input/x/A1.jpg,melanoma\n"
@@ -1155,7 +1206,15 @@ PUBLIC = {
 }
 REFUSED = {
     "a folder of other files": refused(
-        {"a.dcm": "x", "b.DCM": "x", "notes.txt": "x"}, ["found 2 × .dcm, 1 × .txt"]
+        {"a.nii": "x", "b.NII": "x", "notes.txt": "x"}, ["found 2 × .nii, 1 × .txt"]
+    ),
+    "benign and malignant": refused(
+        {"benign/A1.jpg": photo(1), "malignant/A2.jpg": photo(2)},
+        ["benign or malignant is no diagnosis, and none of the seven follows from it"],
+    ),
+    "a table of benign and malignant": refused(
+        {"t.csv": "image,label\nA1,Malignant\nA2,benign\n", **only(JPEGS, "A1", "A2")},
+        ["benign or malignant is no diagnosis, and none of the seven follows from it"],
     ),
     "a sheet that is none": refused({"t.xlsx": "x", **JPEGS}, ["t.xlsx (", "4 images in data"]),
     "a missing folder": refused(None, ["data=", "does not exist"]),

@@ -116,7 +116,10 @@ def test_a_table_of_json_lines(tmp_path):
 
 def test_an_excel_sheet(tmp_path):
     pytest.importorskip("openpyxl")
-    sheet = pd.DataFrame([["Clinic", None], ["Image", "Label"], ["a.jpg", "melanoma"], ["b", None]])
+    legend = [["Legend", "0 - none"], [None, "1 - some"]] * 6  # as in PH2_dataset.xlsx
+    sheet = pd.DataFrame(
+        [["Clinic", None], *legend, ["Image", "Label"], ["a.jpg", "melanoma"], ["b", None]]
+    )
     sheet.to_excel(tmp_path / "t.xlsx", index=False, header=False)
     frame = tables.read_labels(tmp_path / "t.xlsx")
     assert frame.to_numpy().tolist() == [["a", "MEL", ""], ["b", "", "no label"]]
