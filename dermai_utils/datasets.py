@@ -106,7 +106,13 @@ def load(
     rejected = rejected[["image", "source", "reason"]]
     rejected = rejected.sort_values(["source", "image"], ascending=[False, True], ignore_index=True)
     table = usable.loc[good, COLUMNS].reset_index(drop=True)
-    _say(notes, *_counts(table, rejected), *_unknown_lesions(table), *_conflicts(table))
+    _say(
+        notes,
+        *_counts(table, rejected),
+        *_classes_left(usable, table),
+        *_unknown_lesions(table),
+        *_conflicts(table),
+    )
     return Dataset(name, table, images, rejected, notes, layout)
 
 
@@ -382,6 +388,14 @@ def _counts(table, rejected) -> list[str]:
             what = f"{share:.1%} of the {name} images are left out ({copies.commonest(rows)})"
             lines.append(f"WARNING: {what}; is this the data you mean?")
     return lines
+
+
+def _classes_left(labelled, table) -> list[str]:
+    """The training images of each class, where some that the layout's line counts were not read."""
+    before, after = (rows["source"].eq("train").sum() for rows in (labelled, table))
+    counts = table.loc[table["source"] == "train", "label"].value_counts()
+    counts = " · ".join(f"{name} {counts.get(name, 0):,}" for name in CLASSES)
+    return [f"training images that can be read: {counts}"] * bool(after < before)
 
 
 def _unknown_lesions(table) -> list[str]:

@@ -158,8 +158,8 @@ def _checked(field, value):
     """`value` as the field's type. UserError."""
     limits, shown = field.metadata["allowed"], f"{field.name}={value!r:.80}"
     if limits == PATHS:
-        paths = value.split(os.pathsep) if isinstance(value, str) else value
-        return tuple(_path(field, str(path)) for path in paths if str(path))
+        paths = filter(None, value.split(os.pathsep)) if isinstance(value, str) else value
+        return tuple(_path(field, str(path)) for path in paths)
     try:
         value = _converted(field.type, value)
     except ValueError:

@@ -644,7 +644,11 @@ BROKEN = {
         {**MINE, "photos/A2.jpg": encoded(picture(2, 160, 120))[:700]},
         {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
         {"A2": "truncated or damaged image"},
-        says=["3 usable images, 1 rejected", "WARNING: 25.0% of the training images"],
+        says=[
+            "3 usable images, 1 rejected",
+            "WARNING: 25.0% of the training images",
+            "training images that can be read: MEL 1 · NV 1 · BCC 1",
+        ],
     ),
     "text as an image": Case(
         {**MINE, "photos/A2.jpg": "<html>404</html>"},

@@ -154,6 +154,7 @@ BROKEN = {
     "truncated": (encoded(smooth(450, 600))[:3000], "truncated"),
     "bomb": (large_png(12_000, 8_400), "million pixels"),
     "scale": (encoded(Image.new("F", (120, 90), -1), "TIFF"), "fractions"),
+    "dicom": (bytes(128) + b"DICM", "DICOM"),
     "heic": (HEIC, "HEIC picture" if find_spec("pillow_heif") is None else "not an image"),
 }
 
