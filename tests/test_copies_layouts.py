@@ -5,7 +5,7 @@ import os
 
 import numpy as np
 import pytest
-from mirror import official, refusal, write, zipped
+from mirror import refusal, write, zipped
 from PIL import Image
 
 from dermai_utils import copies
@@ -66,28 +66,6 @@ def notes_of(copy, word):
     return [note for note in copy.notes if word in note]
 
 
-def test_the_rows_of_a_copy(find):
-    copy = find({**OFFICIAL, **ZIP})
-    assert copy.layout == layouts.OFFICIAL and list(copy.rows) == copies.COLUMNS
-    assert (column(copy), column(copy, "lesion_id")) == (LABEL, LESION)
-    assert copy.counts() == dict.fromkeys(CLASSES, 2) and copy.images == {"train": 14}
-    for image, path in column(copy, "path").items():
-        with open(path, "rb") as file:
-            assert file.read() == JPEG[image]
-    assert copy.rows["age"].isna().all() and set(copy.rows["sex"]) == {""}
-    assert len(notes_of(copy, "no ")) == 2  # metadata and test set
-
-
-def test_the_official_files_have_a_test_set(find):
-    copy = find(official())
-    assert copy.images == {"train": 3, "test": 2} and copy.notes == []
-    good = copy.rows[copy.rows["reason"] == ""]
-    assert good[["image", "source"]].to_numpy().tolist() == [
-        ["ISIC_1", "train"],
-        ["ISIC_1", "test"],
-    ]
-
-
 def test_a_new_layout_is_a_row_of_the_table(find, monkeypatch):
     """With an id column, columns of words and a table name of its own, and lesions elsewhere."""
     row = layouts.Layout(
@@ -132,44 +110,6 @@ def test_names_that_are_not_in_utf8_are_counted(find):
     assert notes_of(copy, "4 names are not in UTF-8 (caf\ufffd.jpg): not used; rename them")
 
 
-NOTHING = {
-    "no table": ({"holiday/beach.jpg": MASK}, "no table of labels for its 1 images in holiday"),
-    "a table of other images": (
-        {"HAM10000_metadata.csv": HAM, "pictures/x.jpg": MASK},
-        "holds no training image that a row of HAM10000_metadata.csv names",
-    ),
-    "a table of other columns": (
-        {"own/t.csv": b"picture,finding\nx,nv\n", "own/x.jpg": MASK},
-        "no training labels: found t.csv (picture, finding), beside 1 images in own; expected",
-    ),
-    "nothing": ({"notes.txt": b""}, "holds no training images: expected ISIC2018_Task3_Training"),
-    "too deep": ({"a/b/c/t.csv": b"", "a/b/c/d/e/x.jpg": b""}, "at most 3 levels deep"),
-}
-
-
-@pytest.mark.parametrize("contents, says", NOTHING.values(), ids=NOTHING)
-def test_no_layout_says_what_was_found_and_where_to_read(find, contents, says):
-    line = refusal(find, contents)
-    assert says in line and "docs/data.md" in line
-
-
-UNUSABLE = {
-    b"": "14 × image without a label row",
-    table(["x"], lambda i: [f"X{i},1,0,0,0,0,0,0"])[2:]: "image file missing",
-    table(["x"], lambda i: [f"{i},0,0,0,0,0,0,0"])[2:]: "14 × no label",
-    table(["x"], lambda i: [f"{i},1,1,0,0,0,0,0"])[2:]: "several labels",
-    table(["x"], lambda i: [",1,0,0,0,0,0,0"])[2:]: "without an image id",
-}
-
-
-@pytest.mark.parametrize("rows", UNUSABLE, ids=UNUSABLE.values())
-def test_labels_without_a_usable_row_say_why(find, rows):
-    header = TRUTH.splitlines()[0] + b"\n"
-    contents = {f"{TRAIN}_GroundTruth.csv": header + rows, **images(f"{TRAIN}_Input/")}
-    line = refusal(find, contents)
-    assert UNUSABLE[rows] in line and f"{TRAIN}_GroundTruth.csv: no row is the usable" in line
-
-
 # What lies in a folder
 
 
@@ -202,13 +142,6 @@ def contents(tmp_path):
     return taken
 
 
-def test_only_zips_with_an_image_that_a_table_names_are_unpacked(contents):
-    files = {"t.csv": b"image\na\n", "A.zip": zipped({"a.jpg": b"1"})}
-    names, tables, notes = contents({**files, "B.zip": zipped({"b.jpg": b"1"})})
-    assert (names, tables) == ({"a.jpg"}, {"t.csv"})
-    assert notes == ["B.zip holds no image that a table names: not unpacked"]
-
-
 def test_the_table_may_be_in_a_zip_that_comes_later(contents):
     later = {"A.zip": zipped({"a.jpg": b"1"}), "z/T.zip": zipped({"t.csv": b"image\na\n"})}
     assert contents(later)[:2] == ({"a.jpg"}, {"t.csv"})
@@ -231,13 +164,3 @@ def test_links_in_a_ring_and_hidden_files_are_no_obstacle(contents, tmp_path):
     (tmp_path / "in" / "d" / "up").symlink_to(tmp_path / "in")
     hidden = {"__MACOSX/a.jpg": b"1", "._b.jpg": b"1", ".c/c.jpg": b"1", "d/d.jpg": b"1"}
     assert contents(hidden)[0] == {"d.jpg"}
-
-
-def test_folders_to_leave_out_are_not_looked_into(tmp_path):
-    folder = write(tmp_path / "in", {"a.jpg": b"1", "cache/b.jpg": b"1"})
-    inventory = Inventory(folder, folder / "cache", [folder / "cache"])
-    assert list(inventory.folders) == [folder]
-
-
-def test_a_damaged_zip_is_one_line(contents):
-    assert "X.zip is damaged" in refusal(contents, {"X.zip": b"PK no"})
