@@ -113,16 +113,8 @@ def _rgb(image, stored):
 
     stored: Pillow's description of the file's values, such as "RGB;16B".
     """
-    if image.mode[0] == "I":  # of 16 bits; some versions of Pillow widen them to 32
-        values, stored = np.asarray(image), ";16B"
-        if not 0 <= values.min() <= values.max() < 2**16:
-            raise ValueError("values beyond 16 bits; save it with 8 bits")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("fractions have no clear scale; save it with 8 bits")
-    # for a colour image, Pillow has dropped the lower byte of each value
-    if re.search(";16[BLN]", stored) and np.asarray(image.convert("RGB")).max() < 16:
-        raise ValueError("16 bits with values of 12 bits or less; save it with 8 bits")
+    if image.mode[0] in "IF" or re.search(";16[BLN]", stored):
+        raise ValueError("more than 8 bits a colour, of unclear scale; save it with 8 bits")
     if image.mode[-1] in "Aa" or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

@@ -424,7 +424,8 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
         reasons = leaks(table, subset, pairs, inner=False)
     reasons = reasons[left].value_counts().items()
     lines = [
-        f"left out: {n:,} × {why or 'train_fraction below 1, or the split file'}" for why, n in reasons
+        f"left out: {n:,} × {why or 'train_fraction below 1, or the split file'}"
+        for why, n in reasons
     ]
     for name, images in counts(table, subset[subsets_elsewhere(table) == ""]).items():
         if absent := [label for label, count in images.items() if not count and name != LEFT_OUT]:

@@ -390,6 +390,7 @@ LAYOUTS = {
 # fmt: on
 
 
+DEEP = "more than 8 bits a colour, of unclear scale; save it with 8 bits"
 # {what: (the content of A2.jpg in `MINE`, why it is rejected, what is said)}
 # fmt: off
 PICTURES = {
@@ -397,6 +398,8 @@ PICTURES = {
         "3 usable images, 1 rejected", "WARNING: 25.0% of the training images",
         "training images that can be read: MEL 1 · NV 1 · BCC 1"),
     "text as an image": ("<html>404</html>", "not an image"),
+    "16 bits of grey": (encoded(Image.new("I;16", (16, 12), 30_000), "PNG"), DEEP),
+    "16 bits of colour": (large_png(16, 12, 16, bytes.fromhex("2710 4e20 7530")), DEEP),
     "zero bytes": ("", "the file is empty (zero bytes)"),
     "a picture of 121 million pixels": (large_png(11_000, 11_000),
         "larger than 100 million pixels"),
@@ -417,10 +420,6 @@ ROWS = {
 # fmt: off
 KINDS = {
     "grayscale": ("A1.jpg", encoded(Image.new("L", (16, 12), 90)), ((90,) * 3,) * 2),
-    "16 bits of grey": ("A1.png", encoded(Image.new("I;16", (16, 12), 30_000), "PNG"),
-        ((117,) * 3,) * 2),
-    "16 bits of colour": ("A1.png", large_png(16, 12, 16, bytes.fromhex("2710 4e20 7530")),
-        ((39, 78, 117),) * 2),
     "a palette": ("A1.png", encoded(picture(1).quantize(8), "PNG"), 1),
     "CMYK": ("A1.jpg", encoded(picture(1).convert("CMYK")), 1),
     "transparent": ("A1.png", encoded(half_clear(1), "PNG"), (colours(1)[0], (255,) * 3)),
