@@ -28,6 +28,9 @@ from copies import (
 from PIL import Image
 
 TRAIN, TEST = "ISIC2018_Task3_Training", "ISIC2018_Task3_Test"
+TRUTH, GROUPS = f"{TRAIN}_GroundTruth.csv", f"{TRAIN}_LesionGroupings.csv"
+INPUT, INPUT_ZIP = f"{TRAIN}_Input/", f"{TRAIN}_Input.zip"
+TEST_TRUTH, TEST_INPUT = f"{TEST}_GroundTruth.csv", f"{TEST}_Input/"
 ONE_HOT = """\
 image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
 A1,1.0,0.0,0.0,0.0,0.0,0.0,0.0
@@ -71,22 +74,24 @@ def only(files, *stems):
 
 # fmt: off
 OFFICIAL = {
-    f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-    f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-    **under(f"{TRAIN}_Input/", JPEGS),
+    TRUTH: ONE_HOT,
+    GROUPS: GROUPINGS,
+    **under(INPUT, JPEGS),
 }
 # fmt: on
 # fmt: off
 OFFICIAL_ZIPS = {
     f"{TRAIN}_GroundTruth.zip": zipped({f"{TRAIN}_GroundTruth/{TRAIN}_GroundTruth.csv": ONE_HOT}),
-    f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-    f"{TRAIN}_Input.zip": zipped(under(f"{TRAIN}_Input/", JPEGS)),
+    GROUPS: GROUPINGS,
+    INPUT_ZIP: zipped(under(INPUT, JPEGS)),
 }
 # fmt: on
+# fmt: off
 OFFICIAL_TEST_ZIPS = {
     f"{TEST}_GroundTruth.zip": zipped({f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}),
-    f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
+    f"{TEST}_Input.zip": zipped(under(TEST_INPUT, TESTS)),
 }
+# fmt: on
 # fmt: off
 PARTS = {
     **under("HAM10000_images_part_1/", only(JPEGS, "A1", "A2")),
@@ -99,7 +104,13 @@ PART_ZIPS = {
     "HAM10000_images_part_2.zip": zipped(only(JPEGS, "A3", "A4")),
 }
 # fmt: on
-KAGGLE = {"HAM10000_metadata.csv": HAM, "hmnist_8_8_L.csv": "pixel0000,label\n1,2\n", **PARTS}
+# fmt: off
+KAGGLE = {
+    "HAM10000_metadata.csv": HAM,
+    "hmnist_8_8_L.csv": "pixel0000,label\n1,2\n",
+    **PARTS,
+}
+# fmt: on
 MINE = {"labels.csv": LABELS, **under("photos/", JPEGS)}
 FOLDERS = {
     "melanoma/A1.jpg": photo(1),
@@ -143,65 +154,57 @@ LAYOUTS = {
     "official, zips": Case(OFFICIAL_ZIPS, FOUR, says=["layout official ISIC 2018"]),
     "official, with HAM10000's metadata": Case({**OFFICIAL, "HAM10000_metadata.csv": HAM}, FOUR,
         about={"A2": {"age": 30.0, "sex": "female", "localization": "face"}}),
-    "official, lesions from the metadata": Case({f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-        "HAM10000_metadata.csv": HAM, **under(f"{TRAIN}_Input/", JPEGS)}, FOUR,
-        says=[f"no {TRAIN}_LesionGroupings.csv"]),
+    "official, lesions from the metadata": Case({TRUTH: ONE_HOT, "HAM10000_metadata.csv": HAM,
+        **under(INPUT, JPEGS)}, FOUR, says=[f"no {TRAIN}_LesionGroupings.csv"]),
     "official, a lesion that the metadata alone knows": Case(
-        {**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": "image,lesion_id\nA1,K1\nA2,K2\nA4,K2\n",
+        {**OFFICIAL, GROUPS: "image,lesion_id\nA1,K1\nA2,K2\nA4,K2\n",
         "HAM10000_metadata.csv": HAM}, {"A1": "train MEL K1", "A2": "train NV K2",
         "A3": "train BCC L3", "A4": "train NV K2"}),
-    "official, no lesions": Case({f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-        **under(f"{TRAIN}_Input/", JPEGS)}, UNKNOWN, says=[f"no {TRAIN}_LesionGroupings.csv",
-        "no lesion groupings"]),
+    "official, no lesions": Case({TRUTH: ONE_HOT, **under(INPUT, JPEGS)}, UNKNOWN,
+        says=[f"no {TRAIN}_LesionGroupings.csv", "no lesion groupings"]),
     "official, lesions in the ground truth": Case(
-        {f"{TRAIN}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC,lesion_id\n"
+        {TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC,lesion_id\n"
         "A1,1,0,0,0,0,0,0,L1\nA2,0,1,0,0,0,0,0,L2\nA3,0,0,1,0,0,0,0,L3\nA4,0,1,0,0,0,0,0,L2\n",
-        **under(f"{TRAIN}_Input/", JPEGS)}, FOUR, says=["layout official ISIC 2018"]),
-    "official, a folder of another name": Case({f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-        f"{TRAIN}_LesionGroupings.csv": GROUPINGS, **under("photos/", JPEGS)}, FOUR,
-        says=["layout official ISIC 2018"]),
-    "official, with the test set": Case({**OFFICIAL, f"{TEST}_GroundTruth.csv": TEST_ONE_HOT,
-        **under(f"{TEST}_Input/", TESTS)}, FOUR | OFFICIAL_TEST,
-        says=["layout official ISIC 2018"]),
+        **under(INPUT, JPEGS)}, FOUR, says=["layout official ISIC 2018"]),
+    "official, a folder of another name": Case({TRUTH: ONE_HOT, GROUPS: GROUPINGS,
+        **under("photos/", JPEGS)}, FOUR, says=["layout official ISIC 2018"]),
+    "official, with the test set": Case({**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT,
+        **under(TEST_INPUT, TESTS)}, FOUR | OFFICIAL_TEST, says=["layout official ISIC 2018"]),
     "official, with the test set, zips": Case({**OFFICIAL_ZIPS,
         f"{TEST}_GroundTruth.zip": zipped(
         {f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}),
-        f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS))}, FOUR | OFFICIAL_TEST,
+        f"{TEST}_Input.zip": zipped(under(TEST_INPUT, TESTS))}, FOUR | OFFICIAL_TEST,
         says=["layout official ISIC 2018"]),
     "official, the test set's images without their labels": Case(
-        {**OFFICIAL, **under(f"{TEST}_Input/", TESTS)}, FOUR, says=["2 images", "not used"]),
+        {**OFFICIAL, **under(TEST_INPUT, TESTS)}, FOUR, says=["2 images", "not used"]),
     "official, the test set's labels without its images": Case(
-        {**OFFICIAL, f"{TEST}_GroundTruth.csv": TEST_ONE_HOT}, FOUR),
+        {**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT}, FOUR),
     "official, a test set without official ids": Case({**OFFICIAL,
-        f"{TEST}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nT8,0,0,0,0,0,1,0\n",
+        TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nT8,0,0,0,0,0,1,0\n",
         f"{TEST}_Input/T8.jpg": photo(8)}, FOUR | {"T8": "test DF -"},
         says=["of 1 test images 1 have no id of the official test set"]),
     "official, a test set with the id of a training image": Case(
-        {**OFFICIAL,
-        f"{TEST}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,0,0,0,0,0,1,0\n",
+        {**OFFICIAL, TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,0,0,0,0,0,1,0\n",
         f"{TEST}_Input/A1.jpg": photo(8)}, FOUR | {"test:A1": "test DF L1"},
         says=["1 test images have the id of a training image (A1, ...)"]),
     "official, ids of the test set among the training images": Case(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT + "ISIC_0034524,0,1,0,0,0,0,0\n",
-        f"{TRAIN}_Input/ISIC_0034524.jpg": photo(30), f"{TEST}_GroundTruth.csv": TEST_ONE_HOT,
-        **under(f"{TEST}_Input/", TESTS)}, FOUR | OFFICIAL_TEST
-        | {"train:ISIC_0034524": "train NV -"},
+        {**OFFICIAL, TRUTH: ONE_HOT + "ISIC_0034524,0,1,0,0,0,0,0\n",
+        f"{TRAIN}_Input/ISIC_0034524.jpg": photo(30), TEST_TRUTH: TEST_ONE_HOT,
+        **under(TEST_INPUT, TESTS)}, FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
         says=["1 test images have the id of a training image (ISIC_0034524, ...)"]),
-    "the official test set alone": Case({f"{TEST}_GroundTruth.csv": TEST_ONE_HOT,
-        **under("photos/", TESTS)}, {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
+    "the official test set alone": Case({TEST_TRUTH: TEST_ONE_HOT, **under("photos/", TESTS)},
+        {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
         says=["layout official ISIC 2018 test set"]),
-    "Google Drive's parts": Case({f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-        f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-        f"{TRAIN}_Input-20250131T120000Z-001.zip": zipped(under(f"{TRAIN}_Input/",
-        only(JPEGS, "A1", "A2"))), f"{TRAIN}_Input-20250131T120000Z-002.zip": zipped(
-        under(f"{TRAIN}_Input/", only(JPEGS, "A3", "A4")))}, FOUR,
-        says=["layout official ISIC 2018"]),
+    "Google Drive's parts": Case({TRUTH: ONE_HOT, GROUPS: GROUPINGS,
+        f"{TRAIN}_Input-20250131T120000Z-001.zip": zipped(under(INPUT, only(JPEGS, "A1", "A2"))),
+        f"{TRAIN}_Input-20250131T120000Z-002.zip": zipped(under(INPUT, only(JPEGS, "A3", "A4")))},
+        FOUR, says=["layout official ISIC 2018"]),
     "a browser's second download": Case({f"{TRAIN}_GroundTruth (1).csv": ONE_HOT,
         f"{TRAIN}_LesionGroupings (2).csv": GROUPINGS, f"{TRAIN}_Input (1).zip": zipped(
-        under(f"{TRAIN}_Input/", JPEGS))}, FOUR, says=["layout official ISIC 2018"]),
+        under(INPUT, JPEGS))}, FOUR, says=["layout official ISIC 2018"]),
     "first and second download": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input (1).zip": OFFICIAL_ZIPS[
-        f"{TRAIN}_Input.zip"], f"{TRAIN}_LesionGroupings (1).csv": "image,lesion_id\nA1,other\n"},
-        FOUR, says=["layout official ISIC 2018"]),
+        INPUT_ZIP], f"{TRAIN}_LesionGroupings (1).csv": "image,lesion_id\nA1,other\n"}, FOUR,
+        says=["layout official ISIC 2018"]),
     "a zip that lies there unpacked too": Case({**OFFICIAL, **OFFICIAL_ZIPS}, FOUR),
     "half a folder beside the whole zip": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input/A1.jpg": photo(1),
         f"{TRAIN}_Input/A2.jpg": photo(2)[:150]}, FOUR, says=["layout official ISIC 2018",
@@ -236,7 +239,7 @@ LAYOUTS = {
     "Dataverse, .tab": Case({**PART_ZIPS, "HAM10000_metadata.tab": HAM.replace(",", "\t")}, FOUR,
         says=["layout Dataverse HAM10000"]),
     "Dataverse, with the official test set": Case({**PART_ZIPS, "HAM10000_metadata": HAM,
-        f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        TEST_TRUTH: "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
         "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
         f"{TEST}_Images.zip": zipped(TESTS)}, FOUR | {"ISIC_0034524": "official DF T1",
         "ISIC_0034525": "official VASC T2"}, about={"ISIC_0034524": {"age": 60.0, "sex": "male",
@@ -383,7 +386,7 @@ LAYOUTS = {
         says=["vascular lesion is empty: no VASC from there", "1 × class wart: none of the seven"]),
     "one zip a class": Case({"mel.zip": zipped(only(JPEGS, "A1")),
         "nv.zip": zipped(only(JPEGS, "A2", "A4")), "bcc.zip": zipped(only(JPEGS, "A3"))}, UNKNOWN),
-    "two copies, one larger": Case({**under("a/", {f"{TRAIN}_GroundTruth.csv": ONE_HOT}),
+    "two copies, one larger": Case({**under("a/", {TRUTH: ONE_HOT}),
         f"a/{TRAIN}_Input/A1.jpg": photo(1), **under("b/", KAGGLE)}, FOUR,
         says=["two copies of the data", "layout Kaggle HAM10000"]),
 }
@@ -438,9 +441,9 @@ def without_a2(data, rows, reason, says=()):
 BROKEN = {
     **{name: without_a2({**MINE, "photos/A2.jpg": content}, UNKNOWN, reason, says) for name,
         (content, reason, *says) in PICTURES.items()},
-    **{name: without_a2({**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace("A2,0.0,1.0",
-        row)}, FOUR, why) if ".0" in row or "," in row[3:] else without_a2(
-        {**MINE, "labels.csv": LABELS.replace("A2,nv", row)}, UNKNOWN, why) for name,
+    **{name: without_a2({**OFFICIAL, TRUTH: ONE_HOT.replace("A2,0.0,1.0", row)}, FOUR, why)
+        if ".0" in row or "," in row[3:] else without_a2({**MINE,
+        "labels.csv": LABELS.replace("A2,nv", row)}, UNKNOWN, why) for name,
         (row, why) in ROWS.items()},
     **{name: Case({"labels.csv": LABELS, **(JPEGS if "jpg" in file else PNGS), file: content},
         UNKNOWN, looks={"A1": shown}) for name, (file, content, shown) in KINDS.items()},
@@ -462,10 +465,9 @@ BROKEN = {
     "the same pixels with the same label": Case({**MINE, "photos/A4.jpg": photo(2)}, UNKNOWN),
     "the same pixels with another label": Case({**MINE, "photos/A3.jpg": photo(2)}, UNKNOWN,
         says=["A3 and A2 have the same pixels and different labels"]),
-    "a blank lesion": Case({**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": GROUPINGS.replace("A4,L2",
-        "A4,")}, FOUR | {"A4": "train NV -"}, says=["1 images have no lesion id"]),
-    "two lesions for one image": Case(
-        {**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": GROUPINGS + "A1,L9,\n"}, FOUR,
+    "a blank lesion": Case({**OFFICIAL, GROUPS: GROUPINGS.replace("A4,L2", "A4,")}, FOUR
+        | {"A4": "train NV -"}, says=["1 images have no lesion id"]),
+    "two lesions for one image": Case({**OFFICIAL, GROUPS: GROUPINGS + "A1,L9,\n"}, FOUR,
         says=["gives 1 images several lesions (A1)"]),
     "an age that is no number": Case({**KAGGLE, "HAM10000_metadata.csv": HAM.replace(
         "50.0,male,back", "old,,unknown")}, FOUR, about={"A1": {"age": None, "sex": "",
@@ -502,9 +504,8 @@ FURTHER = {
         clinic=CLINIC, says=["MEL 1 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
         about={"B5": {"patient_id": "Q1"}, "A1": {"patient_id": ""}}, looks={"B5": 5, "A1": 1}),
     "a test set, official": Case(OFFICIAL, FOUR | {"B5": "clinic MEL -"}, {"B6": "several labels"},
-        clinic={f"{TRAIN}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
-        "B5,1,0,0,0,0,0,0\nB6,1,1,0,0,0,0,0\n", **under(f"{TRAIN}_Input/",
-        photos("B5.jpg", "B6.jpg"))},
+        clinic={TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+        "B5,1,0,0,0,0,0,0\nB6,1,1,0,0,0,0,0\n", **under(INPUT, photos("B5.jpg", "B6.jpg"))},
         says=["WARNING: 50.0% of the clinic images are left out (1 × several labels)"]),
     "a test set, Kaggle's zip": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic NV M6"},
         clinic={
@@ -517,9 +518,9 @@ FURTHER = {
         "B6": "clinic VASC -"}, {"B7": "class normal skin: none of the seven"},
         clinic={"benign keratosis/B5.jpg": photo(5), "angioma/B6.jpg": photo(6),
         "normal skin/B7.jpg": photo(7)}, says=["1 × class normal skin: none of the seven"]),
-    "a test set beside the official one": Case({**OFFICIAL,
-        f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under(f"{TEST}_Input/", TESTS)}, FOUR
-        | OFFICIAL_TEST | {"B5": "clinic MEL M5", "B6": "clinic DF M6"}, clinic=CLINIC),
+    "a test set beside the official one": Case({**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT,
+        **under(TEST_INPUT, TESTS)}, FOUR | OFFICIAL_TEST | {"B5": "clinic MEL M5",
+        "B6": "clinic DF M6"}, clinic=CLINIC),
     "a test set with an id of the data": Case(MINE, UNKNOWN
         | {"clinic:A1": "clinic VASC -", "B6": "clinic DF -"},
         clinic={"labels.csv": "image,label\nA1,vasc\nB6,df\n",
@@ -569,7 +570,7 @@ FURTHER = {
         says=["layout official ISIC 2018 test set: MEL 0 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"]),
     "a test set, the Dataverse's official one": Case(OFFICIAL, FOUR
         | {"ISIC_0034524": "clinic DF T1", "ISIC_0034525": "clinic VASC T2"},
-        clinic={f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        clinic={TEST_TRUTH: "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
         "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
         f"{TEST}_Images.zip": zipped(TESTS)}, about={"ISIC_0034524": {"age": 60.0, "sex": "male"}}),
     "extra, the official test set": Case(MINE, UNKNOWN | {"ISIC_0034524": "extra DF -",
@@ -726,29 +727,25 @@ REFUSED = {
         **only(JPEGS, "A1", "A2")}, ["labels.csv", "class 0: none of the seven"]),
     "all images broken": refused({"labels.csv": LABELS, **dict.fromkeys(JPEGS, "")},
         ["no training image can be read", "4 × the file is empty (zero bytes)"]),
-    "an empty table": refused({**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ""},
-        [f"{TRAIN}_GroundTruth.csv", "cannot be read as a CSV"]),
-    "a header alone": refused({**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.split("\n")[
-        0] + "\n"}, [f"{TRAIN}_GroundTruth.csv", "4 × image without a label row"]),
-    "a web page as a table": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": "<!DOCTYPE html>\n<html>404</html>\n"},
-        [f"{TRAIN}_GroundTruth.csv", "no column"]),
+    "an empty table": refused({**OFFICIAL, TRUTH: ""}, [TRUTH, "cannot be read as a CSV"]),
+    "a header alone": refused({**OFFICIAL, TRUTH: ONE_HOT.split("\n")[0] + "\n"},
+        [TRUTH, "4 × image without a label row"]),
+    "a web page as a table": refused({**OFFICIAL, TRUTH: "<!DOCTYPE html>\n<html>404</html>\n"},
+        [TRUTH, "no column"]),
     "a table without one of the seven": refused({**OFFICIAL,
-        f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace(",VASC", ",OTHER")},
-        [f"{TRAIN}_GroundTruth.csv", "no column VASC"]),
+        TRUTH: ONE_HOT.replace(",VASC", ",OTHER")}, [TRUTH, "no column VASC"]),
     "a column twice": refused({"labels.csv": "image,label,label\nA1,mel,nv\nA2,nv,nv\n",
         **only(JPEGS, "A1", "A2")}, ["labels.csv", "label stands there twice"]),
     "a row with more cells than the header": refused({"labels.csv": LABELS + "A5,mel,1,2\n",
         **JPEGS}, ["labels.csv", "cannot be read as a CSV"]),
-    "groupings without lesions": refused(
-        {**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": "image\nA1\n"},
-        [f"{TRAIN}_LesionGroupings.csv", "no column lesion_id"]),
-    "a damaged zip": refused({**OFFICIAL_ZIPS, f"{TRAIN}_Input.zip": OFFICIAL_ZIPS[
-        f"{TRAIN}_Input.zip"][:900]}, [f"{TRAIN}_Input.zip is damaged", "delete it"]),
-    "a zip with a wrong byte": refused({**OFFICIAL_ZIPS, f"{TRAIN}_Input.zip": OFFICIAL_ZIPS[
-        f"{TRAIN}_Input.zip"].replace(photo(1)[-40:-20], b"\0" * 20)},
+    "groupings without lesions": refused({**OFFICIAL, GROUPS: "image\nA1\n"},
+        [GROUPS, "no column lesion_id"]),
+    "a damaged zip": refused({**OFFICIAL_ZIPS, INPUT_ZIP: OFFICIAL_ZIPS[INPUT_ZIP][:900]},
+        [f"{TRAIN}_Input.zip is damaged", "delete it"]),
+    "a zip with a wrong byte": refused({**OFFICIAL_ZIPS, INPUT_ZIP: OFFICIAL_ZIPS[
+        INPUT_ZIP].replace(photo(1)[-40:-20], b"\0" * 20)},
         [f"{TRAIN}_Input.zip is damaged", "CRC"]),
-    "a web page as a zip": refused({**OFFICIAL_ZIPS, f"{TRAIN}_Input.zip": "<html>404</html>"},
+    "a web page as a zip": refused({**OFFICIAL_ZIPS, INPUT_ZIP: "<html>404</html>"},
         [f"{TRAIN}_Input.zip is damaged"]),
     "a zip that leaves its folder": refused({**MINE, "more.zip": zipped(
         {"other.csv": LABELS, "../../evil.csv": LABELS})}, ["more.zip",
@@ -944,8 +941,7 @@ SPLITS = {
         data={
         "HAM10000_metadata": "lesion_id,image_id,dx\nL1,A1,mel\nL2,A2,nv\nL3,A3,bcc\nL2,A4,nv\n"
         "L5,ISIC_0025373,nv\nL6,A6,mel\n", **JPEGS, "ISIC_0025373.jpg": photo(5),
-        "A6.jpg": photo(6),
-        f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx\nL2,ISIC_0034524,nv\n"
+        "A6.jpg": photo(6), TEST_TRUTH: "lesion_id,image_id,dx\nL2,ISIC_0034524,nv\n"
         "T2,ISIC_0035064,nv\n", f"{TEST}_Images/ISIC_0034524.jpg": photo(8),
         f"{TEST}_Images/ISIC_0035064.jpg": photo(9)}, flags={"near_duplicates": "listed"},
         subset={"left out": "A2, A4, ISIC_0025373", "official": "ISIC_0034524, ISIC_0035064",
