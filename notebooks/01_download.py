@@ -84,9 +84,10 @@ layouts.rename(columns={"name": "layout", "table": "its label table", "needs": "
 ds.table.drop(columns="path").head(1).T
 
 # %% [markdown]
-# Three columns need a word. `source` says where the picture comes from: `train`, `official` (the challenge's own test set) or the name
+# Four columns need a word. `source` says where the picture comes from: `train`, `official` (the challenge's own test set) or the name
 # of a further test set. `lesion_id` says which lesion the picture shows; several pictures may show one lesion, and notebook 03 is
-# about that. `pixel_hash` is a number made from the pixels, so that equal pictures have equal numbers.
+# about that. `given` is the subset, such as test, that the copy itself puts a picture in, where it comes with a split. `pixel_hash` is a
+# number made from the pixels, so that equal pictures have equal numbers.
 #
 # **An empty text or a `NaN` means "not known".** It never means "no" or zero.
 #
