@@ -6,7 +6,9 @@ photos("A1.jpg") is {"A1.jpg": photograph 1}. Expected are all rows: {image: "so
 
 import dataclasses
 import hashlib
+import io
 
+import pandas as pd
 import pytest
 from copies import (
     PAIRS,
@@ -603,16 +605,55 @@ FURTHER = {
 }
 # fmt: on
 
+# All columns of the real tables, of which the cases fill those that matter.
+PAD_UFES = (
+    "patient_id lesion_id smoke drink background_father background_mother age pesticide gender "
+    "skin_cancer_history cancer_history has_piped_water has_sewage_system fitspatrick region "
+    "diameter_1 diameter_2 diagnostic itch grew hurt changed bleed elevation img_id biopsed"
+)
+MILK10K = (
+    "lesion_id image_type isic_id attribution copyright_license image_manipulation age_approx sex "
+    "skin_tone_class site MONET_ulceration_crust MONET_hair MONET_vasculature_vessels "
+    "MONET_erythema MONET_pigmented MONET_gel_water_drop_fluid_dermoscopy_liquid "
+    "MONET_skin_markings_pen_ink_purple_pen"
+)
+DERM7PT = (
+    "case_num diagnosis seven_point_score pigment_network streaks pigmentation "
+    "regression_structures dots_and_globules blue_whitish_veil vascular_structures "
+    "level_of_diagnostic_difficulty elevation location sex management clinic derm case_id notes"
+)
+TILES = (
+    "A Aext B Bext C Cext H Hext L Lext areaMM2 area_perim_ratio color_std_mean deltaA deltaB "
+    "deltaL deltaLB deltaLBnorm eccentricity location location_simple minorAxisMM nevi_confidence "
+    "norm_border norm_color perimeterMM radial_color_std_max stdL stdLExt symm_2axis "
+    "symm_2axis_angle x y z"
+)
+ISIC_2024 = (
+    "isic_id target patient_id age_approx sex anatom_site_general clin_size_long_diam_mm "
+    f"image_type tbp_tile_type {' '.join(f'tbp_lv_{name}' for name in TILES.split())} attribution "
+    "copyright_license lesion_id iddx_full iddx_1 iddx_2 iddx_3 iddx_4 iddx_5 mel_mitotic_index "
+    "mel_thick_mm tbp_lv_dnn_lesion_confidence"
+)
+
+
+def exactly(columns, text):
+    """A CSV with exactly these columns, blank where `text`, a CSV with some of them, has none."""
+    given = pd.read_csv(io.StringIO(text), dtype=str)
+    assert set(given) <= set(columns.split())
+    return given.reindex(columns=columns.split()).to_csv(index=False)
+
+
 ONE_OF_EACH = {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -", "A4": "train AKIEC -"}
 # fmt: off
 PUBLIC = {
     "PAD-UFES-20": Case(MINE, UNKNOWN | {"PAT_1_2_3": "clinic AKIEC 2",
         "PAT_1_5_6": "clinic BKL 5"} | {"PAT_2_7_8": "clinic NV 7"},
         clinic={
-        "metadata.csv": "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,"
+        "metadata.csv": exactly(PAD_UFES,
+        "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,"
         "itch,img_id,biopsed\n" "PAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\n"
         "PAT_1,5,False,55,FEMALE,3.0,NECK,SEK,True,PAT_1_5_6.png,True\n"
-        "PAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,False\n", **under("images/imgs_part_1/",
+        "PAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,False\n"), **under("images/imgs_part_1/",
         photos("PAT_1_2_3.png", "PAT_1_5_6.png", "PAT_2_7_8.png", kind="PNG"))},
         says=["layout PAD-UFES-20", "WARNING: smartphone photographs, no dermoscopic images"],
         about={"PAT_1_2_3": {"patient_id": "PAT_1", "age": 55, "localization": "NECK"}}),
@@ -624,20 +665,21 @@ PUBLIC = {
         **under("ISIC-2017_Test_v2_Data/", only(JPEGS, "A3")),
         "ISIC-2017_Training_Data/A1_superpixels.png": MASK},
         {"A1": "train MEL -", "A2": "train NV -", "A3": "train BKL -"}, says=["layout ISIC 2017"]),
-    "ISIC 2024": Case(
-        {"train-metadata.csv": "isic_id,target,patient_id,age_approx,sex,anatom_site_general,"
+    "ISIC 2024": Case({"train-metadata.csv": exactly(ISIC_2024,
+        "isic_id,target,patient_id,age_approx,sex,anatom_site_general,"
         "lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5\n"
         "A1,1,P1,50,male,back,L1,x,Malignant,y,Melanoma Invasive,,\n"
         'A2,0,P2,,,,L2,x,Benign,y,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
         'A3,1,P3,,,,L3,x,Malignant,y,Basal cell carcinoma,"Basal cell carcinoma, Nodular",\n'
-        "A4,0,P4,,,,,Benign,Benign,,,,\n", **under("train-image/image/", JPEGS)},
+        "A4,0,P4,,,,,Benign,Benign,,,,\n"), **under("train-image/image/", JPEGS)},
         only(FOUR, "A1", "A2", "A3"), {"A4": "class Benign: none of the seven"},
         says=["layout ISIC 2024", "WARNING: tiles of total body photographs"]),
-    "Derm7pt": Case({"meta/meta.csv": "case_num,diagnosis,seven_point_score,pigment_network,"
+    "Derm7pt": Case(
+        {"meta/meta.csv": exactly(DERM7PT, "case_num,diagnosis,seven_point_score,pigment_network,"
         "level_of_diagnostic_difficulty,location,sex,management,clinic,derm,notes\n"
         "1,melanoma (less than 0.76 mm),3,absent,low,back,female,excision,X/B1.jpg,X/A1.jpg,\n"
         "2,reed or spitz nevus,1,absent,low,back,female,excision,X/B2.jpg,X/A2.jpg,\n"
-        "3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,X/A3.jpg,\n",
+        "3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,X/A3.jpg,\n"),
         **under("images/X/", only(JPEGS, "A1", "A2", "A3")),
         **under("images/X/", photos("B1.jpg", "B2.jpg", "B3.jpg"))}, only(UNKNOWN, "A1", "A2"),
         {"A3": "class lentigo: none of the seven"}, says=["layout Derm7pt",
@@ -646,10 +688,10 @@ PUBLIC = {
     "MILK10k": Case(
         {"MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,"
         "MEL,NV,SCCKA,VASC\nIL_1,0,0,0,0,0,0,0,1,0,0,0\nIL_2,0,0,0,0,0,0,0,0,0,1,0\n"
-        "IL_3,0,0,0,0,0,1,0,0,0,0,0\n",
-        "MILK10k_Training_Metadata.csv": "lesion_id,image_type,isic_id,age_approx,sex,site\n"
+        "IL_3,0,0,0,0,0,1,0,0,0,0,0\n", "MILK10k_Training_Metadata.csv": exactly(MILK10K,
+        "lesion_id,image_type,isic_id,age_approx,sex,site\n"
         "IL_1,clinical: close-up,B1,60,male,foot\nIL_1,dermoscopic,A1,60,male,foot\n"
-        "IL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,B2,,,\nIL_3,dermoscopic,A3,,,\n",
+        "IL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,B2,,,\nIL_3,dermoscopic,A3,,,\n"),
         "MILK10k_Training_Input/IL_1/A1.jpg": photo(1),
         "MILK10k_Training_Input/IL_1/B1.jpg": photo(5),
         "MILK10k_Training_Input/IL_2/A2.jpg": photo(2),
@@ -672,9 +714,11 @@ PUBLIC = {
         "A4,3,3,actinic keratosis,malignant epidermal,malignant,,u,a4.jpg\n",
         **under("images/", JPEGS)}, ONE_OF_EACH, says=["layout Fitzpatrick17k",
         "WARNING: clinical photographs, no dermoscopic images"]),
-    "PH2": Case({"PH2Dataset/PH2_dataset.txt": "||   Name ||   Histological Diagnosis || "
-        "Clinical Diagnosis || Asymmetry ||\n|| IMD001 ||  || 0 || 0 ||\n"
-        "|| IMD002 || melanoma || 2 || 2 ||\n|| IMD003 ||  || 1 || 0 ||\n\n"
+    "PH2": Case({"PH2Dataset/PH2_dataset.txt": "||   Name || Histological Diagnosis || Clinical "
+        "Diagnosis || Asymmetry | Pigment Network | Dots/Globules | Streaks | Regression Areas | "
+        "Blue-Whitish Veil ||           Colors ||\n|| IMD001 ||  || 0 || 0 | T | A | A | A | A || 4 ||\n"
+        "|| IMD002 || melanoma || 2 || 2 | AT | AT | P | A | P || 1  2 ||\n"
+        "|| IMD003 ||  || 1 || 0 | T | A | A | A | A || 3 ||\n\n"
         "Clinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n",
         **{f"PH2Dataset/PH2 Dataset images/IMD00{k}/IMD00{k}_{what}/IMD00{k}{end}.bmp": content
         for k in (1, 2, 3) for what, end, content in (("Dermoscopic_Image", "", photo(k, "BMP")),
