@@ -716,7 +716,7 @@ PUBLIC = {
         "WARNING: clinical photographs, no dermoscopic images"]),
     "PH2": Case({"PH2Dataset/PH2_dataset.txt": "||   Name || Histological Diagnosis || Clinical "
         "Diagnosis || Asymmetry | Pigment Network | Dots/Globules | Streaks | Regression Areas | "
-        "Blue-Whitish Veil ||           Colors ||\n|| IMD001 ||  || 0 || 0 | T | A | A | A | A || 4 ||\n"
+        "Blue-Whitish Veil ||           Colors ||\n|| IMD001 ||  || 0 || 0 | T | A | A || 4 ||\n"
         "|| IMD002 || melanoma || 2 || 2 | AT | AT | P | A | P || 1  2 ||\n"
         "|| IMD003 ||  || 1 || 0 | T | A | A | A | A || 3 ||\n\n"
         "Clinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n",
