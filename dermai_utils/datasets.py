@@ -227,7 +227,6 @@ def _main(find, folder, notes, made_up):
         )
         rows = rows.assign(image=rows["image"].mask(renamed, f"{prefix}:" + rows["image"]))
     rows, unknown = _without_placeholders(rows)
-    rows.loc[rows["source"] != "train", "given"] = ""
     given = rows.loc[rows["given"] != "", "given"].value_counts()
     if len(given):
         what = ", ".join(f"{name} {count:,}" for name, count in given.items())

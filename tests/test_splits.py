@@ -468,6 +468,7 @@ def test_a_split_in_a_file_comes_back_however_a_spreadsheet_saved_it(tmp_path):
 def test_a_split_of_others_may_name_files_leave_images_out_and_lack_val(tmp_path, capsys):
     table = official_like(60)
     table.loc[50:, "source"] = ["official"] * 3 + ["extra"] * 3 + ["clinic"] * 4
+    table.loc[59, "image"] = f"clinic:{table['image'][0]}"  # which the file names as train
     inner = ["train"] * 36 + ["test"] * 10 + [""] * 4
     lines = [f"/x/{i}.jpg,{s}" for i, s in zip(table["image"][:50], inner, strict=True)]
     lines[1] = f"my {table['image'][1]} crop.png,train"
