@@ -189,13 +189,14 @@ def _metadata(sources, image, ids, named_by, notes) -> pd.DataFrame:
 def _given(rows, inventory) -> pd.Series:
     """The subset that the copy itself puts each training image in: by a column, else the name of
     its label table, else that of its folder. All "" where these name fewer than two subsets."""
-    place = lambda folder, *stem: tables.subset_in(Path(inventory.places[folder], *stem))  # noqa: E731
+    folders = {folder: tables.subset_in(place) for folder, place in inventory.places.items()}
+    named = {p: tables.subset_in(inventory.places[p.parent] / p.stem) for p in inventory.tables}
     known = rows.reindex(columns=["given", "table", "path"]).astype(object)
     known = known.where(known.notna(), None).to_numpy()
     ways = [  # columns: of each row
         [tables.subset_of(word) or word * word.isdecimal() if word else "" for word, _, _ in known],
-        [place(path.parent, path.stem) if path else "" for _, path, _ in known],
-        [place(path.parent) if path else "" for _, _, path in known],
+        [named.get(table, "") for _, table, _ in known],
+        [folders[path.parent] if path else "" for _, _, path in known],
     ]
     used = (rows["source"] == "train") & (rows["reason"] == "")
     for way in ways:
