@@ -117,28 +117,53 @@ def test_a_part_without_a_version_is_not_resumed(target, mirror):
     assert mirror.asked[1]["Range"] is None
 
 
-def test_an_answer_with_the_whole_file_starts_over(target, mirror):
+def ranged(first, body, tag):
+    """An answer to a Range with `body`, from byte `first` on, of the version `tag`."""
+    content_range = f"bytes {first}-{first + len(body) - 1}/{len(OTHER)}"
+    return answers(206, body, ETag=tag, Content_Range=content_range)
+
+
+def chunked(handler, body):
+    """Half of the body, without its length, and no end."""
+    handler.protocol_version = "HTTP/1.1"
+    handler.send_response(200)
+    handler.send_header("Transfer-Encoding", "chunked")
+    handler.end_headers()
+    handler.wfile.write(b"%x\r\n%s" % (len(body), body[:HALF]))
+    handler.close_connection = True
+
+
+def whole(handler, body):
+    send(handler, 200, body, ETag=etag(body))
+
+
+# {what: (the part that lies there, what the mirror answers first, {request: its Range})}
+REST = f"bytes={HALF}-"
+RESUMED = {
+    "an answer with the whole file": (ARCHIVE[:HALF], [whole], {0: REST}),
+    "a whole part": (ARCHIVE, [], {}),
+    "a part that is too long": (ARCHIVE + b"more", [], {1: None}),
+    "another version": (ARCHIVE[:HALF], [ranged(HALF, OTHER[HALF:], etag(OTHER))], {1: None}),
+    "another range": (ARCHIVE[:HALF], [ranged(9, OTHER[9:], etag(ARCHIVE))], {1: None}),
+    "a shorter range": (
+        ARCHIVE[:HALF],
+        [ranged(HALF, ARCHIVE[HALF:][:1500], etag(ARCHIVE))],
+        {0: REST, 1: f"bytes={HALF + 1500}-"},
+    ),
+    "a body that ends early": (ARCHIVE[:HALF], [ends_early], {0: REST}),
+    "a chunked body that ends early": (ARCHIVE[:HALF], [chunked], {0: REST}),
+}
+
+
+@pytest.mark.parametrize("part, plan, asked", RESUMED.values(), ids=RESUMED)
+def test_whatever_the_mirror_answers_the_file_is_whole(target, mirror, part, plan, asked):
     leave_half(target, mirror)
-    mirror.plan = [lambda handler, body: send(handler, 200, body, ETag=etag(body))]
+    part_of(target).write_bytes(part)
+    mirror.plan = list(plan)
     fetch(target, mirror)
     assert_whole(target)
-    assert mirror.asked[0]["Range"] and len(mirror.asked) == 1
-
-
-def test_a_part_that_is_whole_gets_its_name_without_a_request(target, mirror):
-    leave_half(target, mirror)
-    part_of(target).write_bytes(ARCHIVE)
-    fetch(target, mirror)
-    assert_whole(target)
-    assert mirror.asked == []
-
-
-def test_a_part_that_is_too_long_starts_over(target, mirror):
-    leave_half(target, mirror)
-    part_of(target).write_bytes(ARCHIVE + b"more than the mirror has")
-    fetch(target, mirror)
-    assert_whole(target)
-    assert [head["Range"] for head in mirror.asked][1:] == [None]
+    assert all(mirror.asked[k]["Range"] == words for k, words in asked.items())
+    assert mirror.asked or part == ARCHIVE
 
 
 def test_a_mirror_that_always_answers_416_is_given_up(target, mirror):
@@ -155,44 +180,11 @@ def test_a_changed_file_starts_over(target, mirror):
     assert_whole(target, OTHER)
 
 
-@pytest.mark.parametrize("tag, first", [(etag(OTHER), HALF), (etag(ARCHIVE), HALF + 1)])
-def test_a_range_that_does_not_fit_the_part_starts_over(target, mirror, tag, first):
-    leave_half(target, mirror)
-    content_range = f"bytes {first}-{len(OTHER) - 1}/{len(OTHER)}"
-    mirror.plan = [answers(206, OTHER[first:], ETag=tag, Content_Range=content_range)]
-    fetch(target, mirror)
-    assert_whole(target)
-
-
-def test_a_shorter_range_than_asked_for_is_continued(target, mirror):
-    leave_half(target, mirror)
-    content_range = f"bytes {HALF}-{HALF + 1499}/{len(ARCHIVE)}"
-    body = ARCHIVE[HALF:][:1500]
-    mirror.plan = [answers(206, body, ETag=etag(ARCHIVE), Content_Range=content_range)]
-    fetch(target, mirror)
-    assert_whole(target)
-    assert mirror.asked[1]["Range"] == f"bytes={HALF + 1500}-"
-
-
 def test_a_body_that_ends_early_is_resumed_with_a_line(target, mirror, capsys):
     mirror.plan = [ends_early]
     fetch(target, mirror)
     assert_whole(target)
     assert "broke off or stalled; trying again in" in capsys.readouterr().out
-
-
-def test_a_chunked_body_that_ends_early_is_tried_again(target, mirror):
-    def chunked(handler, body):
-        handler.protocol_version = "HTTP/1.1"
-        handler.send_response(200)
-        handler.send_header("Transfer-Encoding", "chunked")
-        handler.end_headers()
-        handler.wfile.write(b"%x\r\n%s" % (len(body), body[:HALF]))
-        handler.close_connection = True
-
-    mirror.plan = [chunked]
-    fetch(target, mirror)
-    assert_whole(target)
 
 
 def test_a_mirror_without_progress_is_given_up_and_progress_renews_the_tries(target, mirror):
