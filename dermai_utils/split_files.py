@@ -140,7 +140,10 @@ def read_split(
     if set(inner) not in ({"train", "val"}, {str(k) for k in range(max(2, len(inner)))}):
         expected = "expected train and val, or folds 0, 1 and so on"
         raise UserError(f"{path}: training images are in {', '.join(inner) or 'test'}; {expected}")
-    return splits.without_leaks(table, subset, pairs) if leave_out else subset
+    if leave_out:
+        subset = splits.without_leaks(table, subset, pairs)
+        splits.check_filled(subset, inner, inner)
+    return subset
 
 
 def _subsets_named(path, table):

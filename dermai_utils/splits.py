@@ -212,7 +212,7 @@ def split(
     together = training_groups(table, pairs) if strategy == "lesion" else np.arange(home.sum())
     subset[home] = drawn = drawn_subsets(table.loc[home, "label"], together, val, test, seed)
     subset = without_leaks(table, subset, pairs, inner=strategy == "lesion")
-    _check_filled(subset, INNER if test else INNER[:2], drawn)
+    check_filled(subset, INNER if test else INNER[:2], drawn)
     return _shortened(table, subset, train_fraction, pairs, seed)
 
 
@@ -246,7 +246,7 @@ def folds(
     drawn[rest] = stratified(together[rest], labels[rest], np.ones(n), seed)
     subset[home] = drawn = drawn.astype(str)
     subset = without_leaks(table, subset, pairs)
-    _check_filled(subset, [*map(str, range(n)), *["test"] * bool(test)], drawn)
+    check_filled(subset, [*map(str, range(n)), *["test"] * bool(test)], drawn)
     return _shortened(table, subset, train_fraction, pairs, seed)
 
 
@@ -286,7 +286,7 @@ def drawn_subsets(labels, together, val, test, seed):
     return np.array(list(shares), object)[numbers]
 
 
-def _check_filled(subset, names, drawn):
+def check_filled(subset, names, drawn):
     """UserError where one of the subsets `names` is empty."""
     empty = [name for name in names if not (subset == name).any()]
     if not empty:

@@ -501,6 +501,20 @@ def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path):
     assert "× lesions shared with test" in text and "WARNING" not in text
 
 
+def test_a_split_of_which_all_leaks_leaves_nothing_to_train_on(tmp_path):
+    table = official_like(60).assign(lesion_id=["A", "B", "C"] * 20)
+    (tmp_path / "s.csv").write_text(
+        "image,subset\n"
+        + "".join(
+            f"{i},{s}\n" for i, s in zip(table["image"], ["train", "val", "test"] * 20, strict=True)
+        )
+    )
+    assert len(split_files.read_split(tmp_path / "s.csv", table, leave_out=True)) == 60
+    table = table.assign(lesion_id=["A", "A", "C"] * 20)
+    with pytest.raises(UserError, match="no image is left in train: 20 images would leak"):
+        split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
+
+
 def test_the_split_that_came_with_the_data_can_be_used():
     table = official_like(60)
     with pytest.raises(UserError, match="split=given: the data came with no split; expected"):
