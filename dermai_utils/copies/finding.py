@@ -38,14 +38,13 @@ class Copy:
 
     layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
     is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
-    other blanks are ""). notes: lines for the user. images: {source: image files in its folders};
-    folders: {source: these folders}; tables: {what: CSV}; form: its row of layouts.LAYOUTS.
+    other blanks are ""). notes: lines for the user. folders: {source: folders of its images};
+    tables: {what: CSV}; form: its row of layouts.LAYOUTS.
     """
 
     layout: str
     rows: pd.DataFrame
     notes: list[str]
-    images: dict[str, int]
     folders: dict[str, list[Path]]
     tables: dict[str, Path]
     form: Layout
@@ -130,9 +129,8 @@ def _copy(layout, part, inventory) -> Copy | None:
     notes += filter(None, map(tables.encoding_note, dict.fromkeys(named_by.values())))
     text = [name for name in COLUMNS if name != "age"]
     rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
-    images = {s: sum(len(inventory.folders[path]) for path in paths) for s, paths in used.items()}
     name = layout.name.format(table=", ".join(dict.fromkeys(path.name for path in part)))
-    return Copy(name, rows[COLUMNS], notes, images, used, named_by, layout)
+    return Copy(name, rows[COLUMNS], notes, used, named_by, layout)
 
 
 def _sources(layout, part, inventory) -> Iterator[tuple[str, list[Path]]]:
