@@ -27,7 +27,10 @@ from dermai_utils.copies.layouts import (
     class_folders,
 )
 
-NO_DIAGNOSIS = "benign or malignant is no diagnosis, and none of the seven follows from it"
+NO_DIAGNOSIS = (
+    "benign or malignant is no diagnosis, and none of the seven follows from it: give labels or "
+    "folders that name the diagnosis"
+)
 ONLY = {GROUPINGS: ("lesion_id",)}  # tables of which we need this column, and take no other
 COLUMNS = ["image", "source", "path", "label", "reason", *tables.METADATA]
 
