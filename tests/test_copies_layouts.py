@@ -1,33 +1,22 @@
 """Layouts and what lies in a folder. test_copies.py has every layout, by the command line."""
 
-import io
 import os
 
-import numpy as np
 import pytest
-from mirror import refusal, write, zipped
-from PIL import Image
+from copies import folder, photo, zipped
+from mirror import refusal
 
 from dermai_utils import copies
 from dermai_utils.basics import CLASSES
 from dermai_utils.copies import layouts
 from dermai_utils.copies.inventory import Inventory, image_id, plain_name
 
-TRAIN = "ISIC2018_Task3_Training"
 IDS = [f"ISIC_{k:07}" for k in range(14)]  # two of each class, one lesion
 LABEL = {image: CLASSES[k // 2] for k, image in enumerate(IDS)}
 LESION = {image: f"HAM_{k // 2}" for k, image in enumerate(IDS)}
 
 
-def encoded(pixels, kind):
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, kind)
-    return buffer.getvalue()
-
-
-random = np.random.default_rng(0)
-JPEG = {i: encoded(random.integers(0, 256, (8, 8, 3), np.uint8), "JPEG") for i in IDS}
-MASK = encoded(np.eye(8) > 0, "PNG")
+JPEG = {image: photo(k) for k, image in enumerate(IDS)}
 
 
 def table(header, row):
@@ -35,23 +24,15 @@ def table(header, row):
     return "".join(",".join(cells) + "\n" for cells in [header, *map(row, IDS)]).encode()
 
 
-def images(folder="", ids=IDS):
-    return {f"{folder}{image}.jpg": JPEG[image] for image in ids}
-
-
-TRUTH = table(["image", *CLASSES], lambda i: [i, *("1" if c == LABEL[i] else "0" for c in CLASSES)])
 GROUPINGS = table(["image", "lesion_id"], lambda image: [image, LESION[image]])
-HAM = table(["lesion_id", "image_id", "dx"], lambda i: [LESION[i], i, LABEL[i].lower()])
-OFFICIAL = {f"{TRAIN}_GroundTruth.csv": TRUTH, f"{TRAIN}_LesionGroupings.csv": GROUPINGS}
 MINE = {"t.csv": table(["image", "label"], lambda image: [image, LABEL[image]])}
-ZIP = {f"{TRAIN}_Input.zip": zipped(images(f"{TRAIN}_Input/"))}
+IMAGES = {f"{image}.jpg": JPEG[image] for image in IDS}
 
 
 @pytest.fixture
 def find(tmp_path):
     def found(contents):
-        folder = write(tmp_path / "data", contents)
-        return copies.find(folder, tmp_path / "unpacked")
+        return copies.find(folder(tmp_path / "data", contents), tmp_path / "unpacked")
 
     return found
 
@@ -82,8 +63,8 @@ def test_a_new_layout_is_a_row_of_the_table(find, monkeypatch):
             lambda i: [f"{i}.jpg", "wart", LABEL[i]] if i == IDS[0] else [i, LABEL[i], ""],
         ),
         "lesions.csv": GROUPINGS.replace(b"image", b"picture"),
-        "photos.zip": zipped(images()),
-        "a.jpg": MASK,
+        "photos.zip": zipped(IMAGES),
+        "a.jpg": photo(20),
     }
     assert "expected a column of ids" in refusal(find, contents)
     monkeypatch.setattr(layouts, "LAYOUTS", (row, *layouts.LAYOUTS))
@@ -103,7 +84,7 @@ def test_every_layout_of_the_table_has_another_name():
 def test_names_that_are_not_in_utf8_are_counted(find):
     odd = [b"caf\xe8.jpg", b"caf\xe9.jpg", b"l\xe9sions/x.jpg", b"donn\xe9es.csv"]
     try:
-        copy = find({**MINE, **images(), **{os.fsdecode(name): JPEG[IDS[0]] for name in odd}})
+        copy = find({**MINE, **IMAGES, **{os.fsdecode(name): JPEG[IDS[0]] for name in odd}})
     except (OSError, UnicodeError):
         pytest.skip("this system has no such names")
     assert column(copy) == LABEL and len(copy.rows) == len(IDS)
@@ -135,7 +116,7 @@ def contents(tmp_path):
     """(images, tables, notes) of an Inventory of these files."""
 
     def taken(files):
-        inventory = Inventory(write(tmp_path / "in", files), tmp_path / "unpacked")
+        inventory = Inventory(folder(tmp_path / "in", files), tmp_path / "unpacked")
         names = {name for names in inventory.folders.values() for name in names}
         return names, {path.name for path in inventory.tables}, inventory.notes
 
