@@ -8,7 +8,8 @@ Research and education only: never a medical device.
     copies/       which copy of the data is this? download, unpack, read its tables
     pixels        decode every picture once -> one uint8 array
     image_names   which photograph a file's name stands for
-    splits        groups, split, folds, read_split, audit: no lesion in two subsets
+    splits        groups, split, folds, audit: no lesion in two subsets
+    split_files   read_split: a split that you edited or somebody else made
     datasets      load(): any copy -> a Dataset: table, pixels, rejected rows
     metrics       the official metric, F1, AUC
     predictions   the table of predictions and its subsets
@@ -40,7 +41,8 @@ __version__ = "0.3.0"
 _MODULES = {
     "basics": "CLASSES UserError",
     "datasets": "load Dataset",
-    "splits": "groups split folds read_split audit near_duplicates",
+    "splits": "groups split folds audit near_duplicates",
+    "split_files": "read_split",
     "networks": "network",
     "augmentation": "augment",
     "training": "train Training",

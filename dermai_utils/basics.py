@@ -18,7 +18,7 @@ CLASSES = tuple(CLASS_NAMES)
 MALIGNANT = ("MEL", "BCC", "AKIEC")  # Tschandl et al. 2019, doi.org/10.1016/S1470-2045(19)30333-X
 ZERO_WEIGHT = "ISIC_0035068"  # the official test image that the official scorer ignores
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp")
-IMAGE_SUFFIXES += (".webp", ".heic", ".heif")
+IMAGE_SUFFIXES += (".webp", ".heic", ".heif", ".dcm")
 DISCLAIMER = (
     "Research and education only. Not a medical device: never use it to decide about a person's "
     "skin."

@@ -55,7 +55,8 @@ def subsets(s, dataset):
     options = dict(test=s.test_share, val=s.val_fraction, seed=s.split_seed, pairs=pairs)
     options["train_fraction"] = s.train_fraction
     if s.split not in ("lesion", "random"):
-        subset = dermai.read_split(s.split, table)
+        given = dict(val=s.val_fraction, seed=s.split_seed, pairs=pairs)
+        subset = dermai.read_split(s.split, table, leave_out=s.leaks == "leave_out", **given)
     elif s.folds:
         subset = dermai.folds(table, s.folds, **options)
     else:

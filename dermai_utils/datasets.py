@@ -15,7 +15,7 @@ from dermai_utils.copies.unpack import unpack
 
 SAMPLE = Path(__file__).with_name("sample")
 COLUMNS = ["image", "source", "origin", "label", "lesion_id", "patient_id", "age", "sex"]
-COLUMNS += ["localization", "confirmed_by", "pixel_hash", "path"]
+COLUMNS += ["localization", "confirmed_by", "given", "pixel_hash", "path"]
 GIVEN_TEST = "given test"  # a test set that lies in the data, but is not the official one
 RESERVED = {"train", "val", "test", "official", "extra", "left out", "fold", "folds", GIVEN_TEST}
 SAME_ID = "extra image that is in the data already (same id)"
@@ -106,7 +106,13 @@ def load(
     rejected = rejected[["image", "source", "reason"]]
     rejected = rejected.sort_values(["source", "image"], ascending=[False, True], ignore_index=True)
     table = usable.loc[good, COLUMNS].reset_index(drop=True)
-    _say(notes, *_counts(table, rejected), *_unknown_lesions(table), *_conflicts(table))
+    _say(
+        notes,
+        *_counts(table, rejected),
+        *_classes_left(usable, table),
+        *_unknown_lesions(table),
+        *_conflicts(table),
+    )
     return Dataset(name, table, images, rejected, notes, layout)
 
 
@@ -221,6 +227,10 @@ def _main(find, folder, notes, made_up):
         )
         rows = rows.assign(image=rows["image"].mask(renamed, f"{prefix}:" + rows["image"]))
     rows, unknown = _without_placeholders(rows)
+    given = rows.loc[rows["given"] != "", "given"].value_counts()
+    if len(given):
+        what = ", ".join(f"{name} {count:,}" for name, count in given.items())
+        lines.append(f"the data comes with a split ({what}): --split given uses it")
     _say(notes, *lines, *unknown)
     return rows, copy.layout
 
@@ -240,7 +250,8 @@ def _further(find, folder, notes, kind, name, before):
     """
     copy = find(folder, kind)
     source = kind if kind == "extra" else name
-    rows, lines = _without_placeholders(copy.rows.assign(source=source))
+    rows, lines = _without_placeholders(copy.rows.assign(source=source, given=""))
+    lines += _other_numbers(rows, before, name)
     rows["origin"] = _origins(rows["lesion_id"], name)
     known = rows["image"].map(splits.base_id).isin(before["image"].map(splits.base_id))
     prefixes = itertools.chain([source], (f"{source}-{k}" for k in itertools.count(2)))
@@ -262,6 +273,18 @@ def _further(find, folder, notes, kind, name, before):
     line = f"{what} {name}, layout {copy.layout}: {counts}"
     _say(notes, line, *(f"{name}: {note}" for note in (*copy.notes, *lines)))
     return rows
+
+
+def _other_numbers(rows, before, name) -> list[str]:
+    """Put NAME: before lesion and patient ids that are plain numbers and in the rows `before` too;
+    a line for each column. Two clinics both count from 1."""
+    lines = []
+    for column in ("lesion_id", "patient_id"):
+        same = rows[column].isin(set(before[column])) & rows[column].str.fullmatch(r"\d+(\.0)?")
+        rows[column] = rows[column].mask(same, f"{name}:" + rows[column])
+        what = f"{same.sum():,} images have a number as {column} that is in the data too"
+        lines += [f"{what}: not the same {column.removesuffix('_id')}"] * bool(same.any())
+    return lines
 
 
 def _without_placeholders(rows):
@@ -364,6 +387,14 @@ def _counts(table, rejected) -> list[str]:
             what = f"{share:.1%} of the {name} images are left out ({copies.commonest(rows)})"
             lines.append(f"WARNING: {what}; is this the data you mean?")
     return lines
+
+
+def _classes_left(labelled, table) -> list[str]:
+    """The training images of each class, where some that the layout's line counts were not read."""
+    before, after = (rows["source"].eq("train").sum() for rows in (labelled, table))
+    counts = table.loc[table["source"] == "train", "label"].value_counts()
+    counts = " · ".join(f"{name} {counts.get(name, 0):,}" for name in CLASSES)
+    return [f"training images that can be read: {counts}"] * bool(after < before)
 
 
 def _unknown_lesions(table) -> list[str]:

@@ -15,7 +15,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)
 TEXT = (  # a lesion may be called 0123, a test set nan: a table keeps the letters of these columns
     *("image", "source", "origin", "label", "lesion_id", "patient_id", "sex", "localization"),
-    *("confirmed_by", "pixel_hash", "path", "reason", "subset", "truth", "prediction"),
+    *("confirmed_by", "given", "pixel_hash", "path", "reason", "subset", "truth", "prediction"),
 )
 
 

@@ -50,7 +50,8 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
             raise Image.DecompressionBombError
         # JPEG's own scaling; however it is turned below, its long side ends along `width`
         image.draft("RGB", (width, height) if image.width >= image.height else (height, width))
-        stored = "8 bits" if image.format == "JPEG" else str(image.tile)  # gone after the next line
+        # gone after the next line
+        stored = "8 bits" if image.format == "JPEG" else str(getattr(image, "tile", ""))
         ImageOps.exif_transpose(image, in_place=True)
         image = _rgb(image, stored)
         if image.height > image.width:  # before the resize, which is not symmetric to the last bit
@@ -70,6 +71,8 @@ def decode(data: bytes, height: int, width: int) -> np.ndarray:
 def _open(data):
     if not data:
         raise ValueError("the file is empty (zero bytes)")
+    if data[128:132] == b"DICM":
+        return _dicom(data)
     if not _is_heic(data):
         return Image.open(io.BytesIO(data), formats=FORMATS)
     try:
@@ -78,6 +81,23 @@ def _open(data):
         raise ValueError("a HEIC picture needs pip install pillow-heif") from None
     pillow_heif.register_heif_opener()
     return Image.open(io.BytesIO(data), formats=["HEIF"])
+
+
+def _dicom(data):
+    """The picture in a DICOM file, such as those of ISIC 2020: 8 bits, in colour."""
+    try:
+        import pydicom  # an extra package, which few need
+        from pydicom.pixels import pixel_array  # as RGB
+    except ImportError:
+        raise ValueError("a DICOM picture needs pip install pydicom>=3") from None
+    try:
+        scan = pydicom.dcmread(io.BytesIO(data))
+        array, colours = pixel_array(scan), str(scan.PhotometricInterpretation)
+    except Exception as error:  # whatever it raises for a damaged or rare file
+        raise ValueError(f"damaged DICOM file ({' '.join(str(error).split()):.100})") from None
+    if array.dtype != np.uint8 or array.ndim != 3 or colours not in ("RGB", "YBR_FULL_422"):
+        raise ValueError(f"a DICOM file of {array.dtype} {colours}; save it as JPEG")
+    return Image.fromarray(array)
 
 
 def _is_heic(data) -> bool:
@@ -93,16 +113,8 @@ def _rgb(image, stored):
 
     stored: Pillow's description of the file's values, such as "RGB;16B".
     """
-    if image.mode[0] == "I":  # of 16 bits; some versions of Pillow widen them to 32
-        values, stored = np.asarray(image), ";16B"
-        if not 0 <= values.min() <= values.max() < 2**16:
-            raise ValueError("values beyond 16 bits; save it with 8 bits")
-        image = Image.fromarray((values >> 8).astype(np.uint8))
-    elif image.mode == "F":
-        raise ValueError("fractions have no clear scale; save it with 8 bits")
-    # for a colour image, Pillow has dropped the lower byte of each value
-    if re.search(";16[BLN]", stored) and np.asarray(image.convert("RGB")).max() < 16:
-        raise ValueError("16 bits with values of 12 bits or less; save it with 8 bits")
+    if image.mode[0] in "IF" or re.search(";16[BLN]", stored):
+        raise ValueError("more than 8 bits a colour, of unclear scale; save it with 8 bits")
     if image.mode[-1] in "Aa" or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)

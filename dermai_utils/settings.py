@@ -72,7 +72,9 @@ class Settings:
     seed: int = _data(0, SEEDS, "for new weights, the order of batches and augmentation")
 
     # lesion: no lesion in two subsets; random: image by image, which leaks
-    split: str = _split("lesion", ("lesion", "random", PATH), "a CSV has image and subset")
+    # given: the data's own; a path: somebody's table or folder (docs/data.md)
+    split: str = _split("lesion", ("lesion", "random", "given", PATH), "how the subsets are made")
+    leaks: str = _split("keep", ("keep", "leave_out"), "what a given split or a file's shares")
     split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
     near_duplicates: str = _split("listed", ("listed", "none", PATH), "pairs that stay together")
     val_fraction: float = _split(0.12, [0.01, 0.5], "to choose decision rule and thresholds on")
@@ -156,8 +158,8 @@ def _checked(field, value):
     """`value` as the field's type. UserError."""
     limits, shown = field.metadata["allowed"], f"{field.name}={value!r:.80}"
     if limits == PATHS:
-        paths = value.split(os.pathsep) if isinstance(value, str) else value
-        return tuple(_path(field, str(path)) for path in paths if str(path))
+        paths = filter(None, value.split(os.pathsep)) if isinstance(value, str) else value
+        return tuple(_path(field, str(path)) for path in paths)
     try:
         value = _converted(field.type, value)
     except ValueError:
@@ -215,6 +217,10 @@ def read(env=os.environ, **given) -> Settings:
     3
     """
     env = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_")}
+    if not str(given.get("data") or "sample").strip() or given.get("data") == "":
+        raise UserError(
+            f"data={given['data']!r} names nothing: expected {', '.join(NAMES)} or a path"
+        )
     given = {name: value for name, value in given.items() if value not in (None, "", (), [])}
     values = {name: value for name, value in (env | given).items() if value != ""}
     for name in values.keys() - FIELDS.keys():

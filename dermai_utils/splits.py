@@ -4,7 +4,7 @@ A table has a row for each image (datasets.COLUMNS); only `image` and `label` mu
 each other column counts as not known where it is missing. A split is a Series of subset names on
 the table's index: train, val, test (or a fold's number), official, the name of each test set, and
 "left out". Images of the source `extra` are in train. Nothing here reads or writes a file, except
-that `read_split` and `near_duplicates` read a CSV.
+that `near_duplicates` reads a CSV. A split that others made: see split_files.
 """
 
 import itertools
@@ -53,7 +53,7 @@ def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
     >>> groups(table).tolist()
     [0, 1, 0]
     """
-    patients, hashes = _column(table, "patient_id"), _column(table, "pixel_hash")
+    patients, hashes = column(table, "patient_id"), column(table, "pixel_hash")
     links = [
         *_same_value(lesions(table)),
         *_same_value(hashes.where(hashes != "", table["image"])),
@@ -72,7 +72,7 @@ def training_groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
 
     Test sets link none here, so that a split is the same without them; `leaks` links over all.
     """
-    elsewhere = _subsets_elsewhere(table)
+    elsewhere = subsets_elsewhere(table)
     home, learnt = elsewhere == "", elsewhere.isin(("", "train"))
     alone = groups(table[home], pairs)
     whole = groups(table[learnt], pairs)[home[learnt]]
@@ -88,11 +88,11 @@ def _same_value(key):
 
 def lesions(table: pd.DataFrame) -> pd.Series:
     """(N,) lesion ids; an image whose lesion is not known counts as a lesion of its own."""
-    ids = _column(table, "lesion_id")
+    ids = column(table, "lesion_id")
     return ids.where(ids != "", table["image"])
 
 
-def _column(table, name):
+def column(table, name):
     """A column as text; "" is not known, as a column that is not there and as pandas' NaN."""
     column = table[name] if name in table else pd.Series("", table.index)
     return column.astype(object).fillna("").astype(str)
@@ -210,9 +210,9 @@ def split(
     pairs = near_duplicates() if pairs is None else pairs
     subset, home, test = _start(table, val, test)
     together = training_groups(table, pairs) if strategy == "lesion" else np.arange(home.sum())
-    subset[home] = drawn = _drawn(table.loc[home, "label"], together, val, test, seed)
-    subset = _without_leaks(table, subset, pairs)
-    _check_filled(subset, INNER if test else INNER[:2], drawn)
+    subset[home] = drawn = drawn_subsets(table.loc[home, "label"], together, val, test, seed)
+    subset = without_leaks(table, subset, pairs, inner=strategy == "lesion")
+    check_filled(subset, INNER if test else INNER[:2], drawn)
     return _shortened(table, subset, train_fraction, pairs, seed)
 
 
@@ -241,55 +241,13 @@ def folds(
     pairs = near_duplicates() if pairs is None else pairs
     subset, home, test = _start(table, val, test)
     labels, together = table.loc[home, "label"].to_numpy(), training_groups(table, pairs)
-    drawn = _drawn(labels, together, val, test, seed)
+    drawn = drawn_subsets(labels, together, val, test, seed)
     rest = drawn != "test"
     drawn[rest] = stratified(together[rest], labels[rest], np.ones(n), seed)
     subset[home] = drawn = drawn.astype(str)
-    subset = _without_leaks(table, subset, pairs)
-    _check_filled(subset, [*map(str, range(n)), *["test"] * bool(test)], drawn)
+    subset = without_leaks(table, subset, pairs)
+    check_filled(subset, [*map(str, range(n)), *["test"] * bool(test)], drawn)
     return _shortened(table, subset, train_fraction, pairs, seed)
-
-
-def read_split(path, table: pd.DataFrame) -> pd.Series:
-    """(N,) subset names from a CSV with columns image and subset, such as a split that you edited.
-
-    Training images are in train, val, test, a fold's number or `left out`; `extra` ones in train or
-    `left out`; all others in their test set, where the file need not name them, or `left out`.
-    UserError where the file says something else, or leaves a training image without a subset.
-
-    >>> import tempfile
-    >>> table, path = pd.DataFrame({"image": ["a", "b"], "label": "NV"}), tempfile.mktemp()
-    >>> table.assign(subset=["train", "val"]).to_csv(path, index=False)
-    >>> read_split(path, table).tolist()
-    ['train', 'val']
-    """
-    rows = _read(path, ["image", "subset"]).fillna("")
-    advice = "give the --test and --extra that the split was made with, or delete the rows"
-    _refuse(path, rows[~rows["image"].isin(table["image"])], f"is not in the data; {advice}")
-    _refuse(path, rows[rows["image"].duplicated()], "is in two rows; give each image one row")
-    elsewhere = _subsets_elsewhere(table)
-    subset = rows.set_index("image")["subset"].reindex(table["image"]).set_axis(table.index)
-    subset = subset.fillna(elsewhere.replace("train", "")).rename("subset")
-    named = table.assign(subset=subset)
-    _refuse(path, named[subset == ""], "has no subset; give each training image a row with one")
-    fits = (subset == LEFT_OUT) | (subset == elsewhere)
-    fits |= (elsewhere == "") & (subset.isin(INNER) | subset.str.fullmatch(r"\d{1,2}"))
-    if not fits.all():
-        first = fits.idxmin()
-        expected = elsewhere[first] or "train, val, test, a fold's number"
-        _refuse(path, named[~fits], f"is in {subset[first]}: expected {expected} or {LEFT_OUT}")
-    inner = sorted(set(subset[elsewhere == ""]) - {LEFT_OUT, "test"})
-    if set(inner) not in ({"train", "val"}, {str(k) for k in range(max(2, len(inner)))}):
-        expected = "expected train and val, or folds 0, 1 and so on"
-        raise UserError(f"{path}: training images are in {', '.join(inner) or 'test'}; {expected}")
-    return subset
-
-
-def _refuse(path, rows, why):
-    """UserError that names the first of `rows`, and how many there are."""
-    if len(rows):
-        more = f" (as {len(rows) - 1:,} more)" if len(rows) > 1 else ""
-        raise UserError(f"{path}: image {rows['image'].iloc[0]}{more} {why}")
 
 
 def _start(table, val, test):
@@ -300,7 +258,7 @@ def _start(table, val, test):
         raise UserError(f"image {twice[0]} has two rows in the table: expected one row an image")
     if unknown := sorted(set(table["label"]) - set(CLASSES)):
         raise UserError(f"label {unknown[0]}: expected one of {', '.join(CLASSES)}")
-    subset = _subsets_elsewhere(table)
+    subset = subsets_elsewhere(table)
     home = subset == ""
     if not home.any():
         raise UserError("the table has no training image (source train): give data with some")
@@ -315,12 +273,12 @@ def _start(table, val, test):
     return subset, home, test
 
 
-def _subsets_elsewhere(table):
+def subsets_elsewhere(table):
     """(N,) the subset that a row's source gives it; "" for the training data."""
-    return _column(table, "source").replace({"train": "", "extra": "train"}).rename("subset")
+    return column(table, "source").replace({"train": "", "extra": "train"}).rename("subset")
 
 
-def _drawn(labels, together, val, test, seed):
+def drawn_subsets(labels, together, val, test, seed):
     """(N,) train, val and test for the training data."""
     shares = zip(INNER, (1 - val - test, val, test), strict=True)
     shares = {name: share for name, share in shares if share}
@@ -328,7 +286,7 @@ def _drawn(labels, together, val, test, seed):
     return np.array(list(shares), object)[numbers]
 
 
-def _check_filled(subset, names, drawn):
+def check_filled(subset, names, drawn):
     """UserError where one of the subsets `names` is empty."""
     empty = [name for name in names if not (subset == name).any()]
     if not empty:
@@ -357,12 +315,13 @@ def _shortened(table, subset, train_fraction, pairs, seed):
 # Leaks
 
 
-def leaks(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.Series:
+def leaks(table: pd.DataFrame, subset: pd.Series, pairs=(), inner: bool = True) -> pd.Series:
     """(N,) text: why an image that a run learns from leaks into a test set, such as "lesions shared
     with official"; "" where it does not.
 
-    Training images and val must share nothing with official and with each other test set; `extra`
-    images also not with test, val and the folds. What is left out already keeps its reason. A whole
+    Training images and val must share nothing with official, test and each other test set, `extra`
+    images nor the folds, train and `extra` nothing with val. inner=False: training images may share
+    with val and test, as in a random split. What is left out already keeps its reason. A whole
     group (see `groups`) leaks where one image of it is in a test set: "related images".
     """
     subset, values = pd.Series(np.asarray(subset), table.index), keys(table)
@@ -372,7 +331,7 @@ def leaks(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.Series:
     values["near duplicates"] = ""
     values["names"] = families(values["image ids"])
     values["related images"] = groups(table, pairs)
-    for name, there, learnt in _tests(table, subset):
+    for name, there, learnt in _tests(table, subset, inner):
         found = {key: column.isin(set(column[there]) - {""}) for key, column in values.items()}
         found["near duplicates"].iloc[near[there.to_numpy()[near[:, 1]], 0]] = True
         for key, leak in found.items():
@@ -380,25 +339,26 @@ def leaks(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.Series:
     return reasons
 
 
-def _tests(table, subset):
+def _tests(table, subset, inner):
     """(name, its rows, the rows that must share nothing with it) of each subset that is scored."""
-    elsewhere = _subsets_elsewhere(table)
+    elsewhere = subsets_elsewhere(table)
     home, extra = elsewhere == "", elsewhere == "train"
     learnt = (home | extra) & (subset != "test")  # weights and thresholds: train, val, folds, extra
     names = [name for name in dict.fromkeys(elsewhere) if name not in ("", "train", "official")]
     for name in ("official", *names):
         yield name, subset == name, learnt
-    yield "test", subset == "test", extra
-    yield "val", home & ~subset.isin(("train", "test", LEFT_OUT)), extra
+    yield "test", subset == "test", learnt if inner else extra
+    val = home & ~subset.isin(("train", "test", LEFT_OUT))
+    yield "val", val, learnt & ~val if inner else extra
 
 
-def _without_leaks(table, subset, pairs):
-    return subset.mask(leaks(table, subset, pairs) != "", LEFT_OUT)
+def without_leaks(table, subset, pairs, inner=True):
+    return subset.mask(leaks(table, subset, pairs, inner) != "", LEFT_OUT)
 
 
 def keys(table: pd.DataFrame) -> pd.DataFrame:
     """(N, 4) text in columns KEYS: what two leaking images have in common; "" not known."""
-    columns = (_column(table, name) for name in ("lesion_id", "patient_id", "pixel_hash"))
+    columns = (column(table, name) for name in ("lesion_id", "patient_id", "pixel_hash"))
     values = (table["image"].map(base_id), *columns)
     return pd.DataFrame(dict(zip(KEYS, values, strict=True)), index=table.index)
 
@@ -418,7 +378,7 @@ def audit(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.DataFrame:
     subset = np.asarray(subset, dtype=str)
     fold = np.where(np.char.isdigit(subset), subset, "")
     side = np.where(fold == "", subset, "folds")
-    names = [*("train", "folds", "val", "test", "official"), *_column(table, "source"), *side]
+    names = [*("train", "folds", "val", "test", "official"), *column(table, "source"), *side]
     names = [name for name in dict.fromkeys(names) if name in set(side) - {LEFT_OUT}]
     counts = {f"{a}/{b}": {} for a, b in itertools.combinations(names, 2)}
     counts |= {"fold/fold": {}} if "folds" in names else {}
@@ -441,7 +401,7 @@ def _shareable(table, pairs):
     for key, values in keys(table).items():
         known = (values != "").to_numpy()
         found[key] = np.flatnonzero(known), values[known].to_numpy(), known
-    ends, source = pair_rows(table, pairs), _column(table, "source")
+    ends, source = pair_rows(table, pairs), column(table, "source")
     listed = source.isin(source.iloc[ends.ravel()]).to_numpy()
     found["near_duplicates"] = ends.ravel(), np.repeat(np.arange(len(ends)), 2), listed
     return found
@@ -449,7 +409,7 @@ def _shareable(table, pairs):
 
 def counts(table: pd.DataFrame, subset: pd.Series) -> pd.DataFrame:
     """Images of each class in each subset, in the official order of the classes."""
-    order = [*INNER, *map(str, range(20)), "official", *_column(table, "source"), LEFT_OUT]
+    order = [*INNER, *map(str, range(20)), "official", *column(table, "source"), LEFT_OUT]
     order = [name for name in dict.fromkeys(order) if name in set(subset)]
     images = pd.crosstab(table["label"], subset, colnames=["subset"])
     return images.reindex(index=CLASSES, columns=order, fill_value=0)
@@ -459,9 +419,15 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     """What a user must know about a split, one line each: what is left out and why, classes that a
     subset lacks, what two subsets share, and what is not known."""
     subset, near = pd.Series(np.asarray(subset), table.index), pair_rows(table, pairs)
-    reasons = leaks(table, subset, pairs)[subset == LEFT_OUT].value_counts()
-    lines = [f"left out: {n:,} × {why or 'train_fraction below 1'}" for why, n in reasons.items()]
-    for name, images in counts(table, subset[_subsets_elsewhere(table) == ""]).items():
+    reasons, left = leaks(table, subset, pairs), subset == LEFT_OUT
+    if (reasons[~left] != "").any():  # what train shares with val or test is not left out here
+        reasons = leaks(table, subset, pairs, inner=False)
+    reasons = reasons[left].value_counts().items()
+    lines = [
+        f"left out: {n:,} × {why or 'train_fraction below 1, or the split file'}"
+        for why, n in reasons
+    ]
+    for name, images in counts(table, subset[subsets_elsewhere(table) == ""]).items():
         if absent := [label for label, count in images.items() if not count and name != LEFT_OUT]:
             lines.append(f"no {', '.join(absent)} in {name}: results there are not defined")
     shared, leaky = audit(table, subset, pairs), []
@@ -472,7 +438,7 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     lines += leaky or [f"no two subsets share {', '.join(map(_words, known))}"]
     if shared["lesions"].isna().all():
         lines.append("lesions: not known, no image has a lesion id; a lesion may be in two subsets")
-    source = _column(table, "source")
+    source = column(table, "source")
     further = set(source) - {"", "train", "official"} - set(source.iloc[near.ravel()])
     if further:
         lines.append(

@@ -84,9 +84,10 @@ layouts.rename(columns={"name": "layout", "table": "its label table", "needs": "
 ds.table.drop(columns="path").head(1).T
 
 # %% [markdown]
-# Three columns need a word. `source` says where the picture comes from: `train`, `official` (the challenge's own test set) or the name
+# Four columns need a word. `source` says where the picture comes from: `train`, `official` (the challenge's own test set) or the name
 # of a further test set. `lesion_id` says which lesion the picture shows; several pictures may show one lesion, and notebook 03 is
-# about that. `pixel_hash` is a number made from the pixels, so that equal pictures have equal numbers.
+# about that. `given` is the subset, such as test, that the copy itself puts a picture in, where it comes with a split. `pixel_hash` is a
+# number made from the pixels, so that equal pictures have equal numbers.
 #
 # **An empty text or a `NaN` means "not known".** It never means "no" or zero.
 #
@@ -221,8 +222,7 @@ by_hand = (folder / "by_hand.part").rename(folder / "by_hand")
 
 # %% [markdown]
 # The helper that `load` uses does the same, and checks more: that the file did not change between two parts (`ETag`), that its length
-# is right, that a zip is a whole zip, that the disk has room. It notes the SHA-256 of each file, so that a later download that differs is
-# refused.
+# is right, that a zip is a whole zip, that the disk has room.
 
 # %% tags=["nbval-ignore-output"]
 import hashlib
@@ -231,7 +231,6 @@ assert copies.fetch.fetch([url], folder / "archive", len(ARCHIVE), wait=0.1)
 server.shutdown()
 both = [hashlib.sha256(path.read_bytes()).hexdigest() for path in (by_hand, folder / "archive")]
 assert both[0] == both[1] == hashlib.sha256(ARCHIVE).hexdigest()
-print((folder / "SHA256SUMS.json").read_text())
 
 # %% [markdown]
 # ## Change this

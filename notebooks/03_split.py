@@ -216,7 +216,8 @@ assert audit[list(keys)].equals(pd.DataFrame.from_dict(by_hand, "index", dtype="
 audit
 
 # %% [markdown]
-# Zeros, and `<NA>` where nobody knows. Beside the random split:
+# Zeros, and `<NA>` where nobody knows. `dermai.read_split("theirs.csv", table)` reads a split that somebody else made: audit it in the same
+# way. Beside the random split:
 
 # %%
 def images_on_both_sides(subset):

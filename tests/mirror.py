@@ -9,20 +9,12 @@ import threading
 import zipfile
 
 import pytest
+from copies import zipped
 
 from dermai_utils.basics import UserError
 from dermai_utils.copies.fetch import CHUNK
 
 NAME = "ISIC2018_Task3_Training_Input.zip"
-
-
-def zipped(members, compression=zipfile.ZIP_STORED):
-    """The bytes of a zip of {name: bytes}."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", compression) as bundle:
-        for name, content in members.items():
-            bundle.writestr(zipfile.ZipInfo(name), content, compression)
-    return buffer.getvalue()
 
 
 def content_of(data):
@@ -147,11 +139,3 @@ def official():
     made["ISIC2018_Task3_Training_LesionGroupings.csv"] = b"image,lesion_id\nISIC_1,HAM_1\n"
     made["HAM10000_metadata.csv"] = b"lesion_id,image_id,dx\nHAM_1,ISIC_1,nv\n"
     return made
-
-
-def write(folder, contents):
-    """`folder`, with {name: bytes} in it."""
-    for name, data in contents.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder

@@ -6,7 +6,9 @@ photos("A1.jpg") is {"A1.jpg": photograph 1}. Expected are all rows: {image: "so
 
 import dataclasses
 import hashlib
+import io
 
+import pandas as pd
 import pytest
 from copies import (
     PAIRS,
@@ -28,6 +30,9 @@ from copies import (
 from PIL import Image
 
 TRAIN, TEST = "ISIC2018_Task3_Training", "ISIC2018_Task3_Test"
+TRUTH, GROUPS = f"{TRAIN}_GroundTruth.csv", f"{TRAIN}_LesionGroupings.csv"
+INPUT, INPUT_ZIP = f"{TRAIN}_Input/", f"{TRAIN}_Input.zip"
+TEST_TRUTH, TEST_INPUT = f"{TEST}_GroundTruth.csv", f"{TEST}_Input/"
 ONE_HOT = """\
 image,MEL,NV,BCC,AKIEC,BKL,DF,VASC
 A1,1.0,0.0,0.0,0.0,0.0,0.0,0.0
@@ -69,29 +74,45 @@ def only(files, *stems):
     return {name: content for name, content in files.items() if name.split(".")[0] in stems}
 
 
+# fmt: off
 OFFICIAL = {
-    f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-    f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-    **under(f"{TRAIN}_Input/", JPEGS),
+    TRUTH: ONE_HOT,
+    GROUPS: GROUPINGS,
+    **under(INPUT, JPEGS),
 }
+# fmt: on
+# fmt: off
 OFFICIAL_ZIPS = {
     f"{TRAIN}_GroundTruth.zip": zipped({f"{TRAIN}_GroundTruth/{TRAIN}_GroundTruth.csv": ONE_HOT}),
-    f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-    f"{TRAIN}_Input.zip": zipped(under(f"{TRAIN}_Input/", JPEGS)),
+    GROUPS: GROUPINGS,
+    INPUT_ZIP: zipped(under(INPUT, JPEGS)),
 }
+# fmt: on
+# fmt: off
 OFFICIAL_TEST_ZIPS = {
     f"{TEST}_GroundTruth.zip": zipped({f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}),
-    f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
+    f"{TEST}_Input.zip": zipped(under(TEST_INPUT, TESTS)),
 }
+# fmt: on
+# fmt: off
 PARTS = {
     **under("HAM10000_images_part_1/", only(JPEGS, "A1", "A2")),
     **under("HAM10000_images_part_2/", only(JPEGS, "A3", "A4")),
 }
+# fmt: on
+# fmt: off
 PART_ZIPS = {
     "HAM10000_images_part_1.zip": zipped(only(JPEGS, "A1", "A2")),
     "HAM10000_images_part_2.zip": zipped(only(JPEGS, "A3", "A4")),
 }
-KAGGLE = {"HAM10000_metadata.csv": HAM, "hmnist_8_8_L.csv": "pixel0000,label\n1,2\n", **PARTS}
+# fmt: on
+# fmt: off
+KAGGLE = {
+    "HAM10000_metadata.csv": HAM,
+    "hmnist_8_8_L.csv": "pixel0000,label\n1,2\n",
+    **PARTS,
+}
+# fmt: on
 MINE = {"labels.csv": LABELS, **under("photos/", JPEGS)}
 FOLDERS = {
     "melanoma/A1.jpg": photo(1),
@@ -129,1164 +150,674 @@ def refused(data, says, **more):
     return Case(data, {}, says=says, **more)
 
 
+# fmt: off
 LAYOUTS = {
     "official, unpacked": Case(OFFICIAL, FOUR, says=["layout official ISIC 2018: MEL 1 · NV 2"]),
     "official, zips": Case(OFFICIAL_ZIPS, FOUR, says=["layout official ISIC 2018"]),
-    "official, with HAM10000's metadata": Case(
-        {**OFFICIAL, "HAM10000_metadata.csv": HAM},
-        FOUR,
-        about={"A2": {"age": 30.0, "sex": "female", "localization": "face"}},
-    ),
-    "official, lesions from the metadata": Case(
-        {
-            f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-            "HAM10000_metadata.csv": HAM,
-            **under(f"{TRAIN}_Input/", JPEGS),
-        },
-        FOUR,
-        says=[f"no {TRAIN}_LesionGroupings.csv"],
-    ),
+    "official, with HAM10000's metadata": Case({**OFFICIAL, "HAM10000_metadata.csv": HAM}, FOUR,
+        about={"A2": {"age": 30.0, "sex": "female", "localization": "face"}}),
+    "official, lesions from the metadata": Case({TRUTH: ONE_HOT, "HAM10000_metadata.csv": HAM,
+        **under(INPUT, JPEGS)}, FOUR, says=[f"no {TRAIN}_LesionGroupings.csv"]),
     "official, a lesion that the metadata alone knows": Case(
-        {
-            **OFFICIAL,
-            f"{TRAIN}_LesionGroupings.csv": "image,lesion_id\nA1,K1\nA2,K2\nA4,K2\n",
-            "HAM10000_metadata.csv": HAM,
-        },
-        {"A1": "train MEL K1", "A2": "train NV K2", "A3": "train BCC L3", "A4": "train NV K2"},
-    ),
-    "official, no lesions": Case(
-        {f"{TRAIN}_GroundTruth.csv": ONE_HOT, **under(f"{TRAIN}_Input/", JPEGS)},
-        UNKNOWN,
-        says=[f"no {TRAIN}_LesionGroupings.csv", "no lesion groupings"],
-    ),
+        {**OFFICIAL, GROUPS: "image,lesion_id\nA1,K1\nA2,K2\nA4,K2\n",
+        "HAM10000_metadata.csv": HAM}, {"A1": "train MEL K1", "A2": "train NV K2",
+        "A3": "train BCC L3", "A4": "train NV K2"}),
+    "official, no lesions": Case({TRUTH: ONE_HOT, **under(INPUT, JPEGS)}, UNKNOWN,
+        says=[f"no {TRAIN}_LesionGroupings.csv", "no lesion groupings"]),
     "official, lesions in the ground truth": Case(
-        {
-            f"{TRAIN}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC,lesion_id\n"
-            "A1,1,0,0,0,0,0,0,L1\nA2,0,1,0,0,0,0,0,L2\nA3,0,0,1,0,0,0,0,L3\nA4,0,1,0,0,0,0,0,L2\n",
-            **under(f"{TRAIN}_Input/", JPEGS),
-        },
-        FOUR,
-        says=["layout official ISIC 2018"],
-    ),
-    "official, a folder of another name": Case(
-        {
-            f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-            f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-            **under("photos/", JPEGS),
-        },
-        FOUR,
-        says=["layout official ISIC 2018"],
-    ),
-    "official, with the test set": Case(
-        {**OFFICIAL, f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under(f"{TEST}_Input/", TESTS)},
-        FOUR | OFFICIAL_TEST,
-        says=["layout official ISIC 2018"],
-    ),
-    "official, with the test set, zips": Case(
-        {
-            **OFFICIAL_ZIPS,
-            f"{TEST}_GroundTruth.zip": zipped(
-                {f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}
-            ),
-            f"{TEST}_Input.zip": zipped(under(f"{TEST}_Input/", TESTS)),
-        },
-        FOUR | OFFICIAL_TEST,
-        says=["layout official ISIC 2018"],
-    ),
+        {TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC,lesion_id\n"
+        "A1,1,0,0,0,0,0,0,L1\nA2,0,1,0,0,0,0,0,L2\nA3,0,0,1,0,0,0,0,L3\nA4,0,1,0,0,0,0,0,L2\n",
+        **under(INPUT, JPEGS)}, FOUR, says=["layout official ISIC 2018"]),
+    "official, a folder of another name": Case({TRUTH: ONE_HOT, GROUPS: GROUPINGS,
+        **under("photos/", JPEGS)}, FOUR, says=["layout official ISIC 2018"]),
+    "official, with the test set": Case({**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT,
+        **under(TEST_INPUT, TESTS)}, FOUR | OFFICIAL_TEST, says=["layout official ISIC 2018"]),
+    "official, with the test set, zips": Case({**OFFICIAL_ZIPS,
+        f"{TEST}_GroundTruth.zip": zipped(
+        {f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}),
+        f"{TEST}_Input.zip": zipped(under(TEST_INPUT, TESTS))}, FOUR | OFFICIAL_TEST,
+        says=["layout official ISIC 2018"]),
     "official, the test set's images without their labels": Case(
-        {**OFFICIAL, **under(f"{TEST}_Input/", TESTS)}, FOUR, says=["2 images", "not used"]
-    ),
+        {**OFFICIAL, **under(TEST_INPUT, TESTS)}, FOUR, says=["2 images", "not used"]),
     "official, the test set's labels without its images": Case(
-        {**OFFICIAL, f"{TEST}_GroundTruth.csv": TEST_ONE_HOT}, FOUR
-    ),
-    "official, a test set without official ids": Case(
-        {
-            **OFFICIAL,
-            f"{TEST}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nT8,0,0,0,0,0,1,0\n",
-            f"{TEST}_Input/T8.jpg": photo(8),
-        },
-        FOUR | {"T8": "test DF -"},
-        says=["of 1 test images 1 have no id of the official test set"],
-    ),
+        {**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT}, FOUR),
+    "official, a test set without official ids": Case({**OFFICIAL,
+        TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nT8,0,0,0,0,0,1,0\n",
+        f"{TEST}_Input/T8.jpg": photo(8)}, FOUR | {"T8": "test DF -"},
+        says=["of 1 test images 1 have no id of the official test set"]),
     "official, a test set with the id of a training image": Case(
-        {
-            **OFFICIAL,
-            f"{TEST}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,0,0,0,0,0,1,0\n",
-            f"{TEST}_Input/A1.jpg": photo(8),
-        },
-        FOUR | {"test:A1": "test DF L1"},
-        says=["1 test images have the id of a training image (A1, ...)"],
-    ),
+        {**OFFICIAL, TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,0,0,0,0,0,1,0\n",
+        f"{TEST}_Input/A1.jpg": photo(8)}, FOUR | {"test:A1": "test DF L1"},
+        says=["1 test images have the id of a training image (A1, ...)"]),
     "official, ids of the test set among the training images": Case(
-        {
-            **OFFICIAL,
-            f"{TRAIN}_GroundTruth.csv": ONE_HOT + "ISIC_0034524,0,1,0,0,0,0,0\n",
-            f"{TRAIN}_Input/ISIC_0034524.jpg": photo(30),
-            f"{TEST}_GroundTruth.csv": TEST_ONE_HOT,
-            **under(f"{TEST}_Input/", TESTS),
-        },
-        FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
-        says=["1 test images have the id of a training image (ISIC_0034524, ...)"],
-    ),
-    "the official test set alone": Case(
-        {f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under("photos/", TESTS)},
+        {**OFFICIAL, TRUTH: ONE_HOT + "ISIC_0034524,0,1,0,0,0,0,0\n",
+        f"{TRAIN}_Input/ISIC_0034524.jpg": photo(30), TEST_TRUTH: TEST_ONE_HOT,
+        **under(TEST_INPUT, TESTS)}, FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
+        says=["1 test images have the id of a training image (ISIC_0034524, ...)"]),
+    "the official test set alone": Case({TEST_TRUTH: TEST_ONE_HOT, **under("photos/", TESTS)},
         {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
-        says=["layout official ISIC 2018 test set"],
-    ),
-    "Google Drive's parts": Case(
-        {
-            f"{TRAIN}_GroundTruth.csv": ONE_HOT,
-            f"{TRAIN}_LesionGroupings.csv": GROUPINGS,
-            f"{TRAIN}_Input-20250131T120000Z-001.zip": zipped(
-                under(f"{TRAIN}_Input/", only(JPEGS, "A1", "A2"))
-            ),
-            f"{TRAIN}_Input-20250131T120000Z-002.zip": zipped(
-                under(f"{TRAIN}_Input/", only(JPEGS, "A3", "A4"))
-            ),
-        },
-        FOUR,
-        says=["layout official ISIC 2018"],
-    ),
-    "a browser's second download": Case(
-        {
-            f"{TRAIN}_GroundTruth (1).csv": ONE_HOT,
-            f"{TRAIN}_LesionGroupings (2).csv": GROUPINGS,
-            f"{TRAIN}_Input (1).zip": zipped(under(f"{TRAIN}_Input/", JPEGS)),
-        },
-        FOUR,
-        says=["layout official ISIC 2018"],
-    ),
-    "first and second download": Case(
-        {
-            **OFFICIAL_ZIPS,
-            f"{TRAIN}_Input (1).zip": OFFICIAL_ZIPS[f"{TRAIN}_Input.zip"],
-            f"{TRAIN}_LesionGroupings (1).csv": "image,lesion_id\nA1,other\n",
-        },
-        FOUR,
-        says=["layout official ISIC 2018"],
-    ),
+        says=["layout official ISIC 2018 test set"]),
+    "Google Drive's parts": Case({TRUTH: ONE_HOT, GROUPS: GROUPINGS,
+        f"{TRAIN}_Input-20250131T120000Z-001.zip": zipped(under(INPUT, only(JPEGS, "A1", "A2"))),
+        f"{TRAIN}_Input-20250131T120000Z-002.zip": zipped(under(INPUT, only(JPEGS, "A3", "A4")))},
+        FOUR, says=["layout official ISIC 2018"]),
+    "a browser's second download": Case({f"{TRAIN}_GroundTruth (1).csv": ONE_HOT,
+        f"{TRAIN}_LesionGroupings (2).csv": GROUPINGS, f"{TRAIN}_Input (1).zip": zipped(
+        under(INPUT, JPEGS))}, FOUR, says=["layout official ISIC 2018"]),
+    "first and second download": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input (1).zip": OFFICIAL_ZIPS[
+        INPUT_ZIP], f"{TRAIN}_LesionGroupings (1).csv": "image,lesion_id\nA1,other\n"}, FOUR,
+        says=["layout official ISIC 2018"]),
     "a zip that lies there unpacked too": Case({**OFFICIAL, **OFFICIAL_ZIPS}, FOUR),
-    "half a folder beside the whole zip": Case(
-        {
-            **OFFICIAL_ZIPS,
-            f"{TRAIN}_Input/A1.jpg": photo(1),
-            f"{TRAIN}_Input/A2.jpg": photo(2)[:150],
-        },
-        FOUR,
-        says=["layout official ISIC 2018", "2 images have more than one file"],
-    ),
-    "a zip in a zip": Case(
-        {"all.zip": zipped(OFFICIAL_ZIPS)}, FOUR, says=["layout official ISIC 2018"]
-    ),
-    "a zip in a zip in a zip": Case(
-        {**MINE, "a.zip": zipped({"b.zip": zipped({"c.zip": zipped(JPEGS)})})},
-        UNKNOWN,
-        says=["c.zip is a zip in a zip in a zip: not unpacked"],
-    ),
-    "a zip of nothing that is needed": Case(
-        {**MINE, "holiday.zip": zipped({"beach.jpg": photo(9)})},
-        UNKNOWN,
-        says=["holiday.zip holds no image that a table names"],
-    ),
-    "a zip from a Mac": Case(
-        {
-            "archive.zip": zipped(
-                {
-                    **KAGGLE,
-                    **under("__MACOSX/HAM10000_images_part_1/._", only(JPEGS, "A1")),
-                    ".DS_Store": "x",
-                }
-            )
-        },
-        FOUR,
-    ),
+    "half a folder beside the whole zip": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input/A1.jpg": photo(1),
+        f"{TRAIN}_Input/A2.jpg": photo(2)[:150]}, FOUR, says=["layout official ISIC 2018",
+        "2 images have more than one file"]),
+    "a zip in a zip": Case({"all.zip": zipped(OFFICIAL_ZIPS)}, FOUR,
+        says=["layout official ISIC 2018"]),
+    "a zip in a zip in a zip": Case({**MINE, "a.zip": zipped(
+        {"b.zip": zipped({"c.zip": zipped(JPEGS)})})}, UNKNOWN,
+        says=["c.zip is a zip in a zip in a zip: not unpacked"]),
+    "a zip of nothing that is needed": Case({**MINE, "holiday.zip": zipped(
+        {"beach.jpg": photo(9)})}, UNKNOWN, says=["holiday.zip holds no image that a table names"]),
+    "a zip from a Mac": Case({"archive.zip": zipped({**KAGGLE,
+        **under("__MACOSX/HAM10000_images_part_1/._", only(JPEGS, "A1")), ".DS_Store": "x"})},
+        FOUR),
     "a zip of nothing but a name that leaves the folder": Case(
-        {**MINE, "more.zip": zipped({"../../evil.csv": LABELS})},
-        UNKNOWN,
-        says=["more.zip holds no image that a table names: not unpacked"],
-    ),
-    "Kaggle": Case(
-        KAGGLE,
-        FOUR,
-        says=["layout Kaggle HAM10000"],
-        about={"A1": {"age": 50.0, "sex": "male", "localization": "back"}},
-    ),
+        {**MINE, "more.zip": zipped({"../../evil.csv": LABELS})}, UNKNOWN,
+        says=["more.zip holds no image that a table names: not unpacked"]),
+    "Kaggle": Case(KAGGLE, FOUR, says=["layout Kaggle HAM10000"],
+        about={"A1": {"age": 50.0, "sex": "male", "localization": "back"}}),
     "Kaggle, archive.zip": Case({"archive.zip": zipped(KAGGLE)}, FOUR),
-    "Kaggle, archive.zip with every image twice": Case(
-        {
-            "archive.zip": zipped(
-                {**KAGGLE, **{name.replace("HAM", "ham"): image for name, image in PARTS.items()}}
-            )
-        },
-        FOUR,
-    ),
-    "Kaggle, folders twice, lower case": Case(
-        {
-            "HAM10000_metadata.csv": HAM,
-            "ham10000_images_part_1/ham10000_images_part_1/a1.JPG": photo(1),
-            "ham10000_images_part_1/ham10000_images_part_1/a2.JPG": photo(2),
-            "HAM10000_images_part_2/HAM10000_images_part_2/A3.jpg": photo(3),
-            "HAM10000_images_part_2/HAM10000_images_part_2/A4.jpg": photo(4),
-        },
-        FOUR,
-    ),
-    "Dataverse": Case(
-        {
-            **PART_ZIPS,
-            "HAM10000_metadata": HAM,
-            "HAM10000_segmentations_lesion_tschandl.zip": zipped(
-                {f"masks/{name}_segmentation.png": MASK for name in ("A1", "A2", "A3", "A4")}
-            ),
-        },
-        FOUR,
-        says=["layout Dataverse HAM10000"],
-    ),
-    "Dataverse, .tab": Case(
-        {**PART_ZIPS, "HAM10000_metadata.tab": HAM.replace(",", "\t")},
-        FOUR,
-        says=["layout Dataverse HAM10000"],
-    ),
-    "Dataverse, with the official test set": Case(
-        {
-            **PART_ZIPS,
-            "HAM10000_metadata": HAM,
-            f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
-            "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
-            f"{TEST}_Images.zip": zipped(TESTS),
-        },
-        FOUR | {"ISIC_0034524": "official DF T1", "ISIC_0034525": "official VASC T2"},
-        about={"ISIC_0034524": {"age": 60.0, "sex": "male", "localization": "face"}},
-    ),
+    "Kaggle, archive.zip with every image twice": Case({"archive.zip": zipped(
+        {**KAGGLE, **{name.replace("HAM", "ham"): image for name, image in PARTS.items()}})}, FOUR),
+    "Kaggle, folders twice, lower case": Case({"HAM10000_metadata.csv": HAM,
+        "ham10000_images_part_1/ham10000_images_part_1/a1.JPG": photo(1),
+        "ham10000_images_part_1/ham10000_images_part_1/a2.JPG": photo(2),
+        "HAM10000_images_part_2/HAM10000_images_part_2/A3.jpg": photo(3),
+        "HAM10000_images_part_2/HAM10000_images_part_2/A4.jpg": photo(4)}, FOUR),
+    "Dataverse": Case({**PART_ZIPS, "HAM10000_metadata": HAM,
+        "HAM10000_segmentations_lesion_tschandl.zip": zipped(
+        {f"masks/{name}_segmentation.png": MASK for name in ("A1", "A2", "A3", "A4")})}, FOUR,
+        says=["layout Dataverse HAM10000"]),
+    "Dataverse, .tab": Case({**PART_ZIPS, "HAM10000_metadata.tab": HAM.replace(",", "\t")}, FOUR,
+        says=["layout Dataverse HAM10000"]),
+    "Dataverse, with the official test set": Case({**PART_ZIPS, "HAM10000_metadata": HAM,
+        TEST_TRUTH: "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
+        f"{TEST}_Images.zip": zipped(TESTS)}, FOUR | {"ISIC_0034524": "official DF T1",
+        "ISIC_0034525": "official VASC T2"}, about={"ISIC_0034524": {"age": 60.0, "sex": "male",
+        "localization": "face"}}),
     "ISIC 2019": Case(
-        {
-            "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
-            "A1,1,0,0,0,0,0,0,0,0\nA2_downsampled,0,0,0,1,0,0,0,0,0\nA3,0,0,0,0,0,0,0,1,0\n"
-            "A4,0,0,0,0,0,0,0,0,1\n",
-            "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,"
-            "lesion_id,sex\n"
-            "A1,55.0,anterior torso,MSK_1,female\nA2_downsampled,,,BCN_2,male\nA3,,,,\n",
-            "ISIC_2019_Training_Input.zip": zipped(
-                under("ISIC_2019_Training_Input/", only(JPEGS, "A1", "A3", "A4"))
-                | {"ISIC_2019_Training_Input/A2_downsampled.jpg": photo(2)}
-            ),
-        },
-        {"A1": "train MEL MSK_1", "A2_downsampled": "train AKIEC BCN_2", "A3": "train AKIEC -"},
-        {"A4": "class UNK: none of the seven"},
-        says=["layout ISIC 2019"],
-        about={"A1": {"age": 55.0, "sex": "female", "localization": "anterior torso"}},
-    ),
+        {"ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
+        "A1,1,0,0,0,0,0,0,0,0\nA2_downsampled,0,0,0,1,0,0,0,0,0\nA3,0,0,0,0,0,0,0,1,0\n"
+        "A4,0,0,0,0,0,0,0,0,1\n",
+        "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,"
+        "lesion_id,sex\n"
+        "A1,55.0,anterior torso,MSK_1,female\nA2_downsampled,,,BCN_2,male\nA3,,,,\n",
+        "ISIC_2019_Training_Input.zip": zipped(under("ISIC_2019_Training_Input/",
+        only(JPEGS, "A1", "A3", "A4")) | {"ISIC_2019_Training_Input/A2_downsampled.jpg": photo(
+        2)})}, {"A1": "train MEL MSK_1", "A2_downsampled": "train AKIEC BCN_2",
+        "A3": "train AKIEC -"}, {"A4": "class UNK: none of the seven"}, says=["layout ISIC 2019"],
+        about={"A1": {"age": 55.0, "sex": "female", "localization": "anterior torso"}}),
     "isic-cli, today's columns": Case(
-        {
-            "metadata.csv": "isic_id,age_approx,anatom_site_general,diagnosis_1,diagnosis_2,"
-            "diagnosis_3,diagnosis_4,lesion_id,patient_id,sex\n"
-            "A1,50,head/neck,Malignant,Malignant melanocytic,Melanoma Invasive,,L1,P1,male\n"
-            'A2,30,,Benign,Benign melanocytic,Nevus,"Nevus, Combined",L2,P2,female\n'
-            "A3,,,Malignant,,Basal cell carcinoma,,L3,P1,\nA4,,,Benign,,Nevus,,L2,,\n",
-            **JPEGS,
-        },
-        FOUR,
-        says=["layout isic-cli"],
-        about={"A1": {"age": 50.0, "localization": "head/neck", "patient_id": "P1"}},
-    ),
+        {"metadata.csv": "isic_id,age_approx,anatom_site_general,diagnosis_1,diagnosis_2,"
+        "diagnosis_3,diagnosis_4,lesion_id,patient_id,sex\n"
+        "A1,50,head/neck,Malignant,Malignant melanocytic,Melanoma Invasive,,L1,P1,male\n"
+        'A2,30,,Benign,Benign melanocytic,Nevus,"Nevus, Combined",L2,P2,female\n'
+        "A3,,,Malignant,,Basal cell carcinoma,,L3,P1,\nA4,,,Benign,,Nevus,,L2,,\n", **JPEGS}, FOUR,
+        says=["layout isic-cli"], about={"A1": {"age": 50.0, "localization": "head/neck",
+        "patient_id": "P1"}}),
     "isic-cli, one column of diagnoses": Case(
-        {
-            "metadata.csv": "isic_id,diagnosis,lesion_id\nA1,melanoma,L1\nA2,nevus,L2\n"
-            "A3,basal cell carcinoma,L3\nA4,nevus,L2\n",
-            **JPEGS,
-        },
-        FOUR,
-    ),
+        {"metadata.csv": "isic_id,diagnosis,lesion_id\nA1,melanoma,L1\nA2,nevus,L2\n"
+        "A3,basal cell carcinoma,L3\nA4,nevus,L2\n", **JPEGS}, FOUR),
     "isic-cli, diagnoses that are none of the seven": Case(
-        {
-            "metadata.csv": "isic_id,diagnosis_1,diagnosis_3\nA1,Malignant,Melanoma\n"
-            "A2,Benign,Scar\nA3,,\nA4,Benign,Nevus\n",
-            **JPEGS,
-        },
-        {"A1": "train MEL -", "A4": "train NV -"},
-        {"A2": "class Scar: none of the seven", "A3": "no label"},
-    ),
-    "a table of words": Case(
-        MINE, UNKNOWN, says=["layout label table labels.csv", "no lesion groupings"]
-    ),
+        {"metadata.csv": "isic_id,diagnosis_1,diagnosis_3\nA1,Malignant,Melanoma\n"
+        "A2,Benign,Scar\nA3,,\nA4,Benign,Nevus\n", **JPEGS}, only(UNKNOWN, "A1", "A4"),
+        {"A2": "class Scar: none of the seven", "A3": "no label"}),
+    "a table of words": Case(MINE, UNKNOWN, says=["layout label table labels.csv",
+        "no lesion groupings"]),
     "a table with everything": Case(
-        {
-            "labels.csv": "image,label,lesion_id,patient_id,age,sex,localization\n"
-            "A1,mel,L1,P1,50,male,back\nA2,nv,L2,P2,30,,\nA3,bcc,L3,P1,,,\nA4,nv,L2,P2,,,\n",
-            **JPEGS,
-        },
-        FOUR,
-        about={"A1": {"age": 50.0, "sex": "male", "localization": "back", "patient_id": "P1"}},
-    ),
+        {"labels.csv": "image,label,lesion_id,patient_id,age,sex,localization\n"
+        "A1,mel,L1,P1,50,male,back\nA2,nv,L2,P2,30,,\nA3,bcc,L3,P1,,,\nA4,nv,L2,P2,,,\n", **JPEGS},
+        FOUR, about={"A1": {"age": 50.0, "sex": "male", "localization": "back",
+        "patient_id": "P1"}}),
+    "a table with a split": Case(
+        {"t.csv": "image,label,Split\nA1,mel,Training\nA2,nv,dev\nA3,bcc,TEST\nA4,nv,\n", **JPEGS},
+        UNKNOWN,
+        says=["the data comes with a split (train 1, val 1, test 1): --split given uses it"],
+        about={"A1": {"given": "train"}, "A2": {"given": "val"}, "A4": {"given": ""}}),
+    "a split in a table of its own": Case({**MINE, "folds.csv": "image,fold\nA1,0\nA2,1\nA3,1\n"},
+        UNKNOWN, about={"A1": {"given": "0"}, "A3": {"given": "1"}, "A4": {"given": ""}}),
+    "all of one split": Case({"train.csv": LABELS, **under("train/", JPEGS)}, UNKNOWN,
+        about={"A1": {"given": ""}}),
+    "results of an earlier run": Case(
+        {**MINE, "work/table.csv": "image,source,origin,label,lesion_id,pixel_hash,subset\n"
+        "A1,train,,DF,L1,1,train\nA2,train,,DF,L1,2,val\n",
+        "work/rejected.csv": "image,source,reason\nA9,train,image file missing\n"}, UNKNOWN,
+        says=["work/table.csv is a result of this program: not read"], about={"A1": {"given": ""}}),
     "a table, one-hot": Case({"truth.csv": ONE_HOT, **under("photos/", JPEGS)}, UNKNOWN),
-    "a table, one-hot, True and False, other order": Case(
-        {
-            "truth.csv": "image,nv,mel,bcc,akiec,bkl,df,vasc\nA1,False,True,False,False,False,"
-            "False,False\nA2,True,False,False,False,False,False,False\n",
-            **only(JPEGS, "A1", "A2"),
-        },
-        {"A1": "train MEL -", "A2": "train NV -"},
-    ),
+    "a table, one-hot, True and False, other order": Case({
+        "truth.csv": "image,nv,mel,bcc,akiec,bkl,df,vasc\nA1,False,True,False,False,False,"
+        "False,False\nA2,True,False,False,False,False,False,False\n", **only(JPEGS, "A1", "A2")},
+        only(UNKNOWN, "A1", "A2")),
     "a table, dx": Case({"t.csv": LABELS.replace("label", "dx"), **JPEGS}, UNKNOWN),
     "a table, diagnosis": Case({"t.csv": LABELS.replace("label", "diagnosis"), **JPEGS}, UNKNOWN),
     "a table, class and filename": Case(
         {"t.csv": "filename,class\nA1.jpg,Melanoma\nA2.jpg,Nevus\n", **only(JPEGS, "A1", "A2")},
-        {"A1": "train MEL -", "A2": "train NV -"},
-    ),
-    "a table, paths as ids": Case(
-        {
-            "t.csv": "file,label\nphotos/A1.jpg,mel\nphotos\\A2.JPG,nv\n",
-            **under("photos/", only(JPEGS, "A1", "A2")),
-        },
-        {"A1": "train MEL -", "A2": "train NV -"},
-    ),
-    "a table, ids with .jpg, images .png": Case(
-        {"t.csv": LABELS.replace(",", ".jpg,").replace("image.jpg", "image"), **PNGS}, UNKNOWN
-    ),
+        only(UNKNOWN, "A1", "A2")),
+    "a table, paths as ids": Case({"t.csv": "file,label\nphotos/A1.jpg,mel\nphotos\\A2.JPG,nv\n",
+        **under("photos/", only(JPEGS, "A1", "A2"))}, only(UNKNOWN, "A1", "A2")),
+    "a table, ids with .jpg, images .png": Case({"t.csv": LABELS.replace(",",
+        ".jpg,").replace("image.jpg", "image"), **PNGS}, UNKNOWN),
     "a table, semicolons": Case({"t.csv": LABELS.replace(",", ";"), **JPEGS}, UNKNOWN),
-    "a table, semicolons and decimal commas": Case(
-        {"t.csv": ONE_HOT.replace(",", ";").replace(".0", ",0"), **JPEGS}, UNKNOWN
-    ),
+    "a table, semicolons and decimal commas": Case({"t.csv": ONE_HOT.replace(",",
+        ";").replace(".0", ",0"), **JPEGS}, UNKNOWN),
     "a table, tabs": Case({"t.tsv": LABELS.replace(",", "\t"), **JPEGS}, UNKNOWN),
-    "a table, BOM and CRLF": Case(
-        {"t.csv": "\ufeff" + LABELS.replace("\n", "\r\n"), **JPEGS}, UNKNOWN
-    ),
-    "a table, Windows-1252": Case(
-        {
-            "t.csv": "image;label;Größe\nA1;mel;groß\nA2;nv;\n".encode("cp1252"),
-            **only(JPEGS, "A1", "A2"),
-        },
-        {"A1": "train MEL -", "A2": "train NV -"},
-        says=["t.csv is not in UTF-8: read as Windows-1252"],
-    ),
-    "a table, UTF-16, tabs": Case(
-        {"t.csv": LABELS.replace(",", "\t").encode("utf-16"), **JPEGS}, UNKNOWN
-    ),
-    "a table, sep= and a title": Case(
-        {"t.csv": "sep=;\nMy clinic;\n" + LABELS.replace(",", ";"), **JPEGS}, UNKNOWN
-    ),
-    "a table of JSON lines": Case(
-        {
-            "metadata.jsonl": '{"file_name": "A1.jpg", "label": "mel"}\n'
-            '{"file_name": "A2.jpg", "label": "nv"}\n',
-            **only(JPEGS, "A1", "A2"),
-        },
-        {"A1": "train MEL -", "A2": "train NV -"},
-    ),
-    "a table, quotes and blanks": Case(
-        {"t.csv": 'image, label\n"A1", "mel"\n" A2 ", " nv "\n', **only(JPEGS, "A1", "A2")},
-        {"A1": "train MEL -", "A2": "train NV -"},
-    ),
+    "a table, BOM and CRLF": Case({"t.csv": "\ufeff" + LABELS.replace("\n", "\r\n"), **JPEGS},
+        UNKNOWN),
+    "a table, Windows-1252": Case({"t.csv": "image;label;Größe\nA1;mel;groß\nA2;nv;\n".encode(
+        "cp1252"), **only(JPEGS, "A1", "A2")}, only(UNKNOWN, "A1", "A2"),
+        says=["t.csv is not in UTF-8: read as Windows-1252"]),
+    "a table, UTF-16, tabs": Case({"t.csv": LABELS.replace(",", "\t").encode("utf-16"), **JPEGS},
+        UNKNOWN),
+    "a table, sep= and a title": Case({"t.csv": "sep=;\nMy clinic;\n" + LABELS.replace(",", ";"),
+        **JPEGS}, UNKNOWN),
+    "a table of JSON lines": Case({"metadata.jsonl": '{"file_name": "A1.jpg", "label": "mel"}\n'
+        '{"file_name": "A2.jpg", "label": "nv"}\n', **only(JPEGS, "A1", "A2")},
+        only(UNKNOWN, "A1", "A2")),
+    "a table, quotes and blanks": Case({"t.csv": 'image, label\n"A1", "mel"\n" A2 ", " nv "\n',
+        **only(JPEGS, "A1", "A2")}, only(UNKNOWN, "A1", "A2")),
     "a table, lesions in another": Case(
-        {**MINE, "lesions.csv": "image,lesion_id\nA1,L1\nA2,L2\nA3,L3\nA4,L2\n"}, FOUR
-    ),
+        {**MINE, "lesions.csv": "image,lesion_id\nA1,L1\nA2,L2\nA3,L3\nA4,L2\n"}, FOUR),
     "a table three levels deep": Case(under("a/b/", {"t.csv": LABELS, **JPEGS}), UNKNOWN),
-    "accents of another system": Case(
-        {"t.csv": "image,label\nf\u00e9,mel\n", "fe\u0301.jpg": photo(1)},
-        {"f\u00e9": "train MEL -"},
-    ),
-    "blanks in names": Case(
-        {"t.csv": "image,label\nmy photo 1,mel\n", "my photos/my photo 1.jpg": photo(1)},
-        {"my photo 1": "train MEL -"},
-    ),
-    "a table for each split": Case(
-        {
-            "test.csv": "image,label\nA4,nv\n",
-            "train.csv": "image,label\nA1,mel\nA2,nv\n",
-            "val.csv": "image,label\nA3,bcc\n",
-            **under("photos/", JPEGS),
-        },
-        UNKNOWN,
+    "accents of another system": Case({"t.csv": "image,label\nf\u00e9,mel\n",
+        "fe\u0301.jpg": photo(1)}, {"f\u00e9": "train MEL -"}),
+    "blanks in names": Case({"t.csv": "image,label\nmy photo 1,mel\n",
+        "my photos/my photo 1.jpg": photo(1)}, {"my photo 1": "train MEL -"}),
+    "a table for each split": Case({"test.csv": "image,label\nA4,nv\n",
+        "train.csv": "image,label\nA1,mel\nA2,nv\n", "val.csv": "image,label\nA3,bcc\n",
+        **under("photos/", JPEGS)}, UNKNOWN,
         says=["layout label table test.csv, train.csv, val.csv: MEL 1 · NV 2"],
-    ),
-    "a table in each split's folder": Case(
-        {
-            "test/metadata.csv": "file_name,label\nA4.jpg,nv\n",
-            **under("test/", only(JPEGS, "A4")),
-            "train/metadata.csv": "file_name,label\nA1.jpg,mel\nA2.jpg,nv\nA3.jpg,bcc\n",
-            **under("train/", only(JPEGS, "A1", "A2", "A3")),
-        },
-        UNKNOWN,
-        says=["layout label table metadata.csv: MEL 1 · NV 2"],
-    ),
+        about={"A1": {"given": "train"}, "A3": {"given": "val"}, "A4": {"given": "test"}}),
+    "a table in each split's folder": Case({"test/metadata.csv": "file_name,label\nA4.jpg,nv\n",
+        **under("test/", only(JPEGS, "A4")),
+        "train/metadata.csv": "file_name,label\nA1.jpg,mel\nA2.jpg,nv\nA3.jpg,bcc\n",
+        **under("train/", only(JPEGS, "A1", "A2", "A3"))}, UNKNOWN,
+        says=["layout label table metadata.csv: MEL 1 · NV 2",
+        "a split (train 3, test 1): --split"], about={"A1": {"given": "train"},
+        "A4": {"given": "test"}}),
     "a table of all images beside one for each split": Case(
-        {
-            "all.csv": LABELS,
-            "train.csv": "image,label\nA1,mel\nA2,nv\n",
-            "val.csv": "image,label\nA3,bcc\nA4,nv\n",
-            **under("photos/", JPEGS),
-        },
-        UNKNOWN,
-        says=["tables not used: train.csv (2 of its 2 images are labelled by another table)"],
-    ),
-    "an id in the tables of two splits": Case(
-        {
-            "train.csv": "image,label\nA1,mel\nA2,nv\n",
-            "val.csv": "image,label\nA1,nv\nA2,nv\nA3,bcc\nA4,nv\nA5,nv\n",
-            **under("photos/", photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg", "A5.jpg", "A6.jpg")),
-            "more.csv": "image,label\nA5,mel\nA3,bcc\nA6,nv\nA7,nv\nA8,nv\n",
-            **under("photos/", photos("A7.jpg", "A8.jpg")),
-        },
-        {"A1": "train NV -", "A2": "train NV -", "A3": "train BCC -", "A4": "train NV -"}
-        | {"A6": "train NV -", "A7": "train NV -", "A8": "train NV -"},
-        {
-            "A3": "duplicate id (the first row is kept)",
-            "A5": "duplicate id with different labels + duplicate id with different labels",
-        },
-        says=["train.csv (2 of its 2 images are labelled by another table)"],
-    ),
-    "probabilities that sort before the labels": Case(
-        {"a submission.csv": ONE_HOT.replace("1.0", "0.9"), **MINE},
-        UNKNOWN,
-        says=["tables not used: a submission.csv (4 × a label that is neither 0 nor 1)"],
-    ),
-    "a table of other things": Case(
-        {**MINE, "prices.csv": "item,price\nx,1\n", "notes.csv": "image,note\nA1,x\n"},
-        UNKNOWN,
-        says=["notes.csv (no column of classes, lesions or the like)", "prices.csv (no column of"],
-    ),
-    "one folder a class": Case(
-        FOLDERS, UNKNOWN, says=["layout one folder a class: MEL 1 · NV 2", "no lesion groupings"]
-    ),
-    "one folder a class, all words": Case(
-        {
-            "data/Actinic_Keratosis/A1.jpg": photo(1),
-            "data/SCC/A2.jpg": photo(2),
-            "data/bowen's disease/A3.jpg": photo(3),
-            "data/Seborrheic-Keratosis/A4.jpg": photo(4),
-            "data/dermatofibroma/A5.jpg": photo(5),
-            "data/Melanocytic nevi/A6.jpg": photo(6),
-            "data/hemangioma/A7.jpg": photo(7),
-            "data/NAEVUS/A8.jpg": photo(8),
-        },
-        {"A1": "train AKIEC -", "A2": "train AKIEC -", "A3": "train AKIEC -"}
-        | {"A4": "train BKL -", "A5": "train DF -", "A6": "train NV -"}
-        | {"A7": "train VASC -", "A8": "train NV -"},
-    ),
-    "one folder a class, zipped": Case(
-        {"dataset.zip": zipped(under("dataset/train/", FOLDERS))},
-        UNKNOWN,
-        says=["layout one folder a class"],
-    ),
-    "one folder a class, in train and test": Case(
-        {
-            "train/mel/A1.jpg": photo(1),
-            "train/NV/A2.jpg": photo(2),
-            "test/bcc/A3.jpg": photo(3),
-            "test/NV/A4.jpg": photo(4),
-        },
-        UNKNOWN,
-    ),
+        {"all.csv": LABELS, "train.csv": "image,label\nA1,mel\nA2,nv\n",
+        "val.csv": "image,label\nA3,bcc\nA4,nv\n", **under("photos/", JPEGS)}, UNKNOWN,
+        says=["tables not used: train.csv (2 of its 2 images are labelled by another table)"]),
+    "an id in the tables of two splits": Case({"train.csv": "image,label\nA1,mel\nA2,nv\n",
+        "val.csv": "image,label\nA1,nv\nA2,nv\nA3,bcc\nA4,nv\nA5,nv\n",
+        **under("photos/", photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg", "A5.jpg", "A6.jpg")),
+        "more.csv": "image,label\nA5,mel\nA3,bcc\nA6,nv\nA7,nv\nA8,nv\n",
+        **under("photos/", photos("A7.jpg", "A8.jpg"))}, {"A1": "train NV -", "A2": "train NV -",
+        "A3": "train BCC -", "A4": "train NV -"} | {"A6": "train NV -", "A7": "train NV -",
+        "A8": "train NV -"}, {"A3": "duplicate id (the first row is kept)",
+        "A5": "duplicate id with different labels + duplicate id with different labels"},
+        says=["train.csv (2 of its 2 images are labelled by another table)"]),
+    "probabilities that sort before the labels": Case({"a submission.csv": ONE_HOT.replace("1.0",
+        "0.9"), **MINE}, UNKNOWN,
+        says=["tables not used: a submission.csv (4 × a label that is neither 0 nor 1)"]),
+    "a table of other things": Case({**MINE, "prices.csv": "item,price\nx,1\n",
+        "notes.csv": "image,note\nA1,x\n"}, UNKNOWN, says=[
+        "notes.csv (no column of classes, lesions or the like)", "prices.csv (no column of"]),
+    "one folder a class": Case(FOLDERS, UNKNOWN, says=["layout one folder a class: MEL 1 · NV 2",
+        "no lesion groupings"]),
+    "one folder a class, all words": Case({"data/Actinic_Keratosis/A1.jpg": photo(1),
+        "data/SCC/A2.jpg": photo(2), "data/bowen's disease/A3.jpg": photo(3),
+        "data/Seborrheic-Keratosis/A4.jpg": photo(4), "data/dermatofibroma/A5.jpg": photo(5),
+        "data/Melanocytic nevi/A6.jpg": photo(6), "data/hemangioma/A7.jpg": photo(7),
+        "data/NAEVUS/A8.jpg": photo(8)}, {"A1": "train AKIEC -", "A2": "train AKIEC -",
+        "A3": "train AKIEC -"} | {"A4": "train BKL -", "A5": "train DF -", "A6": "train NV -"}
+        | {"A7": "train VASC -", "A8": "train NV -"}),
+    "one folder a class, zipped": Case({"dataset.zip": zipped(under("dataset/train/", FOLDERS))},
+        UNKNOWN, says=["layout one folder a class"]),
+    "one folder a class, in train and test": Case({"train/mel/A1.jpg": photo(1),
+        "train/NV/A2.jpg": photo(2), "test/bcc/A3.jpg": photo(3), "test/NV/A4.jpg": photo(4)},
+        UNKNOWN, about={"A1": {"given": "train"}, "A3": {"given": "test"}}),
     "one folder a class, with lesions": Case({**FOLDERS, "lesions.csv": GROUPINGS}, FOUR),
-    "one folder a class, the same names": Case(
-        {"mel/1.jpg": photo(1), "nv/1.jpg": photo(2), "nv/2.jpg": photo(3)},
-        {"mel_1": "train MEL -", "nv_1": "train NV -", "2": "train NV -"},
-        says=["2 files (1, ...) have the same name as a file in another folder"],
-    ),
-    "one folder a class, one empty, one unknown": Case(
-        {**FOLDERS, "vascular lesion/": "", "wart/A5.jpg": photo(5), "UNK/A6.jpg": photo(6)},
-        UNKNOWN,
+    "one folder a class, the same names": Case({"mel/1.jpg": photo(1), "nv/1.jpg": photo(2),
+        "nv/2.jpg": photo(3)}, {"mel_1": "train MEL -", "nv_1": "train NV -", "2": "train NV -"},
+        says=["2 files (1, ...) have the same name as a file in another folder"]),
+    "one folder a class, one empty, one unknown": Case({**FOLDERS, "vascular lesion/": "",
+        "wart/A5.jpg": photo(5), "UNK/A6.jpg": photo(6)}, UNKNOWN,
         {"A5": "class wart: none of the seven", "A6": "class UNK: none of the seven"},
-        says=["vascular lesion is empty: no VASC from there", "1 × class wart: none of the seven"],
-    ),
-    "one zip a class": Case(
-        {
-            "mel.zip": zipped(only(JPEGS, "A1")),
-            "nv.zip": zipped(only(JPEGS, "A2", "A4")),
-            "bcc.zip": zipped(only(JPEGS, "A3")),
-        },
-        UNKNOWN,
-    ),
-    "two copies, one larger": Case(
-        {
-            **under("a/", {f"{TRAIN}_GroundTruth.csv": ONE_HOT}),
-            f"a/{TRAIN}_Input/A1.jpg": photo(1),
-            **under("b/", KAGGLE),
-        },
-        FOUR,
-        says=["two copies of the data", "layout Kaggle HAM10000"],
-    ),
+        says=["vascular lesion is empty: no VASC from there", "1 × class wart: none of the seven"]),
+    "one zip a class": Case({"mel.zip": zipped(only(JPEGS, "A1")),
+        "nv.zip": zipped(only(JPEGS, "A2", "A4")), "bcc.zip": zipped(only(JPEGS, "A3"))}, UNKNOWN),
+    "two copies, one larger": Case({**under("a/", {TRUTH: ONE_HOT}),
+        f"a/{TRAIN}_Input/A1.jpg": photo(1), **under("b/", KAGGLE)}, FOUR,
+        says=["two copies of the data", "layout Kaggle HAM10000"]),
 }
+# fmt: on
 
 
+DEEP = "more than 8 bits a colour, of unclear scale; save it with 8 bits"
+# {what: (the content of A2.jpg in `MINE`, why it is rejected, what is said)}
+# fmt: off
+PICTURES = {
+    "a truncated image": (encoded(picture(2, 160, 120))[:700], "truncated or damaged image",
+        "3 usable images, 1 rejected", "WARNING: 25.0% of the training images",
+        "training images that can be read: MEL 1 · NV 1 · BCC 1"),
+    "text as an image": ("<html>404</html>", "not an image"),
+    "16 bits of grey": (encoded(Image.new("I;16", (16, 12), 30_000), "PNG"), DEEP),
+    "16 bits of colour": (large_png(16, 12, 16, bytes.fromhex("2710 4e20 7530")), DEEP),
+    "zero bytes": ("", "the file is empty (zero bytes)"),
+    "a picture of 121 million pixels": (large_png(11_000, 11_000),
+        "larger than 100 million pixels"),
+}
+# fmt: on
+# {what: (the new row of A2 in `OFFICIAL`, or its word in `MINE`, why it is rejected)}
+# fmt: off
+ROWS = {
+    "no label": ("A2,0.0,0.0", "no label"),
+    "several labels": ("A2,1.0,1.0", "several labels"),
+    "a blank among the labels": ("A2,,1.0", "a label that is neither 0 nor 1"),
+    "a probability as a label": ("A2,0.0,0.9", "a label that is neither 0 nor 1"),
+    "a blank word": ("A2,", "no label"),
+    "an unknown class": ("A2,wart", "class wart: none of the seven"),
+}
+# fmt: on
+# {what: (A1's file, its content, what it shows)}
+# fmt: off
+KINDS = {
+    "grayscale": ("A1.jpg", encoded(Image.new("L", (16, 12), 90)), ((90,) * 3,) * 2),
+    "a palette": ("A1.png", encoded(picture(1).quantize(8), "PNG"), 1),
+    "CMYK": ("A1.jpg", encoded(picture(1).convert("CMYK")), 1),
+    "transparent": ("A1.png", encoded(half_clear(1), "PNG"), (colours(1)[0], (255,) * 3)),
+    "portrait": ("A1.jpg", encoded(picture(1).transpose(Image.Transpose.ROTATE_270)), 1),
+    "turned by EXIF": ("A1.jpg", encoded(picture(1).transpose(Image.Transpose.ROTATE_180),
+        exif=TURNED), 1),
+}
+# fmt: on
+
+
+def without_a2(data, rows, reason, says=()):
+    return Case(data, only(rows, "A1", "A3", "A4"), {"A2": reason}, says=says)
+
+
+# fmt: off
 BROKEN = {
-    "a truncated image": Case(
-        {**MINE, "photos/A2.jpg": encoded(picture(2, 160, 120))[:700]},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "truncated or damaged image"},
-        says=["3 usable images, 1 rejected", "WARNING: 25.0% of the training images"],
-    ),
-    "text as an image": Case(
-        {**MINE, "photos/A2.jpg": "<html>404</html>"},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "not an image"},
-    ),
-    "zero bytes": Case(
-        {**MINE, "photos/A2.jpg": ""},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "the file is empty (zero bytes)"},
-    ),
-    "a folder called as an image": Case(
-        {"labels.csv": LABELS, **only(JPEGS, "A1", "A3", "A4"), "A2.jpg/": ""},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "image file missing"},
-    ),
-    "a picture of 121 million pixels": Case(
-        {**MINE, "photos/A2.jpg": large_png(11_000, 11_000)},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "larger than 100 million pixels"},
-    ),
-    "a missing image": Case(
-        {"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A4")},
-        {"A1": "train MEL -", "A2": "train NV -", "A4": "train NV -"},
-        {"A3": "image file missing"},
-    ),
-    "an image without a label row": Case(
-        {**MINE, "photos/A9.jpg": photo(9)}, UNKNOWN, {"A9": "image without a label row"}
-    ),
-    "images in a folder that no label names": Case(
-        {**MINE, "holiday/A9.jpg": photo(9)}, UNKNOWN, says=["1 images in holiday are not used"]
-    ),
-    "no label": Case(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace("A2,0.0,1.0", "A2,0.0,0.0")},
-        {"A1": "train MEL L1", "A3": "train BCC L3", "A4": "train NV L2"},
-        {"A2": "no label"},
-    ),
-    "several labels": Case(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace("A2,0.0,1.0", "A2,1.0,1.0")},
-        {"A1": "train MEL L1", "A3": "train BCC L3", "A4": "train NV L2"},
-        {"A2": "several labels"},
-    ),
-    "a blank among the labels": Case(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace("A2,0.0,1.0", "A2,,1.0")},
-        {"A1": "train MEL L1", "A3": "train BCC L3", "A4": "train NV L2"},
-        {"A2": "a label that is neither 0 nor 1"},
-    ),
-    "a probability as a label": Case(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace("A2,0.0,1.0", "A2,0.0,0.9")},
-        {"A1": "train MEL L1", "A3": "train BCC L3", "A4": "train NV L2"},
-        {"A2": "a label that is neither 0 nor 1"},
-    ),
-    "a blank word": Case(
-        {**MINE, "labels.csv": LABELS.replace("A2,nv", "A2,")},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "no label"},
-    ),
-    "an unknown class": Case(
-        {**MINE, "labels.csv": LABELS.replace("A2,nv", "A2,wart")},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "class wart: none of the seven"},
-        says=["1 × class wart: none of the seven"],
-    ),
-    "a row without an id": Case(
-        {**MINE, "labels.csv": LABELS + ",nv\n"}, UNKNOWN, {"": "label row without an image id"}
-    ),
-    "an id twice": Case(
-        {**MINE, "labels.csv": LABELS + "A2,nv\n"},
-        UNKNOWN,
-        {"A2": "duplicate id (the first row is kept)"},
-    ),
-    "an id twice with two labels": Case(
-        {**MINE, "labels.csv": LABELS + "A2,mel\n"},
-        {"A1": "train MEL -", "A3": "train BCC -", "A4": "train NV -"},
-        {"A2": "duplicate id with different labels + duplicate id with different labels"},
-    ),
+    **{name: without_a2({**MINE, "photos/A2.jpg": content}, UNKNOWN, reason, says) for name,
+        (content, reason, *says) in PICTURES.items()},
+    **{name: without_a2({**OFFICIAL, TRUTH: ONE_HOT.replace("A2,0.0,1.0", row)}, FOUR, why)
+        if ".0" in row or "," in row[3:] else without_a2({**MINE,
+        "labels.csv": LABELS.replace("A2,nv", row)}, UNKNOWN, why) for name,
+        (row, why) in ROWS.items()},
+    **{name: Case({"labels.csv": LABELS, **(JPEGS if "jpg" in file else PNGS), file: content},
+        UNKNOWN, looks={"A1": shown}) for name, (file, content, shown) in KINDS.items()},
+    "a folder called as an image": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A3", "A4"),
+        "A2.jpg/": ""}, only(UNKNOWN, "A1", "A3", "A4"), {"A2": "image file missing"}),
+    "a missing image": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A4")},
+        only(UNKNOWN, "A1", "A2", "A4"), {"A3": "image file missing"}),
+    "an image without a label row": Case({**MINE, "photos/A9.jpg": photo(9)}, UNKNOWN,
+        {"A9": "image without a label row"}),
+    "images in a folder that no label names": Case({**MINE, "holiday/A9.jpg": photo(9)}, UNKNOWN,
+        says=["1 images in holiday are not used"]),
+    "a row without an id": Case({**MINE, "labels.csv": LABELS + ",nv\n"}, UNKNOWN,
+        {"": "label row without an image id"}),
+    "an id twice": Case({**MINE, "labels.csv": LABELS + "A2,nv\n"}, UNKNOWN,
+        {"A2": "duplicate id (the first row is kept)"}),
+    "an id twice with two labels": Case({**MINE, "labels.csv": LABELS + "A2,mel\n"},
+        only(UNKNOWN, "A1", "A3", "A4"),
+        {"A2": "duplicate id with different labels + duplicate id with different labels"}),
     "the same pixels with the same label": Case({**MINE, "photos/A4.jpg": photo(2)}, UNKNOWN),
-    "the same pixels with another label": Case(
-        {**MINE, "photos/A3.jpg": photo(2)},
-        UNKNOWN,
-        says=["A3 and A2 have the same pixels and different labels"],
-    ),
-    "a blank lesion": Case(
-        {**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": GROUPINGS.replace("A4,L2", "A4,")},
-        FOUR | {"A4": "train NV -"},
-        says=["1 images have no lesion id"],
-    ),
-    "two lesions for one image": Case(
-        {**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": GROUPINGS + "A1,L9,\n"},
-        FOUR,
-        says=["gives 1 images several lesions (A1)"],
-    ),
-    "an age that is no number": Case(
-        {**KAGGLE, "HAM10000_metadata.csv": HAM.replace("50.0,male,back", "old,,unknown")},
-        FOUR,
-        about={"A1": {"age": None, "sex": "", "localization": "unknown"}},
-    ),
-    "masks beside the images": Case(
-        {
-            **MINE,
-            "photos/A1.png": MASK,
-            "photos/A2_segmentation.png": MASK,
-            "photos/A3_mask.png": MASK,
-        },
-        UNKNOWN,
-        says=["1 images have more than one file: A1.jpg is used", "2 masks"],
-    ),
-    "a folder of masks": Case(
-        {**MINE, **{f"masks/{name}.png": MASK for name in ("A1", "A2", "A3", "A4")}},
-        UNKNOWN,
-        says=["4 images have more than one file"],
-    ),
-    "a mask without its photograph": Case(
-        {"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A3")}
+    "the same pixels with another label": Case({**MINE, "photos/A3.jpg": photo(2)}, UNKNOWN,
+        says=["A3 and A2 have the same pixels and different labels"]),
+    "a blank lesion": Case({**OFFICIAL, GROUPS: GROUPINGS.replace("A4,L2", "A4,")}, FOUR
+        | {"A4": "train NV -"}, says=["1 images have no lesion id"]),
+    "two lesions for one image": Case({**OFFICIAL, GROUPS: GROUPINGS + "A1,L9,\n"}, FOUR,
+        says=["gives 1 images several lesions (A1)"]),
+    "an age that is no number": Case({**KAGGLE, "HAM10000_metadata.csv": HAM.replace(
+        "50.0,male,back", "old,,unknown")}, FOUR, about={"A1": {"age": None, "sex": "",
+        "localization": "unknown"}}),
+    "masks beside the images": Case({**MINE, "photos/A1.png": MASK,
+        "photos/A2_segmentation.png": MASK, "photos/A3_mask.png": MASK}, UNKNOWN,
+        says=["1 images have more than one file: A1.jpg is used", "2 masks"]),
+    "a folder of masks": Case({**MINE, **{f"masks/{name}.png": MASK
+        for name in ("A1", "A2", "A3", "A4")}}, UNKNOWN, says=["4 images have more than one file"]),
+    "a mask without its photograph": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A3")}
         | {f"{name}.png": MASK for name in ("A1", "A2", "A3", "A4")},
-        {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -"},
-        {"A4": "image file missing"},
-        says=["1 images have a mask and no photograph"],
-    ),
-    "an image as JPEG and PNG": Case(
-        {**MINE, "photos/A1.png": photo(9, "PNG")},
-        UNKNOWN,
+        only(UNKNOWN, "A1", "A2", "A3"), {"A4": "image file missing"},
+        says=["1 images have a mask and no photograph"]),
+    "an image as JPEG and PNG": Case({**MINE, "photos/A1.png": photo(9, "PNG")}, UNKNOWN,
         says=["1 images have more than one file: A1.jpg is used and A1.png is not"],
-        looks={"A1": 1},
-    ),
-    "an image in two folders": Case(
-        {**MINE, "more/A1.jpg": photo(9)},
-        UNKNOWN,
-        says=["1 images have more than one file"],
-        looks={"A1": 1},
-    ),
-    "grayscale": Case(
-        {**MINE, "photos/A1.jpg": encoded(Image.new("L", (16, 12), 90))},
-        UNKNOWN,
-        looks={"A1": ((90, 90, 90), (90, 90, 90))},
-    ),
-    "16 bits of grey": Case(
-        {
-            "labels.csv": LABELS,
-            **PNGS,
-            "A1.png": encoded(Image.new("I;16", (16, 12), 30_000), "PNG"),
-        },
-        UNKNOWN,
-        looks={"A1": ((117, 117, 117), (117, 117, 117))},
-    ),
-    "16 bits of colour": Case(
-        {
-            "labels.csv": LABELS,
-            **PNGS,
-            "A1.png": large_png(16, 12, 16, bytes.fromhex("2710 4e20 7530")),
-        },
-        UNKNOWN,
-        looks={"A1": ((39, 78, 117), (39, 78, 117))},
-    ),
-    "a palette": Case(
-        {"labels.csv": LABELS, **PNGS, "A1.png": encoded(picture(1).quantize(8), "PNG")},
-        UNKNOWN,
-        looks={"A1": 1},
-    ),
-    "CMYK": Case(
-        {**MINE, "photos/A1.jpg": encoded(picture(1).convert("CMYK"))}, UNKNOWN, looks={"A1": 1}
-    ),
-    "transparent": Case(
-        {"labels.csv": LABELS, **PNGS, "A1.png": encoded(half_clear(1), "PNG")},
-        UNKNOWN,
-        looks={"A1": (colours(1)[0], (255, 255, 255))},
-    ),
-    "portrait": Case(
-        {**MINE, "photos/A1.jpg": encoded(picture(1).transpose(Image.Transpose.ROTATE_270))},
-        UNKNOWN,
-        looks={"A1": 1},
-    ),
-    "turned by EXIF": Case(
-        {
-            **MINE,
-            "photos/A1.jpg": encoded(picture(1).transpose(Image.Transpose.ROTATE_180), exif=TURNED),
-        },
-        UNKNOWN,
-        looks={"A1": 1},
-    ),
-    "other files": Case(
-        {
-            "labels.csv": "image,label\nA1,mel\nA2,nv\nA3,bcc\nA4,nv\n",
-            "A1.tif": photo(1, "TIFF"),
-            "A2.bmp": photo(2, "BMP"),
-            "A3.webp": photo(3, "WEBP", lossless=True),
-            "A4.jfif": photo(4),
-        },
-        UNKNOWN,
-        looks={"A1": 1, "A2": 2, "A3": 3, "A4": 4},
-    ),
-    "hidden files and notes": Case(
-        {**MINE, "photos/.A1.jpg": "x", "photos/._A2.jpg": "x", "README.txt": "x", "a.json": "{}"},
-        UNKNOWN,
-    ),
+        looks={"A1": 1}),
+    "an image in two folders": Case({**MINE, "more/A1.jpg": photo(9)}, UNKNOWN,
+        says=["1 images have more than one file"], looks={"A1": 1}),
+    "other files": Case({"labels.csv": "image,label\nA1,mel\nA2,nv\nA3,bcc\nA4,nv\n",
+        "A1.tif": photo(1, "TIFF"), "A2.bmp": photo(2, "BMP"),
+        "A3.webp": photo(3, "WEBP", lossless=True), "A4.jfif": photo(4)}, UNKNOWN,
+        looks={"A1": 1, "A2": 2, "A3": 3, "A4": 4}),
+    "hidden files and notes": Case({**MINE, "photos/.A1.jpg": "x", "photos/._A2.jpg": "x",
+        "README.txt": "x", "a.json": "{}"}, UNKNOWN),
 }
+# fmt: on
 
 
 B = "image,label,lesion_id,patient_id\nB5,mel,M5,Q1\nB6,df,M6,Q2\n"
 CLINIC = {"labels.csv": B, **photos("B5.jpg", "B6.jpg")}
+# fmt: off
 FURTHER = {
-    "a test set, a table": Case(
-        MINE,
-        UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic DF M6"},
-        clinic=CLINIC,
-        says=["MEL 1 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
-        about={"B5": {"patient_id": "Q1"}, "A1": {"patient_id": ""}},
-        looks={"B5": 5, "A1": 1},
-    ),
-    "a test set, official": Case(
-        OFFICIAL,
-        FOUR | {"B5": "clinic MEL -"},
-        {"B6": "several labels"},
+    "a test set, a table": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic DF M6"},
+        clinic=CLINIC, says=["MEL 1 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
+        about={"B5": {"patient_id": "Q1"}, "A1": {"patient_id": ""}}, looks={"B5": 5, "A1": 1}),
+    "a test set, official": Case(OFFICIAL, FOUR | {"B5": "clinic MEL -"}, {"B6": "several labels"},
+        clinic={TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
+        "B5,1,0,0,0,0,0,0\nB6,1,1,0,0,0,0,0\n", **under(INPUT, photos("B5.jpg", "B6.jpg"))},
+        says=["WARNING: 50.0% of the clinic images are left out (1 × several labels)"]),
+    "a test set, Kaggle's zip": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic NV M6"},
         clinic={
-            f"{TRAIN}_GroundTruth.csv": "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
-            "B5,1,0,0,0,0,0,0\nB6,1,1,0,0,0,0,0\n",
-            **under(f"{TRAIN}_Input/", photos("B5.jpg", "B6.jpg")),
-        },
-        says=["WARNING: 50.0% of the clinic images are left out (1 × several labels)"],
-    ),
-    "a test set, Kaggle's zip": Case(
-        MINE,
-        UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic NV M6"},
-        clinic={
-            "archive.zip": zipped(
-                {
-                    "HAM10000_metadata.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
-                    "M5,B5,mel,histo,50.0,male,back\nM6,B6,nv,,,,\n",
-                    "HAM10000_images_part_1/B5.jpg": photo(5),
-                    "HAM10000_images_part_2/B6.jpg": photo(6),
-                }
-            )
-        },
-        about={"B5": {"age": 50.0, "sex": "male"}},
-    ),
-    "a test set, one folder a class": Case(
-        OFFICIAL,
-        FOUR | {"B5": "clinic BKL -", "B6": "clinic VASC -"},
-        {"B7": "class normal skin: none of the seven"},
-        clinic={
-            "benign keratosis/B5.jpg": photo(5),
-            "angioma/B6.jpg": photo(6),
-            "normal skin/B7.jpg": photo(7),
-        },
-        says=["1 × class normal skin: none of the seven"],
-    ),
-    "a test set beside the official one": Case(
-        {**OFFICIAL, f"{TEST}_GroundTruth.csv": TEST_ONE_HOT, **under(f"{TEST}_Input/", TESTS)},
-        FOUR | OFFICIAL_TEST | {"B5": "clinic MEL M5", "B6": "clinic DF M6"},
-        clinic=CLINIC,
-    ),
-    "a test set with an id of the data": Case(
-        MINE,
-        UNKNOWN | {"clinic:A1": "clinic VASC -", "B6": "clinic DF -"},
-        clinic={
-            "labels.csv": "image,label\nA1,vasc\nB6,df\n",
-            **under("photos/", {"A1.jpg": photo(9), "B6.jpg": photo(6)}),
-        },
-        looks={"clinic:A1": 9, "A1": 1},
-    ),
-    "a test set with an id of the data, but for _downsampled": Case(
-        MINE,
-        UNKNOWN | {"clinic:A1_downsampled": "clinic VASC -"},
-        clinic={"labels.csv": "image,label\nA1_downsampled,vasc\n", "A1_downsampled.jpg": photo(9)},
-    ),
-    "a test set with pixels of the data": Case(
-        MINE,
-        UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic DF M6"},
-        clinic={**CLINIC, "B5.jpg": photo(1)},
-    ),
-    "a test set with pixels of the data and another label": Case(
-        MINE,
-        UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic DF M6"},
-        clinic={**CLINIC, "B5.jpg": photo(2)},
-        says=["B5 and A2 have the same pixels and different labels"],
-    ),
-    "a test set that is the data": Case(
-        MINE,
-        UNKNOWN
-        | {"clinic:A1": "clinic MEL -", "clinic:A2": "clinic NV -"}
-        | {"clinic:A3": "clinic BCC -", "clinic:A4": "clinic NV -"},
-        clinic=MINE,
-    ),
-    "a test set of which an image is broken": Case(
-        MINE,
-        UNKNOWN | {"B5": "clinic MEL M5"},
-        {"B6": "not an image"},
-        clinic={**CLINIC, "B6.jpg": "<html>404</html>"},
-        says=["WARNING: 50.0% of the clinic images are left out (1 × not an image)"],
-    ),
-    "a test set with words that are not understood": Case(
-        MINE,
-        UNKNOWN | {"B6": "clinic DF M6"},
-        {"B5": "class melanocytic: none of the seven"},
-        clinic={**CLINIC, "labels.csv": B.replace("mel", "melanocytic")},
-        says=["WARNING: 50.0% of the clinic images are left out (1 × class melanocytic"],
-    ),
-    "a test set in Windows-1252": Case(
-        MINE,
-        UNKNOWN | {"B5": "clinic MEL -"},
-        clinic={
-            "labels.csv": "image;label;Größe\nB5;mel;groß\n".encode("cp1252"),
-            "B5.jpg": photo(5),
-        },
-        says=["labels.csv is not in UTF-8: read as Windows-1252"],
-    ),
-    "extra, ISIC 2019": Case(
-        OFFICIAL,
-        FOUR | {"B5_downsampled": "extra AKIEC MSK_1", "B6": "extra NV BCN_1"},
-        {"B7": "class UNK: none of the seven"},
-        more={
-            "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
-            "B5_downsampled,0,0,0,0,0,0,0,1,0\nB6,0,1,0,0,0,0,0,0,0\nB7,0,0,0,0,0,0,0,0,1\n",
-            "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,"
-            "lesion_id,sex\nB5_downsampled,55.0,back,MSK_1,female\nB6,,,BCN_1,\n",
-            "ISIC_2019_Training_Input.zip": zipped(
-                under("ISIC_2019_Training_Input/", photos("B6.jpg", "B7.jpg"))
-                | {"ISIC_2019_Training_Input/B5_downsampled.jpg": photo(5)}
-            ),
-        },
+        "archive.zip": zipped(
+        {"HAM10000_metadata.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        "M5,B5,mel,histo,50.0,male,back\nM6,B6,nv,,,,\n", "HAM10000_images_part_1/B5.jpg": photo(
+        5), "HAM10000_images_part_2/B6.jpg": photo(6)})}, about={
+        "B5": {"age": 50.0, "sex": "male"}}),
+    "a test set, one folder a class": Case(OFFICIAL, FOUR | {"B5": "clinic BKL -",
+        "B6": "clinic VASC -"}, {"B7": "class normal skin: none of the seven"},
+        clinic={"benign keratosis/B5.jpg": photo(5), "angioma/B6.jpg": photo(6),
+        "normal skin/B7.jpg": photo(7)}, says=["1 × class normal skin: none of the seven"]),
+    "a test set beside the official one": Case({**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT,
+        **under(TEST_INPUT, TESTS)}, FOUR | OFFICIAL_TEST | {"B5": "clinic MEL M5",
+        "B6": "clinic DF M6"}, clinic=CLINIC),
+    "a test set with an id of the data": Case(MINE, UNKNOWN
+        | {"clinic:A1": "clinic VASC -", "B6": "clinic DF -"},
+        clinic={"labels.csv": "image,label\nA1,vasc\nB6,df\n",
+        **under("photos/", {"A1.jpg": photo(9), "B6.jpg": photo(6)})},
+        looks={"clinic:A1": 9, "A1": 1}),
+    "a test set with an id of the data, but for _downsampled": Case(MINE, UNKNOWN
+        | {"clinic:A1_downsampled": "clinic VASC -"}, clinic={
+        "labels.csv": "image,label\nA1_downsampled,vasc\n", "A1_downsampled.jpg": photo(9)}),
+    "a test set with pixels of the data": Case(MINE, UNKNOWN
+        | {"B5": "clinic MEL M5", "B6": "clinic DF M6"}, clinic={**CLINIC, "B5.jpg": photo(1)}),
+    "a test set with pixels of the data and another label": Case(MINE, UNKNOWN
+        | {"B5": "clinic MEL M5", "B6": "clinic DF M6"}, clinic={**CLINIC, "B5.jpg": photo(2)},
+        says=["B5 and A2 have the same pixels and different labels"]),
+    "a test set that is the data": Case(MINE, UNKNOWN | {"clinic:A1": "clinic MEL -",
+        "clinic:A2": "clinic NV -"} | {"clinic:A3": "clinic BCC -", "clinic:A4": "clinic NV -"},
+        clinic=MINE),
+    "a test set of which an image is broken": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5"},
+        {"B6": "not an image"}, clinic={**CLINIC, "B6.jpg": "<html>404</html>"},
+        says=["WARNING: 50.0% of the clinic images are left out (1 × not an image)"]),
+    "a test set with words that are not understood": Case(MINE, UNKNOWN | {"B6": "clinic DF M6"},
+        {"B5": "class melanocytic: none of the seven"}, clinic={**CLINIC,
+        "labels.csv": B.replace("mel", "melanocytic")}, says=[
+        "WARNING: 50.0% of the clinic images are left out (1 × class melanocytic"]),
+    "a test set in Windows-1252": Case(MINE, UNKNOWN | {"B5": "clinic MEL -"},
+        clinic={"labels.csv": "image;label;Größe\nB5;mel;groß\n".encode("cp1252"),
+        "B5.jpg": photo(5)}, says=["labels.csv is not in UTF-8: read as Windows-1252"]),
+    "a test set with numbers as lesions and patients, as in the data": Case(
+        {"labels.csv": "image,label,lesion_id,patient_id\nA1,mel,1,7\nA2,nv,2,8\n",
+        **only(JPEGS, "A1", "A2")}, {"A1": "train MEL 1", "A2": "train NV 2",
+        "B5": "clinic MEL clinic:1", "B6": "clinic DF 3"}, clinic={**CLINIC,
+        "labels.csv": B.replace("M5", "1").replace("M6", "3").replace("Q", "7")},
+        says=["clinic: 1 images have a number as lesion_id that is in the data too"],
+        about={"B5": {"patient_id": "71"}}),
+    "extra, ISIC 2019": Case(OFFICIAL, FOUR | {"B5_downsampled": "extra AKIEC MSK_1",
+        "B6": "extra NV BCN_1"}, {"B7": "class UNK: none of the seven"},
+        more={"ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n"
+        "B5_downsampled,0,0,0,0,0,0,0,1,0\nB6,0,1,0,0,0,0,0,0,0\nB7,0,0,0,0,0,0,0,0,1\n",
+        "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,"
+        "lesion_id,sex\nB5_downsampled,55.0,back,MSK_1,female\nB6,,,BCN_1,\n",
+        "ISIC_2019_Training_Input.zip": zipped(under("ISIC_2019_Training_Input/",
+        photos("B6.jpg", "B7.jpg")) | {"ISIC_2019_Training_Input/B5_downsampled.jpg": photo(5)})},
         says=["layout ISIC 2019: MEL 0 · NV 1 · BCC 0 · AKIEC 1"],
-        about={"B5_downsampled": {"age": 55.0, "sex": "female", "localization": "back"}},
-    ),
-    "a test set, the archives of the official one": Case(
-        OFFICIAL,
-        FOUR | {"ISIC_0034524": "clinic DF -", "ISIC_0034525": "clinic VASC -"},
+        about={"B5_downsampled": {"age": 55.0, "sex": "female", "localization": "back"}}),
+    "a test set, the archives of the official one": Case(OFFICIAL, FOUR
+        | {"ISIC_0034524": "clinic DF -", "ISIC_0034525": "clinic VASC -"},
         clinic=OFFICIAL_TEST_ZIPS,
-        says=["layout official ISIC 2018 test set: MEL 0 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
-    ),
-    "a test set, the Dataverse's official one": Case(
-        OFFICIAL,
-        FOUR | {"ISIC_0034524": "clinic DF T1", "ISIC_0034525": "clinic VASC T2"},
-        clinic={
-            f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
-            "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
-            f"{TEST}_Images.zip": zipped(TESTS),
-        },
-        about={"ISIC_0034524": {"age": 60.0, "sex": "male"}},
-    ),
-    "extra, the official test set": Case(
-        MINE,
-        UNKNOWN | {"ISIC_0034524": "extra DF -", "ISIC_0034525": "extra VASC -"},
-        more=OFFICIAL_TEST_ZIPS,
-    ),
-    "extra, one folder a class": Case(
-        MINE,
-        UNKNOWN | {"B5": "extra MEL -", "B6": "extra NV -"},
-        more={"melanoma/B5.jpg": photo(5), "nevus/B6.jpg": photo(6)},
-    ),
-    "extra with ids and pixels of the data": Case(
-        MINE,
-        # only archive ids mean one photograph everywhere
-        UNKNOWN
-        | {"extra:A1": "extra MEL -", "extra:A2_downsampled": "extra NV -", "B6": "extra DF -"},
-        {"B5": "extra image that is in the data already (same pixels)"},
-        more={
-            "labels.csv": "image,label\nA1,mel\nA2_downsampled,nv\nB5,mel\nB6,df\n",
-            "A1.jpg": photo(11),
-            "A2_downsampled.jpg": photo(12),
-            "B5.jpg": photo(3),
-            "B6.jpg": photo(6),
-        },
-        says=["1 × extra image that is in the data already (same pixels)"],
-    ),
-    "extra that is the data": Case(
-        MINE,
-        UNKNOWN,
-        {
-            f"extra:{name}": "extra image that is in the data already (same pixels)"
-            for name in ("A1", "A2", "A3", "A4")
-        },
-        more=MINE,
-        says=[
-            "4 × extra image that is in the data already (same pixels)",
-            "4 ids that are no archive ids are in the data too (A1, ...)",
-        ],
-    ),
-    "extra with pixels of the test set": Case(
-        MINE,
-        UNKNOWN
-        | {"B5": "clinic MEL M5", "B6": "clinic DF M6"}
-        | {"C7": "extra MEL -", "C8": "extra NV -"},
-        clinic=CLINIC,
-        more={"labels.csv": "image,label\nC7,mel\nC8,nv\n", "C7.jpg": photo(5), "C8.jpg": photo(8)},
-    ),
-    "extra with an id of the test set": Case(
-        MINE,
-        UNKNOWN
-        | {"clinic:B5": "clinic MEL M5", "B6": "clinic DF M6"}
-        | {"B5": "extra MEL -", "C8": "extra NV -"},
-        clinic=CLINIC,
-        more={"labels.csv": "image,label\nB5,mel\nC8,nv\n", "B5.jpg": photo(7), "C8.jpg": photo(8)},
-    ),
-    "extra with the same pixels twice": Case(
-        MINE,
-        UNKNOWN | {"B5": "extra MEL -"},
+        says=["layout official ISIC 2018 test set: MEL 0 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"]),
+    "a test set, the Dataverse's official one": Case(OFFICIAL, FOUR
+        | {"ISIC_0034524": "clinic DF T1", "ISIC_0034525": "clinic VASC T2"},
+        clinic={TEST_TRUTH: "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
+        "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
+        f"{TEST}_Images.zip": zipped(TESTS)}, about={"ISIC_0034524": {"age": 60.0, "sex": "male"}}),
+    "extra, the official test set": Case(MINE, UNKNOWN | {"ISIC_0034524": "extra DF -",
+        "ISIC_0034525": "extra VASC -"}, more=OFFICIAL_TEST_ZIPS),
+    "extra, one folder a class": Case(MINE, UNKNOWN | {"B5": "extra MEL -", "B6": "extra NV -"},
+        more={"melanoma/B5.jpg": photo(5), "nevus/B6.jpg": photo(6)}),
+    "extra with ids and pixels of the data": Case(MINE,  # no archive ids: others
+         UNKNOWN | {"extra:A1": "extra MEL -", "extra:A2_downsampled": "extra NV -",
+        "B6": "extra DF -"}, {"B5": "extra image that is in the data already (same pixels)"},
+        more={"labels.csv": "image,label\nA1,mel\nA2_downsampled,nv\nB5,mel\nB6,df\n",
+        "A1.jpg": photo(11), "A2_downsampled.jpg": photo(12), "B5.jpg": photo(3),
+        "B6.jpg": photo(6)}, says=["1 × extra image that is in the data already (same pixels)"]),
+    "extra that is the data": Case(MINE, UNKNOWN,
+        {f"extra:{name}": "extra image that is in the data already (same pixels)"
+        for name in ("A1", "A2", "A3", "A4")}, more=MINE, says=[
+        "4 × extra image that is in the data already (same pixels)",
+        "4 ids that are no archive ids are in the data too (A1, ...)"]),
+    "extra with pixels of the test set": Case(MINE, UNKNOWN
+        | {"B5": "clinic MEL M5", "B6": "clinic DF M6"} | {"C7": "extra MEL -",
+        "C8": "extra NV -"}, clinic=CLINIC, more={"labels.csv": "image,label\nC7,mel\nC8,nv\n",
+        "C7.jpg": photo(5), "C8.jpg": photo(8)}),
+    "extra with an id of the test set": Case(MINE, UNKNOWN | {"clinic:B5": "clinic MEL M5",
+        "B6": "clinic DF M6"} | {"B5": "extra MEL -", "C8": "extra NV -"}, clinic=CLINIC,
+        more={"labels.csv": "image,label\nB5,mel\nC8,nv\n", "B5.jpg": photo(7),
+        "C8.jpg": photo(8)}),
+    "extra with the same pixels twice": Case(MINE, UNKNOWN | {"B5": "extra MEL -"},
         {"B6": "extra image that is in the data already (same pixels)"},
-        more={
-            "labels.csv": "image,label\nB5,mel\nB6,mel\n",
-            "B5.jpg": photo(5),
-            "B6.jpg": photo(5),
-        },
-    ),
+        more={"labels.csv": "image,label\nB5,mel\nB6,mel\n", "B5.jpg": photo(5),
+        "B6.jpg": photo(5)}),
 }
+# fmt: on
+
+# All columns of the real tables, of which the cases fill those that matter.
+PAD_UFES = (
+    "patient_id lesion_id smoke drink background_father background_mother age pesticide gender "
+    "skin_cancer_history cancer_history has_piped_water has_sewage_system fitspatrick region "
+    "diameter_1 diameter_2 diagnostic itch grew hurt changed bleed elevation img_id biopsed"
+)
+MILK10K = (
+    "lesion_id image_type isic_id attribution copyright_license image_manipulation age_approx sex "
+    "skin_tone_class site MONET_ulceration_crust MONET_hair MONET_vasculature_vessels "
+    "MONET_erythema MONET_pigmented MONET_gel_water_drop_fluid_dermoscopy_liquid "
+    "MONET_skin_markings_pen_ink_purple_pen"
+)
+DERM7PT = (
+    "case_num diagnosis seven_point_score pigment_network streaks pigmentation "
+    "regression_structures dots_and_globules blue_whitish_veil vascular_structures "
+    "level_of_diagnostic_difficulty elevation location sex management clinic derm case_id notes"
+)
+TILES = (
+    "A Aext B Bext C Cext H Hext L Lext areaMM2 area_perim_ratio color_std_mean deltaA deltaB "
+    "deltaL deltaLB deltaLBnorm eccentricity location location_simple minorAxisMM nevi_confidence "
+    "norm_border norm_color perimeterMM radial_color_std_max stdL stdLExt symm_2axis "
+    "symm_2axis_angle x y z"
+)
+ISIC_2024 = (
+    "isic_id target patient_id age_approx sex anatom_site_general clin_size_long_diam_mm "
+    f"image_type tbp_tile_type {' '.join(f'tbp_lv_{name}' for name in TILES.split())} attribution "
+    "copyright_license lesion_id iddx_full iddx_1 iddx_2 iddx_3 iddx_4 iddx_5 mel_mitotic_index "
+    "mel_thick_mm tbp_lv_dnn_lesion_confidence"
+)
+
+
+def exactly(columns, text):
+    """A CSV with exactly these columns, blank where `text`, a CSV with some of them, has none."""
+    given = pd.read_csv(io.StringIO(text), dtype=str)
+    assert set(given) <= set(columns.split())
+    return given.reindex(columns=columns.split()).to_csv(index=False)
+
 
 ONE_OF_EACH = {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -", "A4": "train AKIEC -"}
+# fmt: off
 PUBLIC = {
-    "PAD-UFES-20": Case(
-        MINE,
-        UNKNOWN
-        | {"PAT_1_2_3": "clinic AKIEC 2", "PAT_1_5_6": "clinic BKL 5"}
-        | {"PAT_2_7_8": "clinic NV 7"},
+    "PAD-UFES-20": Case(MINE, UNKNOWN | {"PAT_1_2_3": "clinic AKIEC 2",
+        "PAT_1_5_6": "clinic BKL 5"} | {"PAT_2_7_8": "clinic NV 7"},
         clinic={
-            "metadata.csv": "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,"
-            "itch,img_id,biopsed\n"
-            "PAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\n"
-            "PAT_1,5,False,55,FEMALE,3.0,NECK,SEK,True,PAT_1_5_6.png,True\n"
-            "PAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,False\n",
-            **under(
-                "images/imgs_part_1/",
-                photos("PAT_1_2_3.png", "PAT_1_5_6.png", "PAT_2_7_8.png", kind="PNG"),
-            ),
-        },
+        "metadata.csv": exactly(PAD_UFES,
+        "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,"
+        "itch,img_id,biopsed\n" "PAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\n"
+        "PAT_1,5,False,55,FEMALE,3.0,NECK,SEK,True,PAT_1_5_6.png,True\n"
+        "PAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,False\n"), **under("images/imgs_part_1/",
+        photos("PAT_1_2_3.png", "PAT_1_5_6.png", "PAT_2_7_8.png", kind="PNG"))},
         says=["layout PAD-UFES-20", "WARNING: smartphone photographs, no dermoscopic images"],
-        about={"PAT_1_2_3": {"patient_id": "PAT_1", "age": 55, "localization": "NECK"}},
-    ),
+        about={"PAT_1_2_3": {"patient_id": "PAT_1", "age": 55, "localization": "NECK"}}),
     "ISIC 2017": Case(
-        {
-            "ISIC-2017_Training_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
-            "A1,1.0,0.0\nA2,0.0,0.0\n",
-            "ISIC-2017_Test_v2_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
-            "A3,0.0,1.0\n",
-            **under("ISIC-2017_Training_Data/", only(JPEGS, "A1", "A2")),
-            **under("ISIC-2017_Test_v2_Data/", only(JPEGS, "A3")),
-            "ISIC-2017_Training_Data/A1_superpixels.png": MASK,
-        },
-        {"A1": "train MEL -", "A2": "train NV -", "A3": "train BKL -"},
-        says=["layout ISIC 2017"],
-    ),
-    "ISIC 2024": Case(
-        {
-            "train-metadata.csv": "isic_id,target,patient_id,age_approx,sex,anatom_site_general,"
-            "lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5\n"
-            "A1,1,P1,50,male,back,L1,x,Malignant,y,Melanoma Invasive,,\n"
-            'A2,0,P2,,,,L2,x,Benign,y,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
-            'A3,1,P3,,,,L3,x,Malignant,y,Basal cell carcinoma,"Basal cell carcinoma, Nodular",\n'
-            "A4,0,P4,,,,,Benign,Benign,,,,\n",
-            **under("train-image/image/", JPEGS),
-        },
-        {"A1": "train MEL L1", "A2": "train NV L2", "A3": "train BCC L3"},
-        {"A4": "class Benign: none of the seven"},
-        says=["layout ISIC 2024", "WARNING: tiles of total body photographs"],
-    ),
+        {"ISIC-2017_Training_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
+        "A1,1.0,0.0\nA2,0.0,0.0\n",
+        "ISIC-2017_Test_v2_Part3_GroundTruth.csv": "image_id,melanoma,seborrheic_keratosis\n"
+        "A3,0.0,1.0\n", **under("ISIC-2017_Training_Data/", only(JPEGS, "A1", "A2")),
+        **under("ISIC-2017_Test_v2_Data/", only(JPEGS, "A3")),
+        "ISIC-2017_Training_Data/A1_superpixels.png": MASK},
+        {"A1": "train MEL -", "A2": "train NV -", "A3": "train BKL -"}, says=["layout ISIC 2017"]),
+    "ISIC 2024": Case({"train-metadata.csv": exactly(ISIC_2024,
+        "isic_id,target,patient_id,age_approx,sex,anatom_site_general,"
+        "lesion_id,iddx_full,iddx_1,iddx_2,iddx_3,iddx_4,iddx_5\n"
+        "A1,1,P1,50,male,back,L1,x,Malignant,y,Melanoma Invasive,,\n"
+        'A2,0,P2,,,,L2,x,Benign,y,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
+        'A3,1,P3,,,,L3,x,Malignant,y,Basal cell carcinoma,"Basal cell carcinoma, Nodular",\n'
+        "A4,0,P4,,,,,Benign,Benign,,,,\n"), **under("train-image/image/", JPEGS)},
+        only(FOUR, "A1", "A2", "A3"), {"A4": "class Benign: none of the seven"},
+        says=["layout ISIC 2024", "WARNING: tiles of total body photographs"]),
     "Derm7pt": Case(
-        {
-            "meta/meta.csv": "case_num,diagnosis,seven_point_score,pigment_network,"
-            "level_of_diagnostic_difficulty,location,sex,management,clinic,derm,notes\n"
-            "1,melanoma (less than 0.76 mm),3,absent,low,back,female,excision,X/B1.jpg,X/A1.jpg,\n"
-            "2,reed or spitz nevus,1,absent,low,back,female,excision,X/B2.jpg,X/A2.jpg,\n"
-            "3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,X/A3.jpg,\n",
-            **under("images/X/", only(JPEGS, "A1", "A2", "A3")),
-            **under("images/X/", photos("B1.jpg", "B2.jpg", "B3.jpg")),
-        },
-        {"A1": "train MEL -", "A2": "train NV -"},
-        {"A3": "class lentigo: none of the seven"},
-        says=["layout Derm7pt", "3 clinical photographs are not used"],
-        about={"A1": {"sex": "female", "localization": "back"}},
-    ),
+        {"meta/meta.csv": exactly(DERM7PT, "case_num,diagnosis,seven_point_score,pigment_network,"
+        "level_of_diagnostic_difficulty,location,sex,management,clinic,derm,notes\n"
+        "1,melanoma (less than 0.76 mm),3,absent,low,back,female,excision,X/B1.jpg,X/A1.jpg,\n"
+        "2,reed or spitz nevus,1,absent,low,back,female,excision,X/B2.jpg,X/A2.jpg,\n"
+        "3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,X/A3.jpg,\n"),
+        **under("images/X/", only(JPEGS, "A1", "A2", "A3")),
+        **under("images/X/", photos("B1.jpg", "B2.jpg", "B3.jpg"))}, only(UNKNOWN, "A1", "A2"),
+        {"A3": "class lentigo: none of the seven"}, says=["layout Derm7pt",
+        "3 clinical photographs are not used"], about={"A1": {"sex": "female",
+        "localization": "back"}}),
     "MILK10k": Case(
-        {
-            "MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,"
-            "MEL,NV,SCCKA,VASC\nIL_1,0,0,0,0,0,0,0,1,0,0,0\nIL_2,0,0,0,0,0,0,0,0,0,1,0\n"
-            "IL_3,0,0,0,0,0,1,0,0,0,0,0\n",
-            "MILK10k_Training_Metadata.csv": "lesion_id,image_type,isic_id,age_approx,sex,site\n"
-            "IL_1,clinical: close-up,B1,60,male,foot\nIL_1,dermoscopic,A1,60,male,foot\n"
-            "IL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,B2,,,\nIL_3,dermoscopic,A3,,,\n",
-            "MILK10k_Training_Input/IL_1/A1.jpg": photo(1),
-            "MILK10k_Training_Input/IL_1/B1.jpg": photo(5),
-            "MILK10k_Training_Input/IL_2/A2.jpg": photo(2),
-            "MILK10k_Training_Input/IL_2/B2.jpg": photo(6),
-            "MILK10k_Training_Input/IL_3/A3.jpg": photo(3),
-        },
-        {"A1": "train MEL IL_1", "A2": "train AKIEC IL_2"},
-        {"A3": "class INF: none of the seven"},
+        {"MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,"
+        "MEL,NV,SCCKA,VASC\nIL_1,0,0,0,0,0,0,0,1,0,0,0\nIL_2,0,0,0,0,0,0,0,0,0,1,0\n"
+        "IL_3,0,0,0,0,0,1,0,0,0,0,0\n", "MILK10k_Training_Metadata.csv": exactly(MILK10K,
+        "lesion_id,image_type,isic_id,age_approx,sex,site\n"
+        "IL_1,clinical: close-up,B1,60,male,foot\nIL_1,dermoscopic,A1,60,male,foot\n"
+        "IL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,B2,,,\nIL_3,dermoscopic,A3,,,\n"),
+        "MILK10k_Training_Input/IL_1/A1.jpg": photo(1),
+        "MILK10k_Training_Input/IL_1/B1.jpg": photo(5),
+        "MILK10k_Training_Input/IL_2/A2.jpg": photo(2),
+        "MILK10k_Training_Input/IL_2/B2.jpg": photo(6),
+        "MILK10k_Training_Input/IL_3/A3.jpg": photo(3)}, {"A1": "train MEL IL_1",
+        "A2": "train AKIEC IL_2"}, {"A3": "class INF: none of the seven"},
         says=["layout MILK10k", "2 clinical photographs are not used"],
-        about={"A1": {"age": 60.0, "sex": "male"}},
-    ),
-    "DDI": Case(
-        {
-            "ddi_metadata.csv": ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
-            "0,1,A1.png,56,True,melanoma-acral-lentiginous\n1,2,A2.png,56,False,melanocytic-nevi\n"
-            "2,3,A3.png,12,True,basal-cell-carcinoma-nodular\n"
-            "3,4,A4.png,12,True,squamous-cell-carcinoma-keratoacanthoma\n",
-            **PNGS,
-        },
-        ONE_OF_EACH,
-        says=["layout DDI", "WARNING: clinical photographs, no dermoscopic images"],
-    ),
+        about={"A1": {"age": 60.0, "sex": "male"}}),
+    "DDI": Case({"ddi_metadata.csv": ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
+        "0,1,A1.png,56,True,melanoma-acral-lentiginous\n1,2,A2.png,56,False,melanocytic-nevi\n"
+        "2,3,A3.png,12,True,basal-cell-carcinoma-nodular\n"
+        "3,4,A4.png,12,True,squamous-cell-carcinoma-keratoacanthoma\n", **PNGS}, ONE_OF_EACH,
+        says=["layout DDI", "WARNING: clinical photographs, no dermoscopic images"]),
     "Fitzpatrick17k": Case(
-        {
-            "fitzpatrick17k.csv": "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,"
-            "nine_partition_label,three_partition_label,qc,url,url_alphanum\n"
-            "A1,3,3,superficial spreading melanoma ssm,malignant melanoma,malignant,,u,a1.jpg\n"
-            "A2,3,3,nevocytic nevus,benign melanocyte,benign,,u,a2.jpg\n"
-            "A3,3,3,solid cystic basal cell carcinoma,malignant epidermal,malignant,,u,a3.jpg\n"
-            "A4,3,3,actinic keratosis,malignant epidermal,malignant,,u,a4.jpg\n",
-            **under("images/", JPEGS),
-        },
-        ONE_OF_EACH,
-        says=["layout Fitzpatrick17k", "WARNING: clinical photographs, no dermoscopic images"],
-    ),
-    "PH2": Case(
-        {
-            "PH2Dataset/PH2_dataset.txt": "||   Name ||   Histological Diagnosis || "
-            "Clinical Diagnosis || Asymmetry ||\n|| IMD001 ||  || 0 || 0 ||\n"
-            "|| IMD002 || melanoma || 2 || 2 ||\n|| IMD003 ||  || 1 || 0 ||\n\n"
-            "Clinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n",
-            **{
-                f"PH2Dataset/PH2 Dataset images/IMD00{k}/IMD00{k}_{what}/IMD00{k}{end}.bmp": content
-                for k in (1, 2, 3)
-                for what, end, content in (
-                    ("Dermoscopic_Image", "", photo(k, "BMP")),
-                    ("lesion", "_lesion", encoded(picture(0).convert("1"), "BMP")),
-                )
-            },
-        },
+        {"fitzpatrick17k.csv": "md5hash,fitzpatrick_scale,fitzpatrick_centaur,label,"
+        "nine_partition_label,three_partition_label,qc,url,url_alphanum\n"
+        "A1,3,3,superficial spreading melanoma ssm,malignant melanoma,malignant,,u,a1.jpg\n"
+        "A2,3,3,nevocytic nevus,benign melanocyte,benign,,u,a2.jpg\n"
+        "A3,3,3,solid cystic basal cell carcinoma,malignant epidermal,malignant,,u,a3.jpg\n"
+        "A4,3,3,actinic keratosis,malignant epidermal,malignant,,u,a4.jpg\n",
+        **under("images/", JPEGS)}, ONE_OF_EACH, says=["layout Fitzpatrick17k",
+        "WARNING: clinical photographs, no dermoscopic images"]),
+    "PH2": Case({"PH2Dataset/PH2_dataset.txt": "||   Name || Histological Diagnosis || Clinical "
+        "Diagnosis || Asymmetry | Pigment Network | Dots/Globules | Streaks | Regression Areas | "
+        "Blue-Whitish Veil ||           Colors ||\n|| IMD001 ||  || 0 || 0 | T | A | A || 4 ||\n"
+        "|| IMD002 || melanoma || 2 || 2 | AT | AT | P | A | P || 1  2 ||\n"
+        "|| IMD003 ||  || 1 || 0 | T | A | A | A | A || 3 ||\n\n"
+        "Clinical Diagnosis:\n0 - Common Nevus; 1 - Atypical Nevus; 2 - Melanoma\n",
+        **{f"PH2Dataset/PH2 Dataset images/IMD00{k}/IMD00{k}_{what}/IMD00{k}{end}.bmp": content
+        for k in (1, 2, 3) for what, end, content in (("Dermoscopic_Image", "", photo(k, "BMP")),
+        ("lesion", "_lesion", encoded(picture(0).convert("1"), "BMP")))}},
         {"IMD001": "train NV -", "IMD002": "train MEL -", "IMD003": "train NV -"},
-        says=["layout PH2"],
-    ),
+        says=["layout PH2"]),
+    "PH2's sheet": Case(
+        {"PH2_dataset.csv": "Image Name,Histological Diagnosis,Common Nevus,Atypical Nevus,"
+        "Melanoma,Asymmetry\nA1,Melanoma,,,X,2\nA2,,X,,,0\nA3,,,X,,1\nA4,,,,,0\n",
+        **under("PH2 Dataset images/", JPEGS)}, {"A1": "train MEL -", "A2": "train NV -",
+        "A3": "train NV -"}, {"A4": "no label"}, says=["layout PH2's sheet"]),
     "a kernel's table of paths and cell types": Case(
-        {
-            "df.csv": ",path,cell_type\n0,../input/x/A1.jpg,melanoma\n"
-            "1,../input/x/A2.jpg,Melanocytic nevi\n2,../input/x/A3.jpg,Basal cell carcinoma\n"
-            "3,../input/x/A4.jpg,Actinic keratoses\n",
-            **under("x/", JPEGS),
-        },
-        ONE_OF_EACH,
-    ),
+        {"df.csv": ",path,cell_type\n0,../input/x/A1.jpg,melanoma\n"
+        "1,../input/x/A2.jpg,Melanocytic nevi\n2,../input/x/A3.jpg,Basal cell carcinoma\n"
+        "3,../input/x/A4.jpg,Actinic keratoses\n", **under("x/", JPEGS)}, ONE_OF_EACH),
 }
+# fmt: on
+# fmt: off
 REFUSED = {
-    "a folder of other files": refused(
-        {"a.dcm": "x", "b.DCM": "x", "notes.txt": "x"}, ["found 2 × .dcm, 1 × .txt"]
-    ),
+    "a folder of other files": refused({"a.nii": "x", "b.NII": "x", "notes.txt": "x"},
+        ["found 2 × .nii, 1 × .txt"]),
+    "benign and malignant": refused({"benign/A1.jpg": photo(1), "malignant/A2.jpg": photo(2)},
+        ["benign or malignant is no diagnosis, and none of the seven follows from it"]),
+    "a table of benign and malignant": refused({"t.csv": "image,label\nA1,Malignant\nA2,benign\n",
+        **only(JPEGS, "A1", "A2")},
+        ["benign or malignant is no diagnosis, and none of the seven follows from it"]),
     "a sheet that is none": refused({"t.xlsx": "x", **JPEGS}, ["t.xlsx (", "4 images in data"]),
     "a missing folder": refused(None, ["data=", "does not exist"]),
     "an empty folder": refused({"a/": ""}, ["holds no training images", "found nothing of use"]),
     "a file in place of a folder": refused("x", ["data=", "is a file"]),
     "notes alone": refused({"notes.txt": "x"}, ["holds no training images", "docs/data.md"]),
-    "images without a table": refused(
-        {"holiday/beach.jpg": photo(1)}, ["no table of labels", "1 images in holiday"]
-    ),
+    "images without a table": refused({"holiday/beach.jpg": photo(1)},
+        ["no table of labels", "1 images in holiday"]),
     "a table without images": refused({"labels.csv": LABELS}, ["labels.csv", "docs/data.md"]),
-    "a table of other images": refused(
-        {"labels.csv": LABELS, "X1.jpg": photo(1)},
-        ["holds no training image that a row of labels.csv names", "found 1 images in data"],
-    ),
-    "a table without an id column": refused(
-        {"labels.csv": LABELS.replace("image", "picture"), **JPEGS},
-        ["labels.csv (picture, label)", "expected a column of ids"],
-    ),
-    "a table without a class column": refused(
-        {"labels.csv": LABELS.replace("label", "finding"), **JPEGS},
-        ["labels.csv (image, finding)", "one of classes"],
-    ),
-    "a table with blanks between the cells": refused(
-        {"labels.csv": LABELS.replace(",", " "), **JPEGS}, ["labels.csv (image label)"]
-    ),
+    "a table of other images": refused({"labels.csv": LABELS, "X1.jpg": photo(1)},
+        ["holds no training image that a row of labels.csv names", "found 1 images in data"]),
+    "a table without an id column": refused({"labels.csv": LABELS.replace("image", "picture"),
+        **JPEGS}, ["labels.csv (picture, label)", "expected a column of ids"]),
+    "a table without a class column": refused({"labels.csv": LABELS.replace("label", "finding"),
+        **JPEGS}, ["labels.csv (image, finding)", "one of classes"]),
+    "a table with blanks between the cells": refused({"labels.csv": LABELS.replace(",", " "),
+        **JPEGS}, ["labels.csv (image label)"]),
     "a table with vertical bars between the cells": refused(
-        {"labels.csv": LABELS.replace(",", "|"), **JPEGS}, ["labels.csv (image|label)"]
-    ),
-    "files too deep": refused(
-        under("a/b/c/d/", {"labels.csv": LABELS, **JPEGS}), ["at most 3 levels deep"]
-    ),
-    "no word that is a class": refused(
-        {"labels.csv": "image,label\nA1,wart\nA2,wart\n", **only(JPEGS, "A1", "A2")},
-        ["labels.csv", "2 × class wart: none of the seven"],
-    ),
-    "numbers as classes": refused(
-        {"labels.csv": "image,label\nA1,0\nA2,1\n", **only(JPEGS, "A1", "A2")},
-        ["labels.csv", "class 0: none of the seven"],
-    ),
-    "all images broken": refused(
-        {"labels.csv": LABELS, **dict.fromkeys(JPEGS, "")},
-        ["no training image can be read", "4 × the file is empty (zero bytes)"],
-    ),
-    "an empty table": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ""},
-        [f"{TRAIN}_GroundTruth.csv", "cannot be read as a CSV"],
-    ),
-    "a header alone": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.split("\n")[0] + "\n"},
-        [f"{TRAIN}_GroundTruth.csv", "4 × image without a label row"],
-    ),
-    "a web page as a table": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": "<!DOCTYPE html>\n<html>404</html>\n"},
-        [f"{TRAIN}_GroundTruth.csv", "no column"],
-    ),
-    "a table without one of the seven": refused(
-        {**OFFICIAL, f"{TRAIN}_GroundTruth.csv": ONE_HOT.replace(",VASC", ",OTHER")},
-        [f"{TRAIN}_GroundTruth.csv", "no column VASC"],
-    ),
-    "a column twice": refused(
-        {"labels.csv": "image,label,label\nA1,mel,nv\nA2,nv,nv\n", **only(JPEGS, "A1", "A2")},
-        ["labels.csv", "label stands there twice"],
-    ),
-    "a row with more cells than the header": refused(
-        {"labels.csv": LABELS + "A5,mel,1,2\n", **JPEGS}, ["labels.csv", "cannot be read as a CSV"]
-    ),
-    "groupings without lesions": refused(
-        {**OFFICIAL, f"{TRAIN}_LesionGroupings.csv": "image\nA1\n"},
-        [f"{TRAIN}_LesionGroupings.csv", "no column lesion_id"],
-    ),
-    "a damaged zip": refused(
-        {**OFFICIAL_ZIPS, f"{TRAIN}_Input.zip": OFFICIAL_ZIPS[f"{TRAIN}_Input.zip"][:900]},
-        [f"{TRAIN}_Input.zip is damaged", "delete it"],
-    ),
-    "a zip with a wrong byte": refused(
-        {
-            **OFFICIAL_ZIPS,
-            f"{TRAIN}_Input.zip": OFFICIAL_ZIPS[f"{TRAIN}_Input.zip"].replace(
-                photo(1)[-40:-20], b"\0" * 20
-            ),
-        },
-        [f"{TRAIN}_Input.zip is damaged", "CRC"],
-    ),
-    "a web page as a zip": refused(
-        {**OFFICIAL_ZIPS, f"{TRAIN}_Input.zip": "<html>404</html>"},
-        [f"{TRAIN}_Input.zip is damaged"],
-    ),
-    "a zip that leaves its folder": refused(
-        {**MINE, "more.zip": zipped({"other.csv": LABELS, "../../evil.csv": LABELS})},
-        ["more.zip", "a name that leaves the folder", "../../evil.csv"],
-    ),
-    "a zip with an absolute name": refused(
-        {**MINE, "more.zip": zipped({"/tmp/evil.csv": LABELS})},
-        ["more.zip", "a name that leaves the folder"],
-    ),
-    "a zip with a link": refused(
-        {**MINE, "more.zip": zipped({"other.csv": LABELS, "link": "/etc"}, link="link")},
-        ["more.zip", "a link or device"],
-    ),
-    "a zip bomb": refused(
-        {**MINE, "more.zip": zipped({"other.csv": "0" * 9_000_000}, packed=True)},
-        ["more.zip", "would unpack to 9,000,000"],
-    ),
-    "an encrypted zip": refused(
-        {**MINE, "more.zip": zipped({"other.csv": LABELS}, encrypted=True)},
-        ["more.zip", "an encrypted file"],
-    ),
-    "a test set that is not there": refused(
-        MINE, ["test=/no/such/folder: no such folder"], flags={"test": "/no/such/folder"}
-    ),
-    "extra images that are not there": refused(
-        MINE, ["extra=/no/such/folder: no such folder"], flags={"extra": "/no/such/folder"}
-    ),
-    "a test set without labels": refused(
-        MINE, ["no table of labels", "1 images in clinic"], clinic={"B5.jpg": photo(5)}
-    ),
-    "a test set with other columns": refused(
-        MINE,
+        {"labels.csv": LABELS.replace(",", "|"), **JPEGS}, ["labels.csv (image|label)"]),
+    "files too deep": refused(under("a/b/c/d/", {"labels.csv": LABELS, **JPEGS}),
+        ["at most 3 levels deep"]),
+    "no word that is a class": refused({"labels.csv": "image,label\nA1,wart\nA2,wart\n",
+        **only(JPEGS, "A1", "A2")}, ["labels.csv", "2 × class wart: none of the seven"]),
+    "numbers as classes": refused({"labels.csv": "image,label\nA1,0\nA2,1\n",
+        **only(JPEGS, "A1", "A2")}, ["labels.csv", "class 0: none of the seven"]),
+    "all images broken": refused({"labels.csv": LABELS, **dict.fromkeys(JPEGS, "")},
+        ["no training image can be read", "4 × the file is empty (zero bytes)"]),
+    "an empty table": refused({**OFFICIAL, TRUTH: ""}, [TRUTH, "cannot be read as a CSV"]),
+    "a header alone": refused({**OFFICIAL, TRUTH: ONE_HOT.split("\n")[0] + "\n"},
+        [TRUTH, "4 × image without a label row"]),
+    "a web page as a table": refused({**OFFICIAL, TRUTH: "<!DOCTYPE html>\n<html>404</html>\n"},
+        [TRUTH, "no column"]),
+    "a table without one of the seven": refused({**OFFICIAL,
+        TRUTH: ONE_HOT.replace(",VASC", ",OTHER")}, [TRUTH, "no column VASC"]),
+    "a column twice": refused({"labels.csv": "image,label,label\nA1,mel,nv\nA2,nv,nv\n",
+        **only(JPEGS, "A1", "A2")}, ["labels.csv", "label stands there twice"]),
+    "a row with more cells than the header": refused({"labels.csv": LABELS + "A5,mel,1,2\n",
+        **JPEGS}, ["labels.csv", "cannot be read as a CSV"]),
+    "groupings without lesions": refused({**OFFICIAL, GROUPS: "image\nA1\n"},
+        [GROUPS, "no column lesion_id"]),
+    "a damaged zip": refused({**OFFICIAL_ZIPS, INPUT_ZIP: OFFICIAL_ZIPS[INPUT_ZIP][:900]},
+        [f"{TRAIN}_Input.zip is damaged", "delete it"]),
+    "a zip with a wrong byte": refused({**OFFICIAL_ZIPS, INPUT_ZIP: OFFICIAL_ZIPS[
+        INPUT_ZIP].replace(photo(1)[-40:-20], b"\0" * 20)},
+        [f"{TRAIN}_Input.zip is damaged", "CRC"]),
+    "a web page as a zip": refused({**OFFICIAL_ZIPS, INPUT_ZIP: "<html>404</html>"},
+        [f"{TRAIN}_Input.zip is damaged"]),
+    "a zip that leaves its folder": refused({**MINE, "more.zip": zipped(
+        {"other.csv": LABELS, "../../evil.csv": LABELS})}, ["more.zip",
+        "a name that leaves the folder", "../../evil.csv"]),
+    "a zip with an absolute name": refused({**MINE, "more.zip": zipped({"/tmp/evil.csv": LABELS})},
+        ["more.zip", "a name that leaves the folder"]),
+    "a zip with a link": refused({**MINE, "more.zip": zipped({"other.csv": LABELS, "link": "/etc"},
+        link="link")}, ["more.zip", "a link or device"]),
+    "a zip bomb": refused({**MINE, "more.zip": zipped({"other.csv": "0" * 9_000_000},
+        packed=True)}, ["more.zip", "would unpack to 9,000,000"]),
+    "an encrypted zip": refused({**MINE, "more.zip": zipped({"other.csv": LABELS},
+        encrypted=True)}, ["more.zip", "an encrypted file"]),
+    "a test set that is not there": refused(MINE, ["test=/no/such/folder: no such folder"],
+        flags={"test": "/no/such/folder"}),
+    "extra images that are not there": refused(MINE, ["extra=/no/such/folder: no such folder"],
+        flags={"extra": "/no/such/folder"}),
+    "a test set without labels": refused(MINE, ["no table of labels", "1 images in clinic"],
+        clinic={"B5.jpg": photo(5)}),
+    "a test set with other columns": refused(MINE,
         ["holds no test labels: found labels.csv (picture, finding)"],
-        clinic={"labels.csv": "picture,finding\nB5,nv\n", "B5.jpg": photo(5)},
-    ),
+        clinic={"labels.csv": "picture,finding\nB5,nv\n", "B5.jpg": photo(5)}),
     "an empty test set": refused(MINE, ["clinic holds no test images"], clinic={"a/": ""}),
-    "an empty folder of extra images": refused(
-        MINE, ["more holds no extra images"], more={"a/": ""}
-    ),
-    "a broken zip in the test set": refused(
-        MINE,
-        ["photos.zip is damaged"],
-        clinic={"labels.csv": B, "photos.zip": zipped(photos("B5.jpg", "B6.jpg"))[:700]},
-    ),
+    "an empty folder of extra images": refused(MINE, ["more holds no extra images"],
+        more={"a/": ""}),
+    "a broken zip in the test set": refused(MINE, ["photos.zip is damaged"],
+        clinic={"labels.csv": B, "photos.zip": zipped(photos("B5.jpg", "B6.jpg"))[:700]}),
 }
+# fmt: on
 
 
 ALL = LAYOUTS | PUBLIC | BROKEN | FURTHER
@@ -1359,11 +890,12 @@ def test_a_second_folder_of_the_same_name_does_not_take_the_first_ones_place(tmp
 
 @dataclasses.dataclass
 class Split:
-    """subset: {name: its images}, those of train left out; audit: {two subsets: what is in both, of
-    image_ids, lesions, patients, exact_duplicates and near_duplicates, None where not known};
-    left_out: {reason: images}."""
+    """subset: {name: its images, or their number}, without train; digest: of all of these; audit:
+    {two subsets: what is in both, of image_ids, lesions, patients, exact_duplicates and
+    near_duplicates, None where not known}; left_out: {reason: images}."""
 
     subset: dict
+    digest: str
     audit: dict
     left_out: dict = dataclasses.field(default_factory=dict)
     data: dict = dataclasses.field(default_factory=many)
@@ -1405,236 +937,78 @@ MORE_THAT_LEAKS = some(
     C3=45,
     C8=152,
 )
+LINKED = (  # of `many`, with something of CLINIC_THAT_LEAKS
+    "a016, a017, a018, a019, a025, a026, a027, a028, a029, a030, a031, a031 (1), a046, a047, a062, "
+    "a063, a100, a101, a102"
+)
+# fmt: off
 SPLITS = {
-    "seed 0": Split(
-        subset={
-            "test": "a036, a037, a038, a039, a040, a049, a050, a057, a058, a059, a060, a072, a093, "
-            "a094, a095, a096, a104, a132, a133, a134",
-            "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
-            "a044, a045, a052, a053, a054, a062, a063, a073, a074, a075, a076, a119, a127",
-        },
+    "seed 0": Split(subset={"test": 20, "val": 24}, digest="222d21dc9cc8ffe8",
         audit={"train/val": {}, "train/test": {}, "val/test": {}},
-        says=["no two subsets share images, lesions, patients, copies, near-duplicates"],
-    ),
-    "seed 1": Split(
-        flags={"split_seed": 1},
-        subset={
-            "test": "a036, a037, a038, a039, a040, a049, a050, a073, a074, a075, a076, a096, a099, "
-            "a099-copy, a119, a126, a131, a132, a133, a134",
-            "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a052, a053, a054, "
-            "a056, a057, a058, a059, a060, a078, a079, a093, a121, a122, a123, a124, a127",
-        },
-        audit={"train/val": {}, "train/test": {}, "val/test": {}},
-    ),
-    "other shares": Split(
-        flags={"val_fraction": 0.2, "test_fraction": 0},
-        subset={
-            "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
-            "a044, a052, a053, a054, a061, a062, a063, a073, a074, a075, a076, a080, a081, "
-            "a082, a083, a099, a099-copy, a107, a119, a127, a128"
-        },
-        audit={"train/val": {}},
-    ),
-    "three folds": Split(
-        flags={"folds": 3},
-        subset={
-            "0": "a004, a005, a006, a007, a008, a020, a021, a022, a023, a024, a025, a026, a027, "
-            "a028, a029, a030, a031, a031 (1), a041, a042, a043, a044, a046, a047, a048, "
-            "a056, a065, a066, a068, a069, a070, a077, a078, a079, a080, a081, a082, a089, "
-            "a090, a091, a092, a097, a098, a103, a115, a129, a130",
-            "1": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a032, a033, a034, "
-            "a035, a045, a051, a052, a053, a054, a061, a062, a063, a071, a073, a074, a075, "
-            "a076, a087, a105, a108, a112, a113, a114, a116, a117, a118, a119, a121, a122, "
-            "a123, a124, a125, a126, a128",
-            "2": "a000, a001, a002, a003, a003_aug0, a003_aug1, a016, a017, a018, a019, a055, "
-            "a064, a064_1, a064_1_flip, a067, a083, a084, a085, a086, a088, a099, a099-copy, "
-            "a100, a101, a102, a106, a107, a109, a110, a111, a111_downsampled, a120, "
-            "a120_rot90, a127, a131",
-            "test": "a036, a037, a038, a039, a040, a049, a050, a057, a058, a059, a060, a072, a093, "
-            "a094, a095, a096, a104, a132, a133, a134",
-        },
-        audit={"train/test": {}},
-        says=["no AKIEC in 2"],
-    ),
-    "image by image": Split(
-        flags={"split": "random"},
-        subset={
-            "test": "a003, a010, a021, a042, a050, a051, a052, a061, a068, a088, a097, a098, a099, "
-            "a099-copy, a101, a105, a119, a128, a129, a134",
-            "val": "a000, a004, a005, a012, a014, a023, a040, a047, a060, a064_1_flip, a065, a069, "
-            "a090, a092, a104, a107, a115, a120_rot90, a121, a125",
-        },
-        audit={
-            "train/val": {"image_ids": 1, "lesions": 9, "patients": 5, "near_duplicates": 2},
-            "train/test": {"lesions": 9, "patients": 3, "exact_duplicates": 1},
-            "val/test": {"lesions": 2, "patients": 3, "exact_duplicates": 1},
-        },
-        says=["train/val share 1 × images, 9 × lesions, 5 × patients"],
-    ),
-    "no near-duplicates": Split(
-        flags={"near_duplicates": "none"},
-        subset={
-            "test": "a000, a001, a002, a003, a003_aug0, a003_aug1, a052, a053, a054, a057, a058, "
-            "a059, a060, a068, a069, a070, a083, a093, a104, a125, a127",
-            "val": "a020, a021, a022, a023, a024, a036, a037, a038, a039, a040, a049, a050, a055, "
-            "a062, a063, a072, a119, a121, a122, a123, a124, a132, a133, a134",
-        },
-        audit={"train/val": {}, "train/test": {}, "val/test": {}},
-    ),
-    "lesions and patients not known": Split(
-        data=many() | {"labels.csv": NO_LESIONS},
-        subset={
-            "test": "a007, a014, a030, a032, a042, a049, a051, a055, a073, a077, a084, a088, a119, "
-            "a120, a120_rot90, a123, a127, a129, a133",
-            "val": "a002, a003, a003_aug0, a003_aug1, a019, a021, a026, a033, a060, a065, a068, "
-            "a069, a074, a104, a111, a111_downsampled, a115, a116, a117",
-        },
-        audit={
-            "train/val": {"lesions": None, "patients": None},
-            "train/test": {"lesions": None, "patients": None},
-            "val/test": {"lesions": None, "patients": None},
-        },
-        says=["lesions: not known"],
-    ),
-    "a test set that leaks": Split(
-        clinic=CLINIC_THAT_LEAKS,
-        subset={
-            "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
-            "left out": "a016, a017, a018, a019, a025, a026, a027, a028, a029, a030, a031, "
-            "a031 (1), a046, a047, a062, a063, a100, a101, a102",
-            "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
-            "a044, a052, a053, a054, a055, a073, a074, a075, a076, a119, a127",
-        },
-        left_out={
-            "exact_duplicates shared with clinic": 1,
-            "lesions shared with clinic": 2,
-            "names shared with clinic": 1,
-            "near_duplicates shared with clinic": 1,
-            "patients shared with clinic": 7,
-            "related_images shared with clinic": 7,
-        },
-        audit={"train/val": {}, "train/clinic": {}, "val/clinic": {}},
-        says=[
-            "left out: 7 × patients shared with clinic",
-            "left out: 7 × related images shared with clinic",
-        ],
-    ),
-    "a test set that leaks, and an inner one": Split(
-        clinic=CLINIC_THAT_LEAKS,
+        says=["no two subsets share images, lesions, patients, copies, near-duplicates"]),
+    "seed 1": Split(flags={"split_seed": 1}, subset={"test": 20, "val": 24},
+        digest="30901d5e1ceb080d", audit={"train/val": {}, "train/test": {}, "val/test": {}}),
+    "other shares": Split(flags={"val_fraction": 0.2, "test_fraction": 0}, subset={"val": 32},
+        digest="c6600eaa6b5e3f21", audit={"train/val": {}}),
+    "three folds": Split(flags={"folds": 3}, subset={"0": 47, "1": 42, "2": 35, "test": 20},
+        digest="24ead366b708d7a8", audit={"train/test": {}}, says=["no AKIEC in 2"]),
+    "image by image": Split(flags={"split": "random"}, subset={"test": 20, "val": 20},
+        digest="eea00f48242f481f", audit={"train/val": {"image_ids": 1, "lesions": 9,
+        "patients": 5, "near_duplicates": 2}, "train/test": {"lesions": 9, "patients": 3,
+        "exact_duplicates": 1}, "val/test": {"lesions": 2, "patients": 3, "exact_duplicates": 1}},
+        says=["train/val share 1 × images, 9 × lesions, 5 × patients"]),
+    "no near-duplicates": Split(flags={"near_duplicates": "none"}, subset={"test": 21, "val": 24},
+        digest="15dd8eae1681fd88", audit={"train/val": {}, "train/test": {}, "val/test": {}}),
+    "lesions and patients not known": Split(data=many() | {"labels.csv": NO_LESIONS},
+        subset={"test": 19, "val": 19}, digest="b4343ecb938c7a5d",
+        audit={"train/val": {"lesions": None, "patients": None},
+        "train/test": {"lesions": None, "patients": None}, "val/test": {"lesions": None,
+        "patients": None}}, says=["lesions: not known"]),
+    "a test set that leaks": Split(clinic=CLINIC_THAT_LEAKS,
+        subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033", "left out": LINKED,
+        "val": 22}, digest="4934b823ffda011d", left_out={"exact_duplicates shared with clinic": 1,
+        "lesions shared with clinic": 2, "names shared with clinic": 1,
+        "near_duplicates shared with clinic": 1, "patients shared with clinic": 7,
+        "related_images shared with clinic": 7}, audit={"train/val": {}, "train/clinic": {},
+        "val/clinic": {}}, says=["left out: 7 × patients shared with clinic",
+        "left out: 7 × related images shared with clinic"]),
+    "a test set that leaks, and an inner one": Split(clinic=CLINIC_THAT_LEAKS,
         flags={"test_fraction": 0.12},
-        subset={
-            "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
-            "left out": "a016, a017, a018, a019, a025, a026, a027, a028, a029, a030, a031, "
-            "a031 (1), a046, a047, a062, a063, a100, a101, a102",
-            "test": "a036, a037, a038, a039, a040, a049, a050, a057, a058, a059, a060, a072, a093, "
-            "a094, a095, a096, a104, a132, a133, a134",
-            "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
-            "a044, a045, a052, a053, a054, a073, a074, a075, a076, a119, a127",
-        },
-        left_out={
-            "exact_duplicates shared with clinic": 1,
-            "lesions shared with clinic": 2,
-            "names shared with clinic": 1,
-            "near_duplicates shared with clinic": 1,
-            "patients shared with clinic": 7,
-            "related_images shared with clinic": 7,
-        },
-        audit={
-            "train/val": {},
-            "train/test": {},
-            "train/clinic": {},
-            "val/test": {},
-            "val/clinic": {},
-            "test/clinic": {},
-        },
-    ),
+        subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033", "left out": LINKED,
+        "test": 20, "val": 22}, digest="494e6cffc940a194", left_out={
+        "exact_duplicates shared with clinic": 1, "lesions shared with clinic": 2,
+        "names shared with clinic": 1, "near_duplicates shared with clinic": 1,
+        "patients shared with clinic": 7, "related_images shared with clinic": 7},
+        audit={"train/val": {}, "train/test": {}, "train/clinic": {}, "val/test": {},
+        "val/clinic": {}, "test/clinic": {}}),
     "an official test set that leaks": Split(
         data={
-            "HAM10000_metadata": "lesion_id,image_id,dx\nL1,A1,mel\nL2,A2,nv\nL3,A3,bcc\nL2,A4,nv\n"
-            "L5,ISIC_0025373,nv\nL6,A6,mel\n",
-            **JPEGS,
-            "ISIC_0025373.jpg": photo(5),
-            "A6.jpg": photo(6),
-            f"{TEST}_GroundTruth.csv": "lesion_id,image_id,dx\nL2,ISIC_0034524,nv\n"
-            "T2,ISIC_0035064,nv\n",
-            f"{TEST}_Images/ISIC_0034524.jpg": photo(8),
-            f"{TEST}_Images/ISIC_0035064.jpg": photo(9),
-        },
-        flags={"near_duplicates": "listed"},
-        subset={
-            "left out": "A2, A4, ISIC_0025373",
-            "official": "ISIC_0034524, ISIC_0035064",
-            "val": "A6",
-        },
-        left_out={"lesions shared with official": 2, "near_duplicates shared with official": 1},
-        audit={
-            "train/val": {"patients": None},
-            "train/official": {"patients": None},
-            "val/official": {"patients": None},
-        },
-    ),
-    "extra images that leak": Split(
-        more=MORE_THAT_LEAKS,
-        subset={
-            "extra": "C5, C6, C7, C8, extra:a000",
-            "left out": "C1, C2, a073_aug5",
-            "test": "a036, a037, a038, a039, a040, a049, a050, a057, a058, a059, a060, a072, a093, "
-            "a094, a095, a096, a104, a132, a133, a134",
-            "val": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a041, a042, a043, "
-            "a044, a045, a052, a053, a054, a062, a063, a073, a074, a075, a076, a119, a127",
-        },
-        left_out={
-            "lesions shared with test": 1,
-            "names shared with val": 1,
-            "patients shared with val": 1,
-        },
-        audit={
-            "train/val": {},
-            "train/test": {},
-            "train/extra": {},
-            "val/test": {},
-            "val/extra": {},
-            "test/extra": {},
-        },
-        says=["left out: 1 × lesions shared with test"],
-    ),
-    "both, three folds": Split(
-        clinic=CLINIC_THAT_LEAKS,
-        more=MORE_THAT_LEAKS,
-        flags={"folds": 3},
-        subset={
-            "0": "a004, a005, a006, a007, a008, a020, a021, a022, a023, a024, a048, a065, a066, "
-            "a067, a068, a069, a070, a077, a078, a079, a083, a089, a090, a091, a092, a097, "
-            "a098, a099, a099-copy, a109, a110, a111, a111_downsampled, a112, a121, a122, "
-            "a123, a124, a128, a129, a130, a131",
-            "1": "a009, a010, a011, a012, a012_downsampled, a013, a014, a015, a032, a033, a034, "
-            "a035, a041, a042, a043, a044, a052, a053, a054, a055, a064, a064_1, a064_1_flip, "
-            "a071, a073, a074, a075, a076, a084, a085, a086, a087, a088, a103, a108, a113, a114, "
-            "a119, a120, a120_rot90, a126, a127",
-            "2": "a000, a001, a002, a003, a003_aug0, a003_aug1, a036, a037, a038, a039, a040, "
-            "a045, a049, a050, a051, a056, a057, a058, a059, a060, a061, a072, a080, a081, "
-            "a082, a093, a094, a095, a096, a104, a105, a106, a107, a115, a116, a117, a118, "
-            "a125, a132, a133, a134",
-            "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
-            "extra": "C6, C7, extra:a000",
-            "left out": "C1, C2, C5, C8, a016, a017, a018, a019, a025, a026, a027, a028, a029, "
-            "a030, a031, a031 (1), a046, a047, a062, a063, a073_aug5, a100,"
-            " a101, a102",
-        },
-        left_out={
-            "exact_duplicates shared with clinic": 2,
-            "lesions shared with clinic": 3,
-            "lesions shared with val": 1,
-            "names shared with clinic": 1,
-            "names shared with val": 1,
-            "near_duplicates shared with clinic": 1,
-            "patients shared with clinic": 7,
-            "patients shared with val": 1,
-            "related_images shared with clinic": 7,
-        },
-        audit={"train/extra": {}, "train/clinic": {}, "extra/clinic": {}},
-    ),
+        "HAM10000_metadata": "lesion_id,image_id,dx\nL1,A1,mel\nL2,A2,nv\nL3,A3,bcc\nL2,A4,nv\n"
+        "L5,ISIC_0025373,nv\nL6,A6,mel\n", **JPEGS, "ISIC_0025373.jpg": photo(5),
+        "A6.jpg": photo(6), TEST_TRUTH: "lesion_id,image_id,dx\nL2,ISIC_0034524,nv\n"
+        "T2,ISIC_0035064,nv\n", f"{TEST}_Images/ISIC_0034524.jpg": photo(8),
+        f"{TEST}_Images/ISIC_0035064.jpg": photo(9)}, flags={"near_duplicates": "listed"},
+        subset={"left out": "A2, A4, ISIC_0025373", "official": "ISIC_0034524, ISIC_0035064",
+        "val": "A6"}, digest="0569d9d2935b0f75", left_out={"lesions shared with official": 2,
+        "near_duplicates shared with official": 1}, audit={"train/val": {"patients": None},
+        "train/official": {"patients": None}, "val/official": {"patients": None}}),
+    "extra images that leak": Split(more=MORE_THAT_LEAKS, subset={
+        "extra": "C5, C6, C7, C8, extra:a000", "left out": "C1, C2, a073_aug5", "test": 20,
+        "val": 24}, digest="e44023b7271de7aa", left_out={"lesions shared with test": 1,
+        "names shared with val": 1, "patients shared with val": 1},
+        audit={"train/val": {}, "train/test": {}, "train/extra": {}, "val/test": {},
+        "val/extra": {}, "test/extra": {}}, says=["left out: 1 × lesions shared with test"]),
+    "both, three folds": Split(clinic=CLINIC_THAT_LEAKS, more=MORE_THAT_LEAKS, flags={"folds": 3},
+        subset={"0": 42, "1": 42, "2": 41, "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
+        "extra": "C6, C7, extra:a000", "left out": "C1, C2, C5, C8, " + LINKED.replace("a063, ",
+        "a063, a073_aug5, ")}, digest="b064c30d2d1cc6e3", left_out={
+        "exact_duplicates shared with clinic": 2, "lesions shared with clinic": 3,
+        "lesions shared with val": 1, "names shared with clinic": 1, "names shared with val": 1,
+        "near_duplicates shared with clinic": 1, "patients shared with clinic": 7,
+        "patients shared with val": 1, "related_images shared with clinic": 7},
+        audit={"train/extra": {}, "train/clinic": {}, "extra/clinic": {}}),
 }
+# fmt: on
 
 
 @pytest.mark.parametrize("case", SPLITS.values(), ids=SPLITS)
@@ -1645,8 +1019,12 @@ def test_a_split_puts_each_image_there(case, tmp_path):
     (tmp_path / "pairs.csv").write_text(PAIRS)
     found = look(tmp_path, "split", **{"near_duplicates": tmp_path / "pairs.csv"} | case.flags)
     assert found.status == 0, found.printed
-    expected = {image: name for name, images in case.subset.items() for image in images.split(", ")}
-    assert found.subset == dict.fromkeys(found.accepted, "train") | expected
+    rows = sorted(f"{image},{name}" for image, name in found.subset.items() if name != "train")
+    for name, images in case.subset.items():
+        there = sorted(image for image, subset in found.subset.items() if subset == name)
+        assert images == (len(there) if isinstance(images, int) else ", ".join(there))
+    assert hashlib.sha256("\n".join(rows).encode()).hexdigest()[:16] == case.digest
+    assert set(found.subset) == set(found.accepted)
     assert found.audit.pop("left out") == case.left_out
     shared = {
         pair: {key: count for key, count in counts.items() if count != 0}

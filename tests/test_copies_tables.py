@@ -62,51 +62,6 @@ def test_a_table_is_read_however_a_spreadsheet_saved_it(rows, content):
     assert good.to_numpy().tolist() == [["a", "MEL", ""]] and bad.empty
 
 
-REJECTED = {
-    "a,0,0,0,0,0,0,0": "no label",
-    "a,1,1,0,0,0,0,0": "several labels",
-    "a,,0,0,0,0,0,0": "a label that is neither 0 nor 1",
-    "a,0.5,0,0,0,0,0,0": "a label that is neither 0 nor 1",
-    "a,melanoma,0,0,0,0,0,0": "a label that is neither 0 nor 1",
-    ",1,0,0,0,0,0,0": "label row without an image id",
-}
-
-
-@pytest.mark.parametrize("row", REJECTED)
-def test_a_bad_row_is_rejected_with_its_reason(rows, row):
-    good, bad = rows(f"{HEADER}\n{row}\n{ROW.format('b')}")
-    assert good["image"].tolist() == ["b"] and bad["reason"].tolist() == [REJECTED[row]]
-
-
-def test_of_two_rows_the_first_counts_unless_they_contradict(rows):
-    lines = [ROW.format(image) for image in "aab"]
-    good, bad = rows("".join([HEADER, "\n", *lines, "b,0,1,0,0,0,0,0\n"]))
-    assert good["image"].tolist() == ["a"]
-    different = "duplicate id with different labels"
-    assert bad["reason"].tolist() == ["duplicate id (the first row is kept)", different, different]
-
-
-def test_isic2019_has_two_of_our_classes_in_one_and_rejects_the_unknown(rows):
-    hot = [
-        f"{name},{','.join(str(int(k == at)) for k in range(9))}\n"
-        for name, at in [("a_downsampled", 3), ("b", 7), ("c", 8), ("d", 0)]
-    ]
-    good, bad = rows("".join(["image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,UNK\n", *hot]))
-    assert good["image"].tolist() == ["a_downsampled", "b", "d"]
-    assert good["label"].tolist() == ["AKIEC", "AKIEC", "MEL"]
-    assert bad["reason"].tolist() == ["class UNK: none of the seven"]
-
-
-def test_the_most_precise_diagnosis_that_is_one_of_the_seven_counts(rows):
-    good, bad = rows(
-        "isic_id,diagnosis_1,diagnosis_2,diagnosis_3,diagnosis_4\n"
-        'a,Benign,x,Nevus,"Nevus, Combined"\nb,Malignant,x,Melanoma Invasive,\n'
-        "c,Benign,x,Scar,\nd,,,,\n"
-    )
-    assert good[["image", "label"]].to_numpy().tolist() == [["a", "NV"], ["b", "MEL"]]
-    assert bad["reason"].tolist() == ["class Scar: none of the seven", "no label"]
-
-
 def test_a_table_of_json_lines(tmp_path):
     rows = '{"file_name": "a.jpg", "label": "melanoma", "n": 1}\n{"file_name": "b.jpg"}\n'
     (tmp_path / "t.jsonl").write_text(rows)
@@ -116,7 +71,10 @@ def test_a_table_of_json_lines(tmp_path):
 
 def test_an_excel_sheet(tmp_path):
     pytest.importorskip("openpyxl")
-    sheet = pd.DataFrame([["Clinic", None], ["Image", "Label"], ["a.jpg", "melanoma"], ["b", None]])
+    legend = [["Legend", "0 - none"], [None, "1 - some"]] * 6  # as in PH2_dataset.xlsx
+    sheet = pd.DataFrame(
+        [["Clinic", None], *legend, ["Image", "Label"], ["a.jpg", "melanoma"], ["b", None]]
+    )
     sheet.to_excel(tmp_path / "t.xlsx", index=False, header=False)
     frame = tables.read_labels(tmp_path / "t.xlsx")
     assert frame.to_numpy().tolist() == [["a", "MEL", ""], ["b", "", "no label"]]

@@ -41,6 +41,8 @@ def test_the_default_run_is_not_called_as_a_preset():
         (dict(seed=-1), "seed=-1: expected 0 to"),
         (dict(learning_rate="fast"), "learning_rate='fast': expected a number"),
         (dict(learning_rate="nan"), "learning_rate='nan': expected a number"),
+        (dict(data=""), "data='' names nothing: expected sample, isic2018 or a path"),
+        (dict(test=[""]), "test='': no such file or folder"),
         (dict(imbalance="class_weight"), "did you mean class_weights?"),
         (dict(split="lesions"), "split='lesions': no such file or folder; expected lesion, random"),
         (dict(split="lesions"), "did you mean lesion?"),

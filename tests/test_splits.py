@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dermai_utils import files, splits
+from dermai_utils import files, split_files, splits
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.splits import LEFT_OUT
 
@@ -293,9 +293,9 @@ def test_a_test_set_from_elsewhere_replaces_the_inner_one():
 
 def scored(table, subset, i):
     """By hand: the subsets with which row i must share nothing."""
-    home = {"train": {"official", "clinic"}, "extra": {"official", "clinic", "val", "test"}}
-    names = home.get(table["source"][i], set())
-    return names - {"official", "clinic"} if subset[i] == "test" else names
+    if table["source"][i] not in ("train", "extra") or subset[i] == "test":
+        return set()
+    return {"official", "clinic", "test", *({"val"} if subset[i] != "val" else ())}
 
 
 @settings(deadline=None)
@@ -455,14 +455,72 @@ def test_a_split_in_a_file_comes_back_however_a_spreadsheet_saved_it(tmp_path):
     table, subset, text = mixed()
     for k, edited in enumerate((text, "\ufeff" + text.replace(",", ";").replace("\n", "\r\n"))):
         (tmp_path / f"{k}.csv").write_text(edited, encoding="utf-8", newline="")
-        assert splits.read_split(tmp_path / f"{k}.csv", table).equals(subset)
+        assert split_files.read_split(tmp_path / f"{k}.csv", table).equals(subset)
     shuffled = table.sample(frac=1, random_state=0)
-    assert splits.read_split(tmp_path / "0.csv", shuffled).equals(subset[shuffled.index])
+    assert split_files.read_split(tmp_path / "0.csv", shuffled).equals(subset[shuffled.index])
     folded = splits.folds(table, 3, test=0.1)
     files.write_table(table[["image"]].assign(subset=folded), tmp_path / "folds.csv")
-    assert splits.read_split(tmp_path / "folds.csv", table).equals(folded)
+    assert split_files.read_split(tmp_path / "folds.csv", table).equals(folded)
     (tmp_path / "short.csv").write_text("".join(text.splitlines(True)[:-4]))  # no clinic
-    assert splits.read_split(tmp_path / "short.csv", table).equals(subset)
+    assert split_files.read_split(tmp_path / "short.csv", table).equals(subset)
+
+
+def test_a_split_of_others_may_name_files_leave_images_out_and_lack_val(tmp_path, capsys):
+    table = official_like(60)
+    table.loc[50:, "source"] = ["official"] * 3 + ["extra"] * 3 + ["clinic"] * 4
+    table.loc[59, "image"] = f"clinic:{table['image'][0]}"  # which the file names as train
+    inner = ["train"] * 36 + ["test"] * 10 + [""] * 4
+    lines = [f"/x/{i}.jpg,{s}" for i, s in zip(table["image"][:50], inner, strict=True)]
+    lines[1] = f"my {table['image'][1]} crop.png,train"
+    lines += [f"{image},test" for image in table["image"][50:52]] + ["ISIC_0034320,test"]
+    (tmp_path / "s.csv").write_text("\n".join(["file,split", *lines]))
+    subset = split_files.read_split(tmp_path / "s.csv", table, val=0.25)
+    assert (subset[36:46] == "test").all() and (subset[46:50] == LEFT_OUT).all()
+    assert set(subset[:36]) == {"train", "val"} and 5 <= (subset == "val").sum() <= 13
+    assert subset[50:].tolist() == ["official"] * 3 + ["train"] * 3 + ["clinic"] * 4
+    assert splits.audit(table, subset).loc["train/val", "lesions"] == 0
+    printed = capsys.readouterr().out
+    assert "1 of 53 images are not in the data (ISIC_0034320, ...)" in printed
+    assert "4 images (ISIC_0024352, ...) have no subset: left out" in printed
+    assert "no val: it is 25% of the training images, by lesion" in printed
+
+
+def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path):
+    table = official_like()
+    subset = splits.split(table, strategy="random")
+    files.write_table(table[["image"]].assign(subset=subset), tmp_path / "s.csv")
+    assert split_files.read_split(tmp_path / "s.csv", table).equals(subset)
+    left = split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
+    shared = splits.audit(table, left)[["images", "lesions"]]
+    assert (shared == 0).all(axis=None) and (splits.audit(table, subset)["lesions"] > 0).all()
+    assert (left[subset == "test"] == "test").all()  # what is judged stays
+    others = table[(table["lesion_id"] != "") & (subset != "test")]
+    lesions = set(table["lesion_id"][subset == "test"])
+    assert (left[others.index[others["lesion_id"].isin(lesions)]] == LEFT_OUT).all()
+    text = "\n".join(splits.notes(table, left))
+    assert "× lesions shared with test" in text and "WARNING" not in text
+
+
+def test_a_split_of_which_all_leaks_leaves_nothing_to_train_on(tmp_path):
+    table = official_like(60).assign(lesion_id=["A", "B", "C"] * 20)
+    (tmp_path / "s.csv").write_text(
+        "image,subset\n"
+        + "".join(
+            f"{i},{s}\n" for i, s in zip(table["image"], ["train", "val", "test"] * 20, strict=True)
+        )
+    )
+    assert len(split_files.read_split(tmp_path / "s.csv", table, leave_out=True)) == 60
+    table = table.assign(lesion_id=["A", "A", "C"] * 20)
+    with pytest.raises(UserError, match="no image is left in train: 20 images would leak"):
+        split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
+
+
+def test_the_split_that_came_with_the_data_can_be_used():
+    table = official_like(60)
+    with pytest.raises(UserError, match="split=given: the data came with no split; expected"):
+        split_files.read_split("given", table)
+    given = ["train", "val", "test"] * 20
+    assert split_files.read_split("given", table.assign(given=given)).tolist() == given
 
 
 FIRST, CLINIC = "ISIC_0024306", "ISIC_0024365"
@@ -471,20 +529,18 @@ FIRST, CLINIC = "ISIC_0024306", "ISIC_0024365"
 @pytest.mark.parametrize(
     "old, new, message",
     [
-        (f"{FIRST},", "ISIC_9,", "image ISIC_9 is not in the data; give the --test"),
-        (f"{FIRST},", "ISIC_0024307,", "image ISIC_0024307 is in two rows"),
-        (f"{FIRST},train\n", "", f"image {FIRST} has no subset"),
-        (f"{FIRST},train", f"{FIRST},", f"image {FIRST} has no subset"),
         (
-            f"{FIRST},train",
-            f"{FIRST},training",
-            "is in training: expected train, val, test, a fold",
+            "ISIC_00",
+            "X_00",
+            "image X_0024306 .as 59 more. is not in the data; expected ids or file",
         ),
+        (f"{FIRST},train", f"{FIRST},val\n{FIRST},train", f"image {FIRST} is in two subsets"),
+        (f"{FIRST},train", f"{FIRST},first", "is in first: expected train, val, test, a fold"),
         (f"{FIRST},train", f"{FIRST},official", "is in official: expected train, val"),
         (f"{CLINIC},clinic", f"{CLINIC},train", "is in train: expected clinic or left out"),
         (f"{FIRST},train", f"{FIRST},0", "images are in 0, train, val; expected train and val"),
-        (",val", ",train", "training images are in train; expected train and val, or folds"),
-        ("image,subset", "image,part", "no column subset"),
+        (",val", ",2", "images are in 2, train; expected train and val, or folds"),
+        ("image,subset", "image,part", "no column of subsets beside image, part"),
     ],
 )
 def test_a_mistake_in_an_edited_split_is_one_line(tmp_path, old, new, message):
@@ -492,15 +548,14 @@ def test_a_mistake_in_an_edited_split_is_one_line(tmp_path, old, new, message):
     assert f"{FIRST},train" in text and f"{CLINIC},clinic" in text
     (tmp_path / "split.csv").write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
-        splits.read_split(tmp_path / "split.csv", table)
-    assert str(caught.value).startswith(str(tmp_path / "split.csv")) and "\n" not in str(
-        caught.value
-    )
+        split_files.read_split(tmp_path / "split.csv", table)
+    text = str(caught.value)
+    assert text.startswith(str(tmp_path / "split.csv")) and "\n" not in text
 
 
 def test_a_file_that_is_not_there_is_one_line(tmp_path):
-    with pytest.raises(UserError, match="gone.csv: no such file; expected a CSV of image"):
-        splits.read_split(tmp_path / "gone.csv", official_like())
+    with pytest.raises(UserError, match="gone.csv: no such file; expected a table with columns"):
+        split_files.read_split(tmp_path / "gone.csv", official_like())
     with pytest.raises(UserError, match="gone.csv: no such file; expected a CSV of image"):
         splits.near_duplicates(tmp_path / "gone.csv")
 

@@ -34,7 +34,6 @@ TRIES = 5  # in a row without a new chunk, on one mirror
 CHUNK = 2**18  # bytes, the most that a broken connection loses
 BUSY = (408, 429, 500, 502, 503, 504)
 ABSENT = (403, 404, 410)  # S3 answers 403 for a file that it lacks
-SUMS = "SHA256SUMS.json"  # beside the files: {name: SHA-256 at its first download}
 
 
 class _Refused(Exception):
@@ -65,8 +64,6 @@ def fetch_official(folder, base_url="", mirrors=MIRRORS, sizes=SIZES, **options)
                 if not fetch(mirrors, folder / name, size, **options):
                     expected = "expected the challenge's files; check base_url"
                     raise UserError(f"{name} is not at {' or '.join(mirrors)}: {expected}")
-                if size not in (None, (folder / name).stat().st_size):
-                    print(f"{name} is from another base_url: delete {folder} to get the official")
             absent = files.read_json(folder / "absent.json") or {}  # so that nobody asks again
             for name in OPTIONAL:
                 skip = absent.get(name) == mirrors and not (folder / name).exists()
@@ -82,8 +79,8 @@ def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
     """Get the file `target` from the first of `mirrors` that sends it whole; False if none has it.
 
     size: bytes that it must have, or None. wait: seconds before the first retry, doubled for each
-    further one. timeout: seconds to connect, seconds without a byte. UserError if no mirror works,
-    the disk is full, or the content is not that of the first download.
+    further one. timeout: seconds to connect, seconds without a byte. A whole file that is there is
+    taken. UserError if no mirror works, or the disk is full.
     """
     target, reasons = Path(target), []
     with files.disk_errors(target.parent):
@@ -94,7 +91,7 @@ def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
             url = f"{mirror.rstrip('/')}/{target.name}"
             try:
                 if _from_mirror(url, _part(target), size, wait, timeout):
-                    _accept(target, size)
+                    _accept(_part(target), target, size)
                     return True
             except _Refused as why:
                 reasons.append(f"{url} {why}")
@@ -106,46 +103,40 @@ def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
     return False
 
 
-# One file: is it whole, and is it the one we had?
+# One file: is it whole?
 
 
 def _is_there(target, size) -> bool:
-    """Whether `target` is whole. A file that the user put there is recorded as it is."""
+    """Whether `target` is whole. Another size than the official one is taken, with a line: a file
+    that is cut off is no zip."""
     if not target.is_file():
         return False
-    known = target.name in _sums(target)
-    if problem := _problem(target, target.name, None if known else size):
+    if problem := _problem(target):
         print(f"{target.name} is there but {problem}: it is fetched again")
         return False
-    if not known:
-        _record(target, files.checksum(target))
+    if size not in (None, target.stat().st_size):
+        print(f"{target.name} is from another base_url: delete it to get the official one")
     return True
 
 
-def _accept(target, size):
-    """Give a whole `.part` its name, if it is the file we had before (trust on first use)."""
-    part, first = _part(target), _sums(target).get(target.name)
-    if problem := _problem(part, target.name, size):
+def _accept(part, target, size):
+    """Give a whole `.part` its name."""
+    length = part.stat().st_size
+    wrong_size = size not in (None, length) and f"has {length:,} bytes, expected {size:,}"
+    if problem := wrong_size or _problem(part):
         _drop(part)
         raise _Refused(f"sends a file that {problem}")
-    now = files.checksum(part)
-    if first not in (None, now):
-        _drop(part)
-        advice = f"to accept the new one, delete its entry in {target.parent / SUMS}"
-        expected = f"expected {first} as at its first download; {advice}, run this again"
-        raise UserError(f"{target.name} has SHA-256 {now}, {expected}")
-    _record(target, now)  # before the rename: a process killed in between finishes at its next call
     os.replace(part, target)
     _notes(part).unlink(missing_ok=True)
 
 
-def _problem(path, name, size) -> str | None:
+def _problem(path) -> str | None:
     """What is wrong with a finished file, or None."""
+    name = path.name.removesuffix(".part")
     with open(path, "rb") as file:
         first = file.read(512)
-    length = path.stat().st_size
-    if length == 0 or size not in (None, length):
-        return f"has {length:,} bytes, expected {f'{size:,}' if size else 'some'}"
+    if not first:
+        return "has 0 bytes"
     if wrong := _wrong_start(first, name):
         return f"is {wrong}"
     cut_off = name.endswith(".zip") and not zipfile.is_zipfile(path)
@@ -157,19 +148,6 @@ def _wrong_start(first, name) -> str | None:
     if first.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         return "a web page"
     return "no zip archive" if name.endswith(".zip") and first[:2] != b"PK"[: len(first)] else None
-
-
-def _sums(target) -> dict[str, str]:
-    path = target.parent / SUMS
-    sums = files.read_json(path) if path.exists() else {}
-    if sums is None or not all(isinstance(digest, str) for digest in sums.values()):
-        advice = "correct it, or delete it to trust the files as they are now"
-        raise UserError(f'{path} is damaged: expected {{"NAME": "SHA-256", ...}}; {advice}')
-    return sums
-
-
-def _record(target, digest):
-    files.write_json(target.parent / SUMS, _sums(target) | {target.name: digest})
 
 
 # One mirror

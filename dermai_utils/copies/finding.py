@@ -27,6 +27,10 @@ from dermai_utils.copies.layouts import (
     class_folders,
 )
 
+NO_DIAGNOSIS = (
+    "benign or malignant is no diagnosis, and none of the seven follows from it: give labels or "
+    "folders that name the diagnosis"
+)
 ONLY = {GROUPINGS: ("lesion_id",)}  # tables of which we need this column, and take no other
 COLUMNS = ["image", "source", "path", "label", "reason", *tables.METADATA]
 
@@ -37,14 +41,13 @@ class Copy:
 
     layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
     is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
-    other blanks are ""). notes: lines for the user. images: {source: image files in its folders};
-    folders: {source: these folders}; tables: {what: CSV}; form: its row of layouts.LAYOUTS.
+    other blanks are ""). notes: lines for the user. folders: {source: folders of its images};
+    tables: {what: CSV}; form: its row of layouts.LAYOUTS.
     """
 
     layout: str
     rows: pd.DataFrame
     notes: list[str]
-    images: dict[str, int]
     folders: dict[str, list[Path]]
     tables: dict[str, Path]
     form: Layout
@@ -108,7 +111,8 @@ def _copy(layout, part, inventory) -> Copy | None:
     for source, paths in _sources(layout, part, inventory):
         candidates = _image_folders(inventory, layout, source)
         own = (layout.images or TRAIN_IMAGES) if source == "train" else TEST_IMAGES
-        labelled = tables.joined([layout.read(path, inventory) for path in paths])
+        labelled = [layout.read(path, inventory).assign(table=path) for path in paths]
+        labelled = tables.joined(labelled)
         rows, used[source] = matching.rows_of_table(labelled, candidates, own, notes)
         clinical = rows["reason"] == CLINICAL
         notes += [f"{clinical.sum():,} clinical photographs are not used"] * bool(clinical.any())
@@ -124,12 +128,12 @@ def _copy(layout, part, inventory) -> Copy | None:
         sources, layout.lesions[1:] or layout.image, set(rows["image"]), named_by, notes
     )
     rows = rows.merge(metadata, on="image", how="left")
+    rows["given"] = _given(rows, inventory)
     notes += filter(None, map(tables.encoding_note, dict.fromkeys(named_by.values())))
     text = [name for name in COLUMNS if name != "age"]
     rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
-    images = {s: sum(len(inventory.folders[path]) for path in paths) for s, paths in used.items()}
     name = layout.name.format(table=", ".join(dict.fromkeys(path.name for path in part)))
-    return Copy(name, rows[COLUMNS], notes, images, used, named_by, layout)
+    return Copy(name, rows[COLUMNS], notes, used, named_by, layout)
 
 
 def _sources(layout, part, inventory) -> Iterator[tuple[str, list[Path]]]:
@@ -181,6 +185,26 @@ def _metadata(sources, image, ids, named_by, notes) -> pd.DataFrame:
             frame = frame.combine_first(part.set_index("image"))
     frame = frame.reindex(columns=list(tables.METADATA)).reset_index()
     return frame.assign(age=tables.numbers(frame["age"]))
+
+
+def _given(rows, inventory) -> pd.Series:
+    """The subset that the copy itself puts each training image in: by a column, else the name of
+    its label table, else that of its folder. All "" where these name fewer than two subsets."""
+    folders = {folder: tables.subset_in(place) for folder, place in inventory.places.items()}
+    named = {p: tables.subset_in(inventory.places[p.parent] / p.stem) for p in inventory.tables}
+    known = rows.reindex(columns=["given", "table", "path"]).astype(object)
+    known = known.where(known.notna(), None).to_numpy()
+    ways = [  # columns: of each row
+        [tables.subset_of(word) or word * word.isdecimal() if word else "" for word, _, _ in known],
+        [named.get(table, "") for _, table, _ in known],
+        [folders[path.parent] if path else "" for _, _, path in known],
+    ]
+    used = (rows["source"] == "train") & (rows["reason"] == "")
+    for way in ways:
+        found = pd.Series(way, rows.index).where(used, "")
+        if len(set(found) - {""}) > 1:
+            return found
+    return pd.Series("", rows.index)
 
 
 # Which copy, and what the user hears about it
@@ -255,6 +279,8 @@ def commonest(rows) -> str:
 def _nothing_usable(copy) -> str:
     folder, rows = copy.folders["train"][0], copy.rows[copy.rows["source"] == "train"]
     why = f"no row is the usable label of an image in {folder} ({commonest(rows)})"
+    if "benign" in rows["reason"].str.casefold().str.cat():
+        why += f"; {NO_DIAGNOSIS}"
     expected = "expected the files' names as ids, and one class for each"
     return f"{copy.tables.get('train labels', folder)}: {why}; {expected}"
 
@@ -264,6 +290,8 @@ def _nothing_recognised(folder, inventory, what) -> str:
     places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
     readable = [path.name for path in Layout("any").label_tables(inventory)]
     layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
+    if {"benign", "malignant"} <= {plain_name(path.name) for path in inventory.folders}:
+        places += f"; {NO_DIAGNOSIS}"
     names = ", ".join(path.name for path in inventory.tables)[:150]
     others = Counter(path.suffix.lower() or path.name for path in inventory.others).items()
     names = ", ".join(filter(None, [names, *(f"{n:,} × {what}" for what, n in others)]))[:300]

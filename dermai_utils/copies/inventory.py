@@ -14,6 +14,7 @@ from dermai_utils.copies.unpack import DAMAGED, pictures, unpack
 
 TABLES = (".csv", ".tsv", ".tab", *tables.PACKAGES)
 OTHER_TABLES = ("ham10000_metadata", "ph2_dataset.txt")  # the Dataverse's has no suffix
+OURS = {"image", "pixel_hash", "origin"}  # columns of a table.csv of this program
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
 DEEPEST_ZIP = 2  # zips in zips
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
@@ -39,21 +40,24 @@ def image_id(name) -> str:
 
 
 class Inventory:
-    """folders: {folder: names of its image files}; tables, others: paths; notes: lines
-    for the user.
+    """folders: {folder: names of its image files}; places: {folder: where it lies below the given
+    one, with the names of zips}; tables, others: paths; notes: lines for the user.
 
     A zip is unpacked below `unpacked`, unless its content lies unpacked beside it, or no table
     names an image of it. leave_out: folders not to look into. image: names of id columns.
     """
 
     def __init__(self, folder, unpacked, leave_out=(), image=()):
-        self.folders, self.tables, self.others, self.notes = {}, [], [], []
+        self.folders, self.places, self.tables, self.others, self.notes = {}, {}, [], [], []
         self._unpacked, self._zips, self._image = Path(unpacked), [], image
         self._seen = {os.path.realpath(path) for path in leave_out}
-        self._walk(Path(folder), 0, 0)
+        self._walk(Path(folder), 0, 0, Path())
         while self._zips:  # a zip may hold further ones
             self._zips.sort(key=_order)
             self._take(*self._zips.pop(0))
+        ours = [path for path in self.tables if OURS <= set(tables.header(path))]
+        self.tables = [path for path in self.tables if path not in ours]
+        self.notes += [f"{path} is a result of this program: not read" for path in ours]
 
     def named(self, *names) -> list[Path]:
         """The tables with one of these plain names; X.csv before X (1).csv."""
@@ -66,8 +70,8 @@ class Inventory:
             path: found for path, found in self.folders.items() if plain_name(path.name) in names
         }
 
-    def _walk(self, here, depth, level):
-        """Note what lies in `here` and below; level: of zips in zips."""
+    def _walk(self, here, depth, level, place):
+        """Note what lies in `here` and below; level: of zips in zips; place: see the class."""
         if os.path.realpath(here) in self._seen:  # a link to a folder above
             return
         self._seen.add(os.path.realpath(here))
@@ -80,6 +84,7 @@ class Inventory:
         entries = [entry for entry in entries if not HIDDEN.search(entry.name)]
         entries = self._with_utf8_names(here, entries)
         names = [entry.name for entry in entries if entry.is_file()]
+        self.places[here] = place
         self.folders[here] = [name for name in names if _is(name, IMAGE_SUFFIXES)]
         known = (*IMAGE_SUFFIXES, *TABLES, ".zip")
         self.others += [here / name for name in names if not _is(name, known)]
@@ -88,10 +93,10 @@ class Inventory:
             self._zips += [_read(here / name, level) for name in names if _is(name, (".zip",))]
             for name in names:
                 if _is(name, (".parquet",)) and (inside := self._pictures(here / name)):
-                    self._walk(inside, 0, level)
+                    self._walk(inside, 0, level, place / Path(name).stem)
         for entry in entries if depth < DEEPEST_IMAGE else []:
             if entry.is_dir():
-                self._walk(here / entry.name, depth + 1, level)
+                self._walk(here / entry.name, depth + 1, level, place / entry.name)
 
     def _pictures(self, path) -> Path | None:
         """The folder with the pictures that lie in a Parquet file; None if there are none."""
@@ -114,7 +119,8 @@ class Inventory:
         if level == DEEPEST_ZIP:
             self.notes.append(f"{archive.name} is a zip in a zip in a zip: not unpacked")
         elif members is None or self._adds(archive, members):
-            self._walk(unpack(archive, self._unpacked), 0, level + 1)
+            place = self.places[archive.parent] / archive.stem
+            self._walk(unpack(archive, self._unpacked), 0, level + 1, place)
 
     def _adds(self, archive, members) -> bool:
         """Whether a zip holds a table, a zip, or an image in use, that does not lie here yet."""

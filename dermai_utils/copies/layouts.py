@@ -18,6 +18,7 @@ TRAIN_IMAGES = (f"{TRAIN}_input",)
 TEST_IMAGES = (f"{TEST}_input", f"{TEST}_images")  # the Dataverse's name is the second
 
 MILK = "milk10k_training_metadata"
+NEVI = ("common nevus", "atypical nevus")
 KERATOSIS = ("melanoma", "seborrheic_keratosis")
 
 
@@ -33,7 +34,8 @@ class Layout:
     value counts; () for the label table and then all others. images: plain names of the folders
     that alone hold its images, if there are any. test: the official test set may lie beside it.
     alone: it is a copy only where no other layout fits. words: pairs of a word and its class, if
-    tables.CLASS_WORDS lacks it; rest: the class of a row whose class columns are all 0. lesions:
+    tables.CLASS_WORDS lacks it; rest: the class of a row whose class columns are all 0; mark: what
+    stands in the class column that is meant, where the others are blank. lesions:
     (plain name of the table, its column of images), if the label table has one row a lesion.
     clinical: column with the files of clinical photographs, which are not used. note: a line for
     the user.
@@ -51,6 +53,7 @@ class Layout:
     alone: bool = False
     words: tuple = ()
     rest: str = ""
+    mark: str = ""
     lesions: tuple = ()
     clinical: str = ""
     note: str = ""
@@ -92,7 +95,9 @@ class Layout:
 
     def read(self, path, inventory) -> pd.DataFrame:
         """(image, label, reason) of each row of a label table; CLINICAL is no reason to tell."""
-        labels = tables.read_labels(path, self.image, self.classes, self.words, self.rest)
+        labels = tables.read_labels(
+            path, self.image, self.classes, self.words, self.rest, self.mark
+        )
         for table in inventory.named(*self.lesions[:1])[:1]:
             image = self.lesions[1]
             images = tables.read_csv(table, [image, "lesion_id", "image_type"])
@@ -167,6 +172,7 @@ LAYOUTS = (
         classes=("clinical diagnosis",),
         words=(("0", "NV"), ("1", "NV"), ("2", "MEL")),
     ),
+    Layout("PH2's sheet", needs=("image name", *NEVI), classes=(*NEVI, "melanoma"), mark="X"),
     Layout("isic-cli", needs=("isic_id",), image=("isic_id",)),
     Layout("label table {table}"),
     Layout("one folder a class", None),

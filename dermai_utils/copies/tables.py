@@ -13,7 +13,7 @@ import pandas as pd
 
 from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
 
-METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by")
+METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by", "given")
 SITES = ("anatom_site_general", "anatom_site_general_challenge", "location", "region", "site")
 PATHS = ("image_path", "file_path", "filepath", "path")
 COLUMN_NAMES = {  # what tables call each of our columns; the first name that is there counts
@@ -22,6 +22,7 @@ COLUMN_NAMES = {  # what tables call each of our columns; the first name that is
         "image_id",
         "image",
         "image_name",
+        "image name",
         "file",
         "filename",
         "file_name",
@@ -33,6 +34,7 @@ COLUMN_NAMES = {  # what tables call each of our columns; the first name that is
     "sex": ("sex", "gender"),
     "localization": ("localization", *SITES),
     "confirmed_by": ("dx_type", "diagnosis_confirm_type"),
+    "given": ("subset", "split", "partition", "set", "fold"),
 }
 CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1)), "label", "class")
 CLASS_COLUMNS += ("cell_type",)
@@ -43,7 +45,7 @@ CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and
     "melanoma acral lentiginous, nodular melanoma (nm), superficial spreading melanoma ssm, "
     "melanoma (in situ), melanoma (less than 0.76 mm), melanoma (0.76 to 1.5 mm), "
     "melanoma (more than 1.5 mm)",
-    "NV": "nv, nevus, naevus, nevi, naevi, melanocytic nevus, melanocytic naevus, "
+    "NV": "nv, nevus, naevus, nevi, common nevus, naevi, melanocytic nevus, melanocytic naevus, "
     "melanocytic nevi, melanocytic naevi, dysplastic nevus, atypical nevus, blue nevus, "
     "spitz nevus, congenital nevus, nevus NOS, nev, clark nevus, combined nevus, dermal nevus, "
     "recurrent nevus, reed or spitz nevus, nevocytic nevus, halo nevus, "
@@ -70,7 +72,7 @@ CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and
 }
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-LONGEST_TITLE = 9  # lines above a header
+LONGEST_TITLE, LONGEST_LEGEND = 9, 30  # lines above a header, rows above one in a sheet
 PACKAGES = {".xlsx": "openpyxl", ".parquet": "pyarrow", ".jsonl": "pandas"}  # no text: read by
 CONTRADICTS = "duplicate id with different labels"
 TWICE = "duplicate id (the first row is kept)"
@@ -100,6 +102,36 @@ def class_of(word) -> str:
 def unknown_class(word) -> str:
     """The reason for a label that is none of the seven classes."""
     return f"class {' '.join(str(word).split()):.60}: none of the seven"
+
+
+SUBSET_WORDS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+
+
+def subset_of(word) -> str:
+    """train, val or test, where a word stands for it; "" for any other.
+
+    >>> subset_of("Validation"), subset_of("TestSet"), subset_of("fold 3")
+    ('val', 'test', '')
+    """
+    word = word.casefold().strip()
+    return SUBSET_WORDS.get(word) or SUBSET_WORDS.get(word.removesuffix("set").rstrip(" _-"), "")
+
+
+def subset_in(path) -> str:
+    """The subset that a path names, its last parts first; "" for none, or two in one part.
+
+    >>> subset_in("ISIC-2017_Training_Data/X"), subset_in("train/metadata"), subset_in("train_test")
+    ('train', 'train', '')
+    """
+    for part in reversed(Path(path).parts):
+        found = {subset_of(word) for word in re.findall("[a-z]+", part.casefold())} - {""}
+        if found:
+            return found.pop() if len(found) == 1 else ""
+    return ""
 
 
 # Any CSV
@@ -158,7 +190,10 @@ def _read(path, suffix) -> pd.DataFrame:
     """The cells of a table that is no text; of a sheet with its header as a row."""
     if suffix == ".xlsx":
         options = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
-        return pd.read_excel(path, **options)
+        frame = pd.read_excel(path, **options)
+        plain = frame[:LONGEST_LEGEND].apply(lambda cells: cells.str.strip().str.casefold())
+        headers = plain.isin(COLUMN_NAMES["image"]).any(axis=1)
+        return frame[headers.idxmax() :] if headers.any() else frame  # PH2's legend stands above
     if suffix == ".jsonl":
         return pd.read_json(path, lines=True, dtype=False)
     from pyarrow import parquet
@@ -301,18 +336,19 @@ def image_ids(column) -> pd.Series:
 # Labels and metadata
 
 
-def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="") -> pd.DataFrame:
+def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="", mark="") -> pd.DataFrame:
     """(image, label, reason) of each row of a label table, one-hot or with columns of words.
 
-    image, classes, words, rest: as in `layouts.Layout`.
+    image, classes, words, rest, mark: as in `layouts.Layout`.
     label: one of the seven, or "" with the reason. UserError if the file is no such table.
     """
     names = header(path)
     ids, columns = column_of(names, "image", image) or "image", class_columns(names, classes)
-    one_hot = bool(rest) or columns[:1] and columns[0] in ONE_HOT
+    one_hot = bool(rest or mark) or columns[:1] and columns[0] in ONE_HOT
     frame = read_csv(path, [ids, *(columns or CLASSES)]).rename(columns={ids: "image"})
     frame["image"] = image_ids(frame["image"])
     cells = frame[columns]
+    cells = cells.eq(mark).astype(int).astype(str) if mark else cells
     label, faults = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
     frame["label"] = label
     repeated = frame["image"].duplicated(keep=False)
