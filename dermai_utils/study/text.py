@@ -3,6 +3,7 @@
 from dermai_utils.metrics import UNDEFINED
 from dermai_utils.predictions import subset_name
 
+FEW = 10  # lesions: of fewer, the counts are shown
 CONFIRMED_BY = {  # HAM10000's codes for how a diagnosis was confirmed
     "histo": "histopathology",
     "follow_up": "follow-up",
@@ -26,7 +27,7 @@ def format_number(number) -> str:
 
 def with_interval(row, name: str = "") -> str:
     """A value and its interval, of a dict with value, low and high, or with `name`, `name`_low and
-    `name`_high.
+    `name`_high; "k of n" where the dict knows that FEW lesions were counted.
 
     >>> with_interval({"value": 0.7171, "low": 0.659, "high": 0.769})
     '0.717 [0.659, 0.769]'
@@ -34,7 +35,27 @@ def with_interval(row, name: str = "") -> str:
     value, low, high = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
     if row[value] is None:
         return UNDEFINED
+    if few := counts(row, name):
+        return few
+    if row[low] is None:
+        return f"{format_number(row[value])} [not known]"
     return f"{format_number(row[value])} [{format_number(row[low])}, {format_number(row[high])}]"
+
+
+def counts(row, name: str = "") -> str:
+    """The counts "k of n" in place of a rate of under FEW lesions; "too few" in place of a mean of
+    rates; "" for more lesions, or where nobody counted.
+
+    `row`: a dict with (`name`_)lesions, k and n.
+
+    >>> counts({"k": 3, "n": 4, "lesions": 4}), counts({"k": 30, "n": 40, "lesions": 40})
+    ('3 of 4', '')
+    """
+    key = f"{name}_" if name else ""
+    if row.get(f"{key}lesions", row.get("lesions", FEW)) >= FEW:
+        return ""
+    n = row.get(f"{key}n", row.get("n"))
+    return f"{row[key + 'k']} of {n}" if f"{key}k" in row else "too few"
 
 
 def percent(share) -> str:
