@@ -5,10 +5,7 @@
   const all = (selector, start = document) => [...start.querySelectorAll(selector)];
 
   const contents = at(".contents details");
-  contents.open = matchMedia("(min-width: 78rem)").matches;
-  contents.addEventListener("click", (event) => {
-    if (event.target.closest("a") && getComputedStyle(contents.parentElement).zIndex > 0) contents.open = false;
-  });
+  contents.addEventListener("click", (event) => { if (event.target.closest("a")) contents.open = false; });
 
   const tool = at("#threshold");
   const scores = JSON.parse(at("#scores").textContent);
