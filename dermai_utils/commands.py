@@ -185,7 +185,7 @@ def evaluate(s, run=""):
 
 
 def gradcam(s):
-    """where the network looks: gradcam.png, and a check of the maps"""
+    """where the network looks: gradcam.jpg, and a check of the maps"""
     from dermai_utils import predictions
     from dermai_utils.reports import maps
 

@@ -65,7 +65,7 @@ def subset_name(subset: str, data: str = "", folds: int = 0) -> str:
     >>> subset_name("official"), subset_name("official", data="sample")
     ('official ISIC 2018 test set', 'made-up pictures in place of the official test set')
     >>> subset_name("Basel")
-    'your test set Basel (nothing was chosen on it)'
+    'your test set “Basel” (nothing was chosen on it)'
     """
     if subset == "official" and data == "sample":
         return "made-up pictures in place of the official test set"
@@ -73,7 +73,7 @@ def subset_name(subset: str, data: str = "", folds: int = 0) -> str:
         return "all folds (each image judged by the model that was not trained on it)"
     if subset.isdecimal():
         return f"fold {subset}"
-    return _NAMES.get(subset, f"your test set {subset} (nothing was chosen on it)")
+    return _NAMES.get(subset, f"your test set “{subset}” (nothing was chosen on it)")
 
 
 def scored_rows(rows: pd.DataFrame, subset: str) -> pd.DataFrame:

@@ -128,6 +128,10 @@ class Run:
 
     def _held_out(self, dataset):
         known = self.table[self.table["subset"].isin(predictions.held_out(self.table["subset"]))]
+        given = {"train", "official", *dataset.table["source"]}
+        known = known[
+            known["source"].isin(given)
+        ]  # a test set that is not given now is not missing
         new = dataset.table[~dataset.table["source"].isin(("train", "extra", "official"))]
         new = new[~new["source"].isin(self.table["subset"])]
         rows = pd.concat([known, new.assign(subset=new["source"], fold=-1)], ignore_index=True)

@@ -130,7 +130,7 @@ import io
 import PIL.Image
 
 smaller = io.BytesIO()  # fewer bytes, for the page; the file in the folder stays as it is
-PIL.Image.open(run.folder / "gradcam.png").convert("RGB").save(smaller, "JPEG", quality=50)
+PIL.Image.open(run.folder / "gradcam.jpg").convert("RGB").save(smaller, "JPEG", quality=50)
 Image(smaller.getvalue())
 
 # %% [markdown]

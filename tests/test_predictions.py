@@ -60,7 +60,7 @@ def test_the_zero_weight_image_is_in_no_scored_row():
         ("sample_elsewhere", {"data": "sample"}, "a second, made-up clinic"),
         ("val", {}, "validation subset (decision rule and thresholds were chosen on it)"),
         ("test", {"folds": 5}, "held-out test subset (nothing was chosen on it)"),
-        ("Basel", {"data": "sample"}, "your test set Basel (nothing was chosen on it)"),
+        ("Basel", {"data": "sample"}, "your test set “Basel” (nothing was chosen on it)"),
         ("3", {"folds": 5}, "fold 3"),
     ],
 )

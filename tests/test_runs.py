@@ -110,6 +110,10 @@ def test_a_test_set_that_came_later_is_predicted_too_and_gone_images_are_counted
     assert len(fewer) == len(rows) - 1
     before = probabilities(rows.set_index("image").loc[fewer["image"]])
     np.testing.assert_allclose(probabilities(fewer), before, atol=1e-6)
+    gone = run.table.tail(1).assign(image="R1", source="Rio", subset="Rio")
+    run.table = pd.concat([run.table, gone], ignore_index=True)
+    assert "Rio" not in set(run.predict(dataset())["subset"])  # trained with, not given now
+    assert "not in the data" not in capsys.readouterr().out
 
 
 def test_what_changed_in_the_data_is_counted(trained):

@@ -48,7 +48,7 @@ def main():
         number = top_of(report, folder / "top.png")
         both = Image.new("RGB", (2 * SIZE[0], SIZE[1]), "white")
         both.paste(Image.open(folder / "top.png"), (0, 0))
-        maps = Image.open(report.with_name("gradcam.png")).convert("RGB")
+        maps = Image.open(report.with_name("gradcam.jpg")).convert("RGB")
         maps = maps.resize((SIZE[0], maps.height * SIZE[0] // maps.width), Image.LANCZOS)
         both.paste(maps, (SIZE[0], 0))
         shutil.copy(report.with_name("metrics.json"), ASSETS / "sample_metrics.json")

@@ -2,7 +2,6 @@
 
 import io
 
-import numpy as np
 from matplotlib import figure as mpl
 from PIL import Image
 
@@ -27,27 +26,30 @@ class Figure(mpl.Figure):
     photographs = False  # a figure of photographs becomes a JPEG, a tenth of the size
     alt = ""  # what the figure shows, in words
 
-    def encoded(self, kind: str = "png") -> bytes:
-        """The figure as the bytes of a PNG or JPEG."""
-        buffer = io.BytesIO()
-        self.savefig(buffer, format=kind, dpi=DPI, bbox_inches="tight")
-        if self.photographs or kind == "jpeg":
+    def encoded(self) -> bytes:
+        """The figure as the bytes of a PNG, or of a JPEG where it shows photographs."""
+        buffer, options = io.BytesIO(), dict(dpi=DPI, bbox_inches="tight")
+        if self.photographs:
+            self.savefig(buffer, format="jpeg", **options, pil_kwargs={"quality": 80})
             return buffer.getvalue()
-        chart = Image.open(buffer).convert("RGB").quantize(256, Image.Quantize.FASTOCTREE)
-        small = io.BytesIO()
-        chart.save(small, "PNG", optimize=True)  # a third of the bytes
+        self.savefig(buffer, format="png", **options)
+        chart, small = Image.open(buffer).convert("RGB"), io.BytesIO()
+        chart = chart.quantize(
+            256, Image.Quantize.MAXCOVERAGE
+        )  # a third of the bytes, white stays white
+        chart.save(small, "PNG", optimize=True)
         return small.getvalue()
 
     def save(self, path) -> None:
-        """Write the figure to `path`, a PNG or (.jpg) a JPEG, whole or not at all."""
+        """Write the figure to `path`, whole or not at all: .jpg for photographs, else .png."""
         with files.atomic(path, "wb") as file:
-            file.write(self.encoded("jpeg" if path.suffix == ".jpg" else "png"))
+            file.write(self.encoded())
 
     def _repr_png_(self):
-        return None if self.photographs else (self.encoded("png"), {"alt": self.alt})
+        return None if self.photographs else (self.encoded(), {"alt": self.alt})
 
     def _repr_jpeg_(self):
-        return (self.encoded("jpeg"), {"alt": self.alt}) if self.photographs else None
+        return (self.encoded(), {"alt": self.alt}) if self.photographs else None
 
 
 def axes(width, height, rows=1, columns=1, **options):
@@ -65,24 +67,20 @@ def plain(ax) -> None:
     ax.tick_params(colors=INK, labelsize=9)
 
 
-def blank(axes) -> None:
-    """Remove ticks and edges: for photographs."""
-    for ax in np.ravel(axes):
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
+def finished(figure: Figure, title: str, words: str) -> Figure:
+    """`figure` with its title above it and its alternative text: what a reader who does not see it
+    has to know."""
+    if title:
+        figure.suptitle(title, fontsize=10.5)
+    figure.alt = " ".join((f"{title}: {words}" if title else words).split())
+    return figure
 
 
 def message(text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
-    figure, grid = axes(8, 1)
-    grid[0, 0].axis("off")
-    grid[0, 0].text(0, 0.5, text, fontsize=10, color=INK)
-    return figure
-
-
-def described(figure: Figure, title: str, words: str) -> Figure:
-    """`figure`, with its alternative text: what a reader who does not see it has to know."""
-    figure.alt = " ".join((f"{title}: {words}" if title else words).split())
+    figure, [[ax]] = axes(8, 1)
+    ax.axis("off")
+    ax.text(0, 0.5, text, fontsize=10, color=INK)
     return figure
 
 
@@ -95,17 +93,9 @@ def rows_from_top(ax, names) -> None:
 
 
 def whisker(ax, y, value, low, high, colour, hollow=False) -> None:
-    """Draw a dot at `value` with its interval; hollow where the images are too few to read much
-    into it."""
-    low, high = (value if end is None else end for end in (low, high))
+    """Draw a dot at `value` with its interval, where there is one; hollow where the images are too
+    few to read much into it."""
     alpha, fill = (0.45, "white") if hollow else (1, colour)
-    ax.plot([low, high], [y, y], color=colour, lw=1.6, alpha=alpha, solid_capstyle="butt")
+    if low is not None and high is not None:
+        ax.plot([low, high], [y, y], color=colour, lw=1.6, alpha=alpha, solid_capstyle="butt")
     ax.plot(value, y, "o", ms=6, color=colour, mfc=fill, clip_on=False, zorder=3)
-
-
-def ink_on(colour) -> str:
-    """Black or white, whichever has the greater contrast with `colour` (red, green, blue, 0 to 1):
-    at least 4.58 to 1 (WCAG 2.2, relative luminance)."""
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in colour[:3]]
-    luminance = np.dot(linear, (0.2126, 0.7152, 0.0722))
-    return "black" if (luminance + 0.05) / 0.05 > 1.05 / (luminance + 0.05) else "white"

@@ -16,17 +16,9 @@ from dermai_utils.reports import mistakes as browse
 from dermai_utils.study import decisions, evaluation, text
 
 MADE = ("*.png", "*.jpg", "metrics.json", "submission.csv", "report.html", "model_card.md")
-PHOTOGRAPHS = (
-    "gradcam",
-    "most_confident",
-    "costly",
-    "likely_mislabelled",
-    "near_duplicates",
-    "some_",
-)
 KINDS = ("most_confident", "costly", "likely_mislabelled")  # of mistakes
 SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
-PAIRS_SHOWN = 6
+PAIRS_SHOWN = 12
 
 
 def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, answers=None) -> Path:
@@ -35,10 +27,10 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     Also predictions.csv (with the chosen rule's class), metrics.json, submission.csv (official test
     set), figures and model_card.md. Files of an earlier report go first.
     `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates;
-    without one, those of an earlier report stay. Its test sets that are new to the run are
-    predicted and added. `probe`, `leakage_effect`: dicts of study.probe. `audit`: of splits.audit,
-    by default made from the run's table. `answers`: what answers.json holds, by default the file in
-    the folder. UserError where the predictions hold no validation images.
+    without one, the report has no photographs. Its test sets that are new to the run are predicted
+    and added. `probe`, `leakage_effect`: dicts of study.probe. `audit`: of splits.audit, by default
+    made from the run's table. `answers`: what answers.json holds, by default the file in the
+    folder. UserError where the predictions hold no validation images.
 
     >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
     PosixPath('work/sample/runs/first/report.html')
@@ -48,30 +40,34 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     found |= {"leakage_effect": leakage_effect, "probe": probe}
     found |= evaluation.evaluate(rows, table, pairs)
     rows = decisions.called(rows, found["decisions"])
-    stay = dataset is None and _lists_the_same(run.metrics, found)
-    _delete(run.folder, keep=PHOTOGRAPHS if stay else ())
+    scored = predictions.primary_rows(rows)
+    answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
+    answers = answers or {}
+    _delete(run.folder)
     files.write_table(rows, run.folder / "predictions.csv")
     _submission(run, rows, found)
-    answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
-    scored = predictions.primary_rows(rows)
-    cards = browse.cards(scored, table, (answers or {}).get("similar", {}))
-    drawn = figures(run, found, rows)
-    browse.find_pictures(run.folder, cards)
+    cards, drawn = (
+        browse.cards(scored, table, answers.get("similar", {})),
+        figures(run, found, rows),
+    )
     if dataset is not None:
         browse.save_pictures(run.folder, cards, dataset)
-        _pictures(run, dataset, found, scored, pairs, drawn)
-    alts = {
-        name: figure.alt for name, figure in drawn.items() if not figure.save(run.folder / name)
-    }
+        drawn |= photographs(run, dataset, found, scored, pairs)
+    for name, figure in drawn.items():
+        figure.save(run.folder / name)
     files.write_json(run.folder / "metrics.json", found)
     page.model_card(run, found)
-    _print(found)
-    values = {"mistakes": cards, "thresholds": browse.thresholds(scored)}
-    # without a dataset, those of an earlier call: the network is the same
-    values["gradcam"] = files.read_json(run.folder / "gradcam.json")
-    values |= {"audit": audit_rows(run, audit, pairs, table)}
-    values |= {"unlike": (answers or {}).get("unlike", {})}
-    return page.report(run, found, alts, **values)
+    _print(found, dataset)
+    return page.report(
+        run,
+        found,
+        {name: figure.alt for name, figure in drawn.items()},
+        mistakes=cards,
+        thresholds=browse.thresholds(scored),
+        gradcam=files.read_json(run.folder / "gradcam.json"),
+        audit=audit_rows(run, audit, pairs, table),
+        unlike=answers.get("unlike", {}),
+    )
 
 
 def known(run, dataset) -> tuple:
@@ -106,20 +102,12 @@ def _split(run):
     return f"{run.folds} folds, {split}" if run.folds else split
 
 
-def _lists_the_same(before, now) -> bool:
-    """Whether an earlier report showed photographs of the same images."""
-    return all((before or {}).get(name) == now[name] for name in ("primary_subset", "mistakes"))
-
-
-def _delete(folder, keep=()):
-    """Delete the files of earlier reports, or this one would show them as new.
-
-    keep: how the names of photographs begin that are still true, as the predictions are the same.
-    """
-    if not keep:
-        shutil.rmtree(folder / browse.FOLDER, ignore_errors=True)
-    for path in (path for pattern in MADE for path in folder.glob(pattern)):
-        if not path.name.startswith(tuple(keep)):
+def _delete(folder):
+    """Delete the files of earlier reports, or this one would show them as new. gradcam.json stays:
+    the network is the same."""
+    shutil.rmtree(folder / browse.FOLDER, ignore_errors=True)
+    for pattern in MADE:
+        for path in folder.glob(pattern):
             path.unlink()
 
 
@@ -133,21 +121,23 @@ def _submission(run, rows, found):
         files.write_table(submission, run.folder / "submission.csv")
 
 
-def audit_rows(run, audit, pairs, table=None) -> dict:
-    """{"a/b": {column: count, None where not known}} of splits.audit, of the run's table with test
-    sets that are newer than it. Prints what these share with the images of the run."""
+def audit_rows(run, audit, pairs, table) -> dict:
+    """{"a/b": {column: count, None where not known}} of splits.audit, of the run's `table` with
+    test sets that are newer than it. Prints what these share with the images of the run."""
     if audit is None:
-        table = run.table if table is None else table
         subset = table["subset"]
         if run.folds:
             subset = subset.mask(table["fold"] >= 0, table["fold"].astype(str))
         audit = splits.audit(table, subset, pairs)
-        for name in set(table["subset"]) - set(run.table["subset"]):
-            for side in ("train", "folds", "val"):
-                row = audit.T.get(f"{side}/{name}", pd.Series(dtype="Int64")).fillna(0)
-                if shared := [f"{count:,} × {key}" for key, count in row.items() if count]:
-                    shared = f"{', '.join(shared)}: the score on {name} is too good"
-                    print(f"report: WARNING: {side} and {name} share {shared}")
+        later = set(table["subset"]) - set(run.table["subset"])
+        for pair, counts in audit.fillna(0).iterrows():
+            side, name = pair.split("/")
+            shared = ", ".join(f"{n:,} × {key}" for key, n in counts.items() if n)
+            if name in later and side in ("train", "folds", "val") and shared:
+                print(
+                    f"report: WARNING: {side} and {name} share {shared}: the score on {name} is "
+                    "too good"
+                )
     return audit.astype(object).where(audit.notna(), None).to_dict("index")
 
 
@@ -155,16 +145,14 @@ def figures(run, found, rows) -> dict:
     """{file: Figure} of everything that needs no photographs."""
     subset, rule = found["primary_subset"], text.rule_name(found["decisions"])
     name = functools.partial(page.full_name, metrics=found)
-    scored = scored_rows(rows, subset)
-    (truth, p), here = arrays(scored), name(subset)
-    by_rule, argmax = f"{here}\ndecision rule: {rule}", f"{here}: the most probable class (argmax)"
+    (truth, p), here = arrays(scored_rows(rows, subset)), name(subset)
+    argmax = f"{here}: the most probable class (argmax)"
     bins = {
         title: pd.DataFrame(found["calibration"][when]["reliability"])
         for title, when in (("as predicted", "before"), ("after temperature scaling", "after"))
     }
     drawn = {
-        "metrics": plots.intervals(found["intervals"][subset], by_rule),
-        "confusion": plots.confusion_matrix(scored["truth"], scored["prediction"], by_rule),
+        "metrics": plots.intervals(found["intervals"][subset], f"{here}\ndecision rule: {rule}"),
         "roc": plots.roc(truth, p, here),
         "precision_recall": plots.precision_recall(truth, p, here),
         "calibration": plots.calibration(bins, argmax),
@@ -173,10 +161,10 @@ def figures(run, found, rows) -> dict:
     }
     if rule != "argmax":
         drawn["confusion_argmax"] = plots.confusion_matrix(truth, p.argmax(1), argmax)
-    for other in set(found["subsets"]) - {subset}:
-        of = scored_rows(rows, other)
-        title = f"{name(other)}\ndecision rule: {rule}"
-        drawn[f"confusion_{other}"] = plots.confusion_matrix(of["truth"], of["prediction"], title)
+    for other in found["subsets"]:
+        of, title = scored_rows(rows, other), f"{name(other)}\ndecision rule: {rule}"
+        file = "confusion" if other == subset else f"confusion_{other}"
+        drawn[file] = plots.confusion_matrix(of["truth"], of["prediction"], title)
     if groups := found["subgroups"]["groups"]:
         title = f"{name(found['subgroups']['subset'])}\ndecision rule: {rule}"
         drawn["subgroups"] = plots.subgroups(groups, title)
@@ -185,30 +173,30 @@ def figures(run, found, rows) -> dict:
     history = run.members[0].history if run.folds else run.history
     if history is not None and len(history):
         title = "the first fold" if run.folds else ""
-        drawn["learning_curves"] = plots.learning_curves(history, title=title)
+        drawn["learning_curves"] = plots.learning_curves(history, title)
     return {f"{name}.png": figure for name, figure in drawn.items()}
 
 
-def _pictures(run, dataset, found, scored, pairs, drawn) -> None:
-    """Add the figures of photographs to `drawn`, and write gradcam.json."""
+def photographs(run, dataset, found, scored, pairs) -> dict:
+    """{file: Figure} of the mistakes, Grad-CAM and near-duplicates; also writes gradcam.json."""
     from dermai_utils.reports import maps  # torch, which the rest of a report does not need
 
+    drawn, listed = {}, []
     place = dict(zip(dataset.table["image"], dataset.table.index, strict=True))
     scored = scored[scored["image"].isin(place)]
-    listed = {kind: evaluation.listed_mistakes(found, scored, kind) for kind in KINDS}
-    for kind, rows in listed.items():
+    for kind in KINDS:
+        listed.append(rows := evaluation.listed_mistakes(found, scored, kind))
         if len(rows):
             images = [dataset.pixels[place[image]] for image in rows["image"]]
-            drawn[f"{kind}.png"] = pictures.sheet(images, pictures.verdicts(rows))
-    drawn |= _near_duplicates(dataset, pairs, place)
-    wrong = pd.concat(listed.values()).drop_duplicates("image")
+            drawn[f"{kind}.jpg"] = pictures.sheet(images, pictures.verdicts(rows))
+    wrong = pd.concat(listed).drop_duplicates("image")
     shown, checks = maps.explain(run, dataset, scored, wrong)
-    drawn |= shown
     files.write_json(run.folder / "gradcam.json", checks)
+    return drawn | _near_duplicates(dataset, pairs, place) | shown
 
 
 def _near_duplicates(dataset, pairs, place) -> dict:
-    """{file: Figure}: all pairs of which the data has both images, and some of them."""
+    """{file: Figure} of some of the pairs of which the data has both images."""
     labels = dict(zip(dataset.table["image"], dataset.table["label"], strict=True))
     items = [
         (*(dataset.pixels[place[image]] for image in (a, b)), f"{a} {labels[a]} · {b} {labels[b]}")
@@ -218,19 +206,21 @@ def _near_duplicates(dataset, pairs, place) -> dict:
     if not items:
         return {}
     some = np.unique(np.linspace(0, len(items) - 1, PAIRS_SHOWN).round().astype(int))
-    sheets = {"near_duplicates": items, "some_near_duplicates": [items[k] for k in some]}
-    return {f"{name}.jpg": pictures.pairs(shown) for name, shown in sheets.items()}
+    return {"near_duplicates.jpg": pictures.pairs([items[k] for k in some])}
 
 
-def _print(found):
+def _print(found, dataset):
     rule = text.rule_name(found["decisions"])
-    print(f"report: decision rule, chosen on validation: {rule}")
+    chosen = "out of fold" if found["folds"] else "on validation"
+    print(f"report: decision rule, chosen {chosen}: {rule}")
     for subset, scores in found["subsets"].items():
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in SCORES)
         argmax = found["argmax"]["subsets"][subset]["balanced_accuracy"]
         argmax = f" (balanced accuracy by argmax {text.format_number(argmax)})"
         name = page.full_name(subset, found)
         print(f"report: {name}, n={scores['n']:,}: {values}{'' if rule == 'argmax' else argmax}")
+    if dataset is None:
+        print("report: without photographs, which need the data: the command report adds them")
 
 
 def comparison(run, other) -> pd.DataFrame:

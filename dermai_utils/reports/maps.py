@@ -1,4 +1,4 @@
-"""Grad-CAM of a run: gradcam.png, gradcam_mistakes.png, and gradcam.json with the checks."""
+"""Grad-CAM of a run: gradcam.jpg, gradcam_mistakes.jpg, and gradcam.json with the checks."""
 
 import math
 
@@ -10,7 +10,6 @@ from dermai_utils.metrics import jsonable
 from dermai_utils.predictions import unseen_by_first
 from dermai_utils.reports import pictures
 
-KINDS = ("correct", "wrong", "least sure")
 # Images of each class and kind whose map is checked: each costs some forty forward passes, and with
 # a single one chance decides whether the maps are better than random ones.
 CHECKED = 3
@@ -26,12 +25,11 @@ def choose(rows: pd.DataFrame, each: int = 1) -> pd.DataFrame:
     right, chosen = rows["truth"] == rows["prediction"], []
     for label in CLASSES:
         here = rows["truth"] == label
-        kinds = (
-            rows[here & right].nlargest(each, "confidence"),
-            rows[here & ~right].nlargest(each, "confidence"),
-            rows[here].nsmallest(each, "confidence"),
-        )
-        chosen += [found.assign(kind=kind) for kind, found in zip(KINDS, kinds, strict=True)]
+        chosen += [
+            rows[here & right].nlargest(each, "confidence").assign(kind="correct"),
+            rows[here & ~right].nlargest(each, "confidence").assign(kind="wrong"),
+            rows[here].nsmallest(each, "confidence").assign(kind="least sure"),
+        ]
     return pd.concat(chosen).drop_duplicates("image").reset_index(drop=True)
 
 
@@ -48,21 +46,11 @@ def explain(run, dataset, rows: pd.DataFrame, mistakes: pd.DataFrame) -> tuple[d
 
     Where the network has no maps, or is not here, there is no figure, and "note" says why.
     """
-    chosen, wrong = choose(rows), unseen_by_first(mistakes)
     try:
-        images, classes = squares(run, dataset, chosen), _targets(chosen)
-        maps = saliency.gradcam(run.net, images, classes)
         checks = _checks(run, dataset, rows)
-        titles = [
-            f"{t}, {k}" for t, k in zip(pictures.verdicts(chosen), chosen["kind"], strict=True)
-        ]
-        smooth, said = saliency.saliency(run.net, images, classes), note(checks)
-        figures = {"gradcam.png": pictures.explanations(images, maps, smooth, titles, said)}
-        if len(wrong):
-            images = squares(run, dataset, wrong)
-            maps = saliency.gradcam(run.net, images, _targets(wrong))
-            sheet = pictures.gradcam(images, maps, pictures.verdicts(wrong), said)
-            figures["gradcam_mistakes.png"] = sheet
+        figures = {"gradcam.jpg": _drawn(run, dataset, choose(rows), checks, with_saliency=True)}
+        if len(wrong := unseen_by_first(mistakes)):
+            figures["gradcam_mistakes.jpg"] = _drawn(run, dataset, wrong, checks)
     except UserError as reason:
         print(f"gradcam: {reason}")
         return {}, {"images": [], "mean": {}, "note": str(reason)}
@@ -71,6 +59,17 @@ def explain(run, dataset, rows: pd.DataFrame, mistakes: pd.DataFrame) -> tuple[d
 
 def _targets(rows):
     return [CLASSES.index(label) for label in rows["prediction"]]
+
+
+def _drawn(run, dataset, rows, checks, with_saliency=False):
+    """The maps of rows of predictions, with what the checks say about them."""
+    images, targets, titles = squares(run, dataset, rows), _targets(rows), pictures.verdicts(rows)
+    found = saliency.gradcam(run.net, images, targets)
+    if not with_saliency:
+        return pictures.gradcam(images, found, titles, note(checks))
+    titles = [f"{title}, {kind}" for title, kind in zip(titles, rows["kind"], strict=True)]
+    smooth = saliency.saliency(run.net, images, targets)
+    return pictures.gradcam(images, found, titles, note(checks), columns=2, saliency=smooth)
 
 
 def _checks(run, dataset, rows) -> dict:

@@ -3,8 +3,6 @@
 The pictures lie in files beside the page, which loads each when it comes into view.
 """
 
-import shutil
-
 import numpy as np
 import pandas as pd
 from PIL import Image
@@ -41,24 +39,16 @@ def cards(rows: pd.DataFrame, table: pd.DataFrame, similar: dict) -> list[dict]:
 
 def save_pictures(folder, cards: list[dict], dataset) -> None:
     """Write FOLDER/K.jpg and FOLDER/K_similar.jpg of the WITH_PICTURE first cards whose images
-    `dataset` has, and note the names in the cards. Files of an earlier call go first."""
-    shutil.rmtree(folder / FOLDER, ignore_errors=True)
+    `dataset` has, and note the names in the cards."""
     place = dict(zip(dataset.table["image"], dataset.table.index, strict=True))
     for k, card in enumerate(cards[:WITH_PICTURE]):
-        strips = {"picture": [card["image"]], "strip": [near["image"] for near in card["similar"]]}
-        for name, images in strips.items():
+        for name, images, file in (
+            ("picture", [card["image"]], f"{FOLDER}/{k}.jpg"),
+            ("strip", [near["image"] for near in card["similar"]], f"{FOLDER}/{k}_similar.jpg"),
+        ):
             if images and all(image in place for image in images):
-                end = "" if name == "picture" else "_similar"
-                card[name] = f"{FOLDER}/{k}{end}.jpg"
-                _save(folder / card[name], [dataset.pixels[place[image]] for image in images])
-
-
-def find_pictures(folder, cards: list[dict]) -> None:
-    """Note in the cards the pictures that an earlier `save_pictures` wrote for the same cards."""
-    for k, card in enumerate(cards):
-        for name, end in (("picture", ""), ("strip", "_similar")):
-            if (folder / FOLDER / f"{k}{end}.jpg").exists():
-                card[name] = f"{FOLDER}/{k}{end}.jpg"
+                card[name] = file
+                _save(folder / file, [dataset.pixels[place[image]] for image in images])
 
 
 def _save(path, pictures):
@@ -75,8 +65,6 @@ def thresholds(rows: pd.DataFrame) -> dict:
     for target, classes in decisions.TARGETS.items():
         positive, score = decisions.binary(rows, classes)
         order = np.argsort(score, kind="stable")
-        scores[target] = {
-            "score": score[order].tolist(),
-            "positive": positive[order].astype(int).tolist(),
-        }
+        scores[target] = {"score": score[order].tolist()}
+        scores[target]["positive"] = positive[order].astype(int).tolist()
     return scores

@@ -1,8 +1,8 @@
 """report.html, model_card.md and index.html: templates filled with metrics.json and the run.
 
-The page asks the network for nothing. Every number of its tables carries the key under which
+A page asks the network for nothing. Every number of the report's tables carries the key under which
 metrics.json has it (`data-key`), so the two cannot differ. The card follows Mitchell et al. 2019,
-arXiv 1810.03993.
+arXiv 1810.03993. Pages of other rooms extend base.html.j2 and are written by `save`.
 """
 
 import base64
@@ -20,7 +20,6 @@ from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.predictions import own_test_sets, subset_name
 from dermai_utils.study import text
 
-LARGE_PNG = 300_000  # bytes; a photograph is a tenth of that as JPEG
 PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")  # a reader may replace
 GIVEN = ("sample_elsewhere", "given test")  # test sets that come with the data
 NOT_SHOWN = ("run_name", "version", "date", "machine", "sources")  # elsewhere on the page
@@ -50,8 +49,19 @@ def headings(body: str) -> list[tuple]:
     return re.findall(r'<h2 id="([^"]+)"><a[^>]*>(.*?)</a></h2>', body)
 
 
+def rate(share, n: int) -> str:
+    """A share of `n` images: counts where they are few.
+
+    >>> rate(0.75, 4), rate(0.75, 40)
+    ('3 of 4', '0.750')
+    """
+    if share is None or n >= text.FEW:
+        return text.format_number(share)
+    return f"{round(share * n)} of {n}"
+
+
 TEMPLATES = Environment(
-    loader=FileSystemLoader(Path(__file__).with_name("templates")),
+    loader=FileSystemLoader(sorted(Path(__file__).parents[1].glob("*/templates"))),
     autoescape=select_autoescape(["html.j2"]),
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -59,8 +69,10 @@ TEMPLATES = Environment(
     keep_trailing_newline=True,
 )
 TEMPLATES.globals |= {"CLASSES": CLASSES, "CLASS_NAMES": CLASS_NAMES, "DISCLAIMER": DISCLAIMER}
+TEMPLATES.globals |= {"rate": rate}
 TEMPLATES.filters |= {
     "at": look_up,
+    "counts": text.counts,
     "headings": headings,
     "number": text.format_number,
     "percent": text.percent,
@@ -71,16 +83,28 @@ TEMPLATES.filters |= {
 
 
 def fill(template: str, **values) -> str:
-    """The text of a template. An unknown name in it is an error, never a blank."""
+    """The text of a room's template. An unknown name in it is an error, never a blank."""
     return TEMPLATES.get_template(template).render(values)
 
 
-def save(path: Path, template: str, **values) -> Path:
-    """Fill a template into a file."""
-    content = fill(template, **values)
+def save(path: Path, template: str, figures: dict | None = None, **values) -> Path:
+    """Fill a template into a file. `figures`: {file: what it shows, in words} of pictures in the
+    file's folder, which become a part of the page."""
+    figures = figures or {}
+    picture = functools.cache(lambda name: name in figures and embedded(path.with_name(name)))
+    content = fill(template, figures=figures, picture=picture, **values)
     with files.atomic(path) as file:
         file.write(content)
     return path
+
+
+def embedded(path: Path) -> dict:
+    """An image file as the source of an <img>, and its shape."""
+    data, kind = path.read_bytes(), "jpeg" if path.suffix == ".jpg" else "png"
+    width, height = Image.open(io.BytesIO(data)).size
+    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
+    shape = "broad" if width > 800 else "narrow"
+    return {"source": source, "shape": shape, "width": width, "height": height}
 
 
 def common(run, metrics: dict) -> dict:
@@ -91,6 +115,7 @@ def common(run, metrics: dict) -> dict:
         "subset": subset,
         "rule": rule,
         "two_rules": rule != "argmax",
+        "chosen_images": "out-of-fold predictions" if metrics["folds"] else "validation images",
         "name": functools.partial(full_name, metrics=metrics),
         "short": functools.partial(short_name, metrics=metrics),
         "training": training(run),
@@ -103,16 +128,13 @@ def report(run, metrics: dict, figures: dict, **values) -> Path:
     """Write report.html. `figures`: {file: what it shows, in words}; `values`: audit, gradcam,
     unlike, mistakes and thresholds."""
     rows = metrics["subsets"][metrics["primary_subset"]]["per_class"].values()
-    page = {
-        "figures": figures,
+    values |= {
         "chance": 1 / sum(row["n"] > 0 for row in rows),
-        "picture": functools.cache(lambda name: embedded(run.folder / name, name in figures)),
         "present": {path.name for path in run.folder.glob("[!.]*")},
         "left_out": int((run.table["subset"] == "left out").sum()),
     }
-    return save(
-        run.folder / "report.html", "report.html.j2", **common(run, metrics), **page, **values
-    )
+    path = run.folder / "report.html"
+    return save(path, "report.html.j2", figures, **common(run, metrics), **values)
 
 
 def model_card(run, metrics: dict) -> Path:
@@ -143,19 +165,15 @@ def index(work) -> Path:
 def training(run) -> dict:
     """How the run was trained: its settings, the parts that a reader replaced, the command that
     trains it again, minutes, version, date and machine (None where not known)."""
-    about, histories = run.settings, [run.history]
-    if run.folds:
-        histories = [member.history for member in run.members]
-    seconds = sum(history["seconds"].sum() for history in histories if history is not None)
+    about, members = run.settings, run.members if run.folds else [run]
+    histories = [member.history for member in members if member.history is not None]
+    seconds = sum(history["seconds"].sum() for history in histories)
     replaced = {part: about[part] for part in PARTS if part in about}
+    hidden = {*NOT_SHOWN, *PARTS}
     return {
         "network": replaced.get("network") or about["backbone"],
         "replaced": replaced,
-        "settings": {
-            name: value
-            for name, value in about.items()
-            if name not in NOT_SHOWN + PARTS and value not in ("", None)
-        },
+        "settings": {k: v for k, v in about.items() if k not in hidden and v not in ("", None)},
         "command": command(about, run.table),
         "minutes": round(seconds / 60, 1) if seconds else None,
         **{name: about.get(name) for name in ("version", "date", "machine")},
@@ -174,22 +192,8 @@ def command(about: dict, table) -> str:
             if "or a path" in field.metadata["allowed"] and value not in field.metadata["allowed"]:
                 value = f"path/to/{Path(value).name}"
             words.append(f"--{name.replace('_', '-')} {shlex.quote(value)}")
-    sources = [name for name in own_test_sets(table["source"]) if name not in GIVEN]
-    words += [f"--test {shlex.quote(f'path/to/{name}')}" for name in sources if name != "extra"]
-    return " ".join([*words, *["--extra path/to/extra"] * ("extra" in sources)])
-
-
-def embedded(path: Path, wanted: bool) -> dict | None:
-    """An image file as the source of an <img>, and its shape; None where it is missing or not of
-    this report."""
-    if not wanted or not path.exists():
-        return None
-    data, kind = path.read_bytes(), "jpeg" if path.suffix == ".jpg" else "png"
-    image = Image.open(io.BytesIO(data))
-    if len(data) > LARGE_PNG and kind == "png":
-        buffer, kind = io.BytesIO(), "jpeg"
-        image.convert("RGB").save(buffer, "JPEG", quality=80)
-        data = buffer.getvalue()
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-    shape = "broad" if image.width > 800 else "narrow"
-    return {"source": source, "shape": shape, "width": image.width, "height": image.height}
+    for name in own_test_sets(table["source"]):
+        if name not in GIVEN:
+            flag = "--extra" if name == "extra" else "--test"
+            words.append(f"{flag} {shlex.quote(f'path/to/{name}')}")
+    return " ".join(words)

@@ -12,17 +12,8 @@ from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
 from dermai_utils.basics import CLASS_NAMES, CLASSES
-from dermai_utils.reports.canvas import (
-    COLOURS,
-    INK,
-    RED,
-    Figure,
-    axes,
-    blank,
-    described,
-    message,
-    plain,
-)
+from dermai_utils.reports import canvas
+from dermai_utils.reports.canvas import COLOURS, INK, RED, Figure
 from dermai_utils.study.text import percent
 
 OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
@@ -30,10 +21,16 @@ OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
 
 def _grid(width, height, rows, columns):
     """(figure, (rows, columns) axes) for photographs."""
-    figure, grid = axes(width, height, rows, columns)
+    figure, grid = canvas.axes(width, height, rows, columns)
     figure.photographs = True
-    blank(grid)
+    _blank(grid)
     return figure, grid
+
+
+def _blank(axes):
+    for ax in np.ravel(axes):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(False)
 
 
 def shown(image) -> np.ndarray:
@@ -47,16 +44,15 @@ def sheet(images, titles=(), title: str = "", columns: int = 4) -> Figure:
     """Images side by side, `columns` of them a row, each under its title: mistakes, an augmented
     batch, anything."""
     if not len(images):
-        return message("No such image here.")
+        return canvas.message("No such image here.")
     lines = -(-len(images) // columns)
     figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns)
     for ax, image in zip(grid.flat, images, strict=False):
         ax.imshow(shown(image))
     for ax, text in zip(grid.flat, titles, strict=False):
         ax.set_title(text, fontsize=10, color=INK)
-    figure.suptitle(title, fontsize=11)
     words = "; ".join(titles) or f"{len(images)} images"
-    return described(figure, title, f"Photographs: {words}.")
+    return canvas.finished(figure, title, f"Photographs: {words}.")
 
 
 def by_class(labels, images, each: int = 8) -> Figure:
@@ -69,7 +65,7 @@ def by_class(labels, images, each: int = 8) -> Figure:
             ax.imshow(shown(images[place]))
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10, color=INK)
     words = f"Photographs: the first {each} images of each class, a row a class."
-    return described(figure, "", words)
+    return canvas.finished(figure, "", words)
 
 
 def verdicts(rows: pd.DataFrame) -> list[str]:
@@ -88,50 +84,39 @@ def pairs(items, columns: int = 3) -> Figure:
     `items`: (image, image, title) each. One sheet of pixels, because hundreds of axes take minutes.
     """
     if not len(items):
-        return message("No pairs.")
+        return canvas.message("No pairs.")
     width, height, gap, title_height = 200, 150, 6, 32  # px; the title stands above the pair
     line, column = height + title_height, 2 * width + 4 * gap
     lines = -(-len(items) // columns)
     pixels = np.full((lines * line, columns * column, 3), 255, np.uint8)
-    figure, grid = _grid(pixels.shape[1] / 100, pixels.shape[0] / 100, 1, 1)
+    figure, [[ax]] = _grid(pixels.shape[1] / 100, pixels.shape[0] / 100, 1, 1)
     for k, (*both, title) in enumerate(items):
         top, left = k // columns * line + title_height, k % columns * column
         for shift, image in zip((0, width + gap), both, strict=True):
             small = Image.fromarray(shown(image)).resize((width, height))
             pixels[top : top + height, left + shift : left + shift + width] = small
-        grid[0, 0].text(left, top - 9, title, fontsize=10, color=INK)
-    grid[0, 0].imshow(pixels)
+        ax.text(left, top - 9, title, fontsize=10, color=INK)
+    ax.imshow(pixels)
     words = f"{len(items)} pairs of photographs, each pair side by side."
-    return described(figure, "", words)
+    return canvas.finished(figure, "", words)
 
 
 # Maps over photographs.
 
 
-def gradcam(images, maps, titles=(), note: str = "", columns: int = 4) -> Figure:
-    """Each image beside itself under its Grad-CAM, `columns` such pairs a row. `note` stands above
-    all."""
-    return _maps(images, {"Grad-CAM": maps}, titles, note, columns)
-
-
-def explanations(images, gradcam, saliency, titles=(), note: str = "", columns: int = 2) -> Figure:
-    """Each image, its Grad-CAM and its saliency, `columns` such triples a row. `note` stands above
-    all."""
-    return _maps(images, {"Grad-CAM": gradcam, "saliency": saliency}, titles, note, columns)
-
-
-def _maps(images, kinds, titles, note, columns):
+def gradcam(images, maps, titles=(), note: str = "", columns: int = 4, saliency=None) -> Figure:
+    """Each image beside itself under its Grad-CAM, and under its `saliency` where that is given;
+    `columns` images a row. `note` stands above all."""
+    kinds = {"Grad-CAM": maps} | ({} if saliency is None else {"saliency": saliency})
     each, lines = 1 + len(kinds), max(1, -(-len(images) // columns))
     figure, grid = _grid(each * 1.5 * columns, 2.1 * lines, lines, each * columns)
-    places = grid.reshape(-1, each)
-    for k, (panels, image) in enumerate(zip(places, images, strict=False)):
+    for k, (panels, image) in enumerate(zip(grid.reshape(-1, each), images, strict=False)):
         for ax in panels:
             ax.imshow(shown(image))
-        for ax, (name, maps) in zip(panels[1:], kinds.items(), strict=True):
-            ax.imshow(maps[k], alpha=0.5, **OVERLAY)
+        for ax, (name, found) in zip(panels[1:], kinds.items(), strict=True):
+            ax.imshow(found[k], alpha=0.5, **OVERLAY)
             ax.set_xlabel(name, fontsize=7, color=INK, labelpad=1)
-    for panels, title in zip(places, titles, strict=False):
-        panels[0].set_title(title, fontsize=8, color=INK, loc="left")
+        panels[0].set_title("".join(titles[k : k + 1]), fontsize=8, color=INK, loc="left")
     figure.get_layout_engine().set(h_pad=0.08)  # a title is nearer to its own row than to the last
     width, height = figure.get_size_inches()
     shape = dict(fraction=0.1 / height, shrink=0.5, aspect=0.5 * width / 0.1)
@@ -141,7 +126,7 @@ def _maps(images, kinds, titles, note, columns):
     if note:
         figure.suptitle(note, fontsize=9, wrap=True, color=RED)
     words = f"Photographs, each beside itself under its {' and its '.join(kinds)}"
-    return described(figure, "", f"{words}: {'; '.join(titles)}. {note}")
+    return canvas.finished(figure, "", f"{words}: {'; '.join(titles)}. {note}")
 
 
 def overlay(image, gradcam) -> np.ndarray:
@@ -175,7 +160,9 @@ def answer(item, similar=()) -> Figure:
     figure.alt = f"{item.text}. Probabilities: {', '.join(f'{c} {percent(p)}' for c, p in shares)}."
     heights = (1.15, 1) if similar else (1.15,)
     upper, *lower = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    _explained(upper, item)
+    square, gradcam, bars = upper.subplots(1, 3, width_ratios=(1, 1, 1.35))
+    _explained(square, gradcam, item)
+    _probabilities(bars, item)
     for panel in lower:
         _similar(panel, item.similar, similar)
     title = "\n".join([item.text, *(f"Warning: this picture {w}." for w in item.warnings)])
@@ -186,10 +173,9 @@ def answer(item, similar=()) -> Figure:
     return figure
 
 
-def _explained(panel, item):
-    """The square, its Grad-CAM and the probabilities."""
-    square, gradcam, bars = panel.subplots(1, 3, width_ratios=(1, 1, 1.35))
-    blank([square, gradcam])
+def _explained(square, gradcam, item):
+    """The square, and beside it its Grad-CAM."""
+    _blank([square, gradcam])
     square.set_title("what the network saw", fontsize=9, color=INK)
     gradcam.set_title("no Grad-CAM" if item.gradcam is None else "Grad-CAM", fontsize=9, color=INK)
     for ax in (square, gradcam):
@@ -197,14 +183,13 @@ def _explained(panel, item):
     if item.gradcam is not None:
         gradcam.imshow(item.gradcam, alpha=0.5, **OVERLAY)
         gradcam.set_xlabel(fill(item.gradcam_note, 34), fontsize=7, color=RED)
-        scale = panel.colorbar(_scale(), ax=gradcam, shrink=0.8)
+        scale = gradcam.figure.colorbar(_scale(), ax=gradcam, shrink=0.8)
         scale.set_ticks([0, 1], labels=["least", "most\nevidence"], color=INK, fontsize=7)
-    _probabilities(bars, item)
 
 
 def _similar(panel, similar, images):
     grid = panel.subplots(1, len(similar), squeeze=False)[0]
-    blank(grid)
+    _blank(grid)
     for ax, item, image in zip(grid, similar, images, strict=True):
         if image is None:
             ax.text(0.5, 0.5, "not in the data any more", ha="center", fontsize=8, color=INK)
@@ -223,6 +208,6 @@ def _probabilities(ax, item):
     ax.bar_label(bars, map(percent, item.probabilities), padding=4, fontsize=9, color=INK)
     ax.set_yticks(range(len(CLASSES)), [f"{CLASS_NAMES[c]} ({c})" for c in CLASSES])
     ax.invert_yaxis()
-    plain(ax)
+    canvas.plain(ax)
     ax.set(xlim=(0, 1.12), xlabel="calibrated probability (solid: can't be ruled out)")
     ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -11,110 +11,89 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn import metrics
 
 from dermai_utils.basics import CLASSES
-from dermai_utils.reports.canvas import (
-    BLUE,
-    COLOURS,
-    DASHES,
-    GREEN,
-    INK,
-    ORANGE,
-    PINK,
-    RED,
-    SKY,
-    Figure,
-    axes,
-    described,
-    ink_on,
-    rows_from_top,
-    whisker,
-)
-from dermai_utils.study import decisions
-from dermai_utils.study.text import pretty_name, with_interval
+from dermai_utils.reports import canvas
+from dermai_utils.reports.canvas import BLUE, GREEN, INK, ORANGE, PINK, RED, SKY, Figure
+from dermai_utils.study import decisions, text
 
-# Training.
+WHITE_ABOVE = 0.72  # of the colour map "Blues": there black and white differ from it by 4.5 to 1
 
 
-def learning_curves(history: pd.DataFrame, kept: int | None = None, title: str = "") -> Figure:
+def learning_curves(history: pd.DataFrame, title: str = "") -> Figure:
     """Loss, and balanced accuracy and macro F1 on validation, by epoch.
 
-    `history`: a row an epoch, NaN where the epoch was not validated. `kept`: the epoch whose
-    weights were kept, which is marked.
+    `history`: a row an epoch, NaN where the epoch was not validated.
     """
-    figure, grid = axes(9, 3.2, 1, 2)
-    (left, right), epoch = grid[0], history["epoch"]
-    dots, squares = dict(marker="o", ms=3), dict(marker="s", ms=3, ls="--")
-    left.plot(epoch, history["loss"], **dots, color=BLUE, label="training (augmented images)")
-    seen = history[history["balanced_accuracy"].notna()]
-    left.plot(seen["epoch"], seen["val_loss"], **squares, color=ORANGE, label="validation")
-    left.set(xlabel="epoch", ylabel="cross-entropy (nats)")
-    score = seen["balanced_accuracy"]
-    right.plot(seen["epoch"], score, **dots, color=GREEN, label="balanced accuracy")
-    right.plot(seen["epoch"], seen["macro_f1"], **squares, color=PINK, label="macro F1")
-    if kept in set(seen["epoch"]):
-        best = (kept, score[seen["epoch"] == kept].iloc[0])
-        right.axvline(kept, color=INK, lw=0.8, ls=":")
-        right.annotate(f" kept {best[1]:.3f}", best, fontsize=9, color=INK)
-    right.set(xlabel="epoch", ylabel="validation score", ylim=(0, 1))
-    for ax in (left, right):
+    figure, [[left, right]] = canvas.axes(9, 3.2, 1, 2)
+    validated = history[history["balanced_accuracy"].notna()]
+    for ax, rows, column, label, style, colour in (
+        (left, history, "loss", "training (augmented images)", "o-", BLUE),
+        (left, validated, "val_loss", "validation", "s--", ORANGE),
+        (right, validated, "balanced_accuracy", "balanced accuracy", "o-", GREEN),
+        (right, validated, "macro_f1", "macro F1", "s--", PINK),
+    ):
+        ax.plot(rows["epoch"], rows[column], style, color=colour, ms=3, label=label)
+        ax.set_xlabel("epoch")
         ax.legend(frameon=False, fontsize=8)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.suptitle(title, fontsize=11)
+    left.set_ylabel("cross-entropy (nats)")
+    right.set(ylabel="validation score", ylim=(0, 1))
     words = "Two charts by epoch: training and validation loss, and the validation scores."
-    return described(figure, title, words)
-
-
-# Scores.
+    return canvas.finished(figure, title, words)
 
 
 def intervals(scores: dict, title: str = "") -> Figure:
     """A dot with whiskers for each of {metric: {"value", "low", "high"}}, 95 %."""
     rows = {name: row for name, row in scores.items() if row["value"] is not None}
-    figure, grid = axes(8, 0.8 + 0.36 * len(rows))
-    ax = grid[0, 0]
+    figure, [[ax]] = canvas.axes(8, 0.8 + 0.36 * len(rows))
     for y, row in enumerate(rows.values()):
-        value, low, high = row["value"], row["low"], row["high"]
-        whisker(ax, y, value, low, high, BLUE)
-        ax.text(1.03, y, with_interval(row), va="center", fontsize=9, color=INK)
-    rows_from_top(ax, [pretty_name(name) for name in rows])
+        canvas.whisker(ax, y, row["value"], row["low"], row["high"], BLUE)
+        ax.text(1.03, y, text.with_interval(row), va="center", fontsize=9, color=INK)
+    canvas.rows_from_top(ax, [text.pretty_name(name) for name in rows])
     ax.set(xlim=(0, 1.02), xlabel="score, 0 to 1 (95 % interval)")
-    ax.set_title(title, fontsize=10)
-    words = [f"{pretty_name(k)} {with_interval(row)}" for k, row in rows.items()]
-    return described(figure, title, f"Scores with 95 % intervals: {', '.join(words)}.")
+    words = [f"{text.pretty_name(k)} {text.with_interval(row)}" for k, row in rows.items()]
+    return canvas.finished(figure, title, f"Scores with 95 % intervals: {', '.join(words)}.")
 
 
 def confusion_matrix(truth, prediction, title: str = "") -> Figure:
     """Two heatmaps, rows the true class: images, and shares of the true class (recall on the
-    diagonal). `truth` and `prediction` (N,): names of classes, or their numbers."""
-    numbers = [
+    diagonal; of a class with few images as a fraction). `truth` and `prediction` (N,): names of
+    classes, or their numbers."""
+    truth, prediction = (
         [c if isinstance(c, int | np.integer) else CLASSES.index(c) for c in classes]
         for classes in (truth, prediction)
-    ]
-    counts = metrics.confusion_matrix(*numbers, labels=range(7))
-    n = counts.sum(axis=1, keepdims=True)
-    share = np.divide(counts, n, out=np.full(counts.shape, np.nan), where=n > 0)
-    figure, grid = axes(10, 4.7, 1, 2)
-    left, right = grid[0]
-    _heatmap(left, share, [[str(n) for n in row] for row in counts])
-    _heatmap(right, share, [["" if np.isnan(x) else f"{x:.2f}" for x in row] for row in share])
-    rows = [f"{c} (n={k})" for c, k in zip(CLASSES, n[:, 0], strict=True)]
-    left.set_yticks(range(7), rows)
-    left.set(xlabel="predicted", ylabel="true", title="images")
-    right.set(xlabel="predicted", title="share of the true class")
-    figure.suptitle(title, fontsize=11)
-    recalls = [f"{c} {s:.2f}" for c, s in zip(CLASSES, share.diagonal(), strict=True) if s == s]
+    )
+    counts = metrics.confusion_matrix(truth, prediction, labels=range(7))
+    n = counts.sum(axis=1)
+    share = np.divide(counts, n[:, None], out=np.full((7, 7), np.nan), where=n[:, None] > 0)
+    figure, [[left, right]] = canvas.axes(10, 4.7, 1, 2)
+    _heatmap(left, share, lambda y, x: f"{counts[y, x]}")
+    _heatmap(right, share, lambda y, x: _cell(counts[y, x], n[y]))
+    left.set_yticks(range(7), [f"{c} (n={k})" for c, k in zip(CLASSES, n, strict=True)])
+    left.set_title("images", fontsize=10)
+    left.set_ylabel("true class", labelpad=8)
+    right.set_title("share of the true class", fontsize=10)
+    recalls = [f"{c} {counts[k, k]} of {n[k]}" for k, c in enumerate(CLASSES) if n[k]]
     words = "Two heatmaps of true class against predicted class: images, and shares of the true"
-    return described(figure, title, f"{words} class. Recalls: {', '.join(recalls)}.")
+    return canvas.finished(figure, title, f"{words} class. Recalls: {', '.join(recalls)}.")
 
 
-def _heatmap(ax, share, texts):
-    """(7, 7) `share` in blue, with its `texts` in black or white."""
-    blues = colormaps["Blues"]
-    ax.imshow(share, cmap=blues, vmin=0, vmax=1)
+def _cell(count, n):
+    if n == 0:
+        return ""
+    if n >= text.FEW:
+        return f"{count / n:.2f}"
+    return f"{count}/{n}" if count else "0"
+
+
+def _heatmap(ax, share, text_of):
+    """(7, 7) `share` in blue, with the text of each cell in black or white."""
+    ax.imshow(share, cmap=colormaps["Blues"], vmin=0, vmax=1)
     for y, x in np.ndindex(7, 7):
-        colour = ink_on(blues(share[y, x]) if share[y, x] == share[y, x] else (1, 1, 1))
-        ax.text(x, y, texts[y][x], ha="center", va="center", fontsize=9, color=colour)
+        colour = "white" if share[y, x] > WHITE_ABOVE else "black"
+        ax.text(x, y, text_of(y, x), ha="center", va="center", fontsize=9, color=colour)
     ax.set_xticks(range(7), CLASSES)
     ax.set_yticks(range(7), CLASSES)
+    ax.set_xlabel("predicted class")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
 
@@ -122,39 +101,31 @@ def _heatmap(ax, share, texts):
 def roc(truth, probabilities, title: str = "") -> Figure:
     """The ROC curve of each class against the rest, with its area, where the class has images
     and so has the rest."""
-    figure, grid = axes(5.6, 5)
-    ax = grid[0, 0]
-    for label, positive, score in _one_against_the_rest(truth, probabilities):
-        x, y, _ = metrics.roc_curve(positive, score)
-        text = f"{label} {metrics.roc_auc_score(positive, score):.3f} (n={positive.sum()})"
-        _curve(ax, x, y, label, text)
+    figure, [[ax]] = canvas.axes(5.6, 5)
     ax.plot([0, 1], [0, 1], color=INK, lw=0.7)
     ax.set(xlabel="1 - specificity", ylabel="sensitivity", aspect="equal")
-    ax.set_title(title, fontsize=10)
-    _legend(ax, title="AUC", loc="lower right")
-    return described(figure, title, f"ROC curves, each class against the rest. {_areas(ax)}")
+    for label, positive, score in _one_against_the_rest(truth, probabilities):
+        x, y, _ = metrics.roc_curve(positive, score)
+        area = metrics.roc_auc_score(positive, score)
+        _curve(ax, label, x, y, f"{label} {area:.3f} (n={positive.sum()})")
+    areas = _legend(ax, title="AUC", loc="lower right")
+    return canvas.finished(figure, title, f"ROC curves, each class against the rest. {areas}")
 
 
 def precision_recall(truth, probabilities, title: str = "") -> Figure:
     """Precision against recall of each class against the rest, with its average precision and
     what chance would give, the class's share."""
-    figure, grid = axes(7.4, 5)
-    ax = grid[0, 0]
+    figure, [[ax]] = canvas.axes(7.4, 5)
+    ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", aspect="equal")
+    ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
     for label, positive, score in _one_against_the_rest(truth, probabilities):
         precision, recall, _ = metrics.precision_recall_curve(positive, score)
         area = metrics.average_precision_score(positive, score)
-        _curve(ax, recall, precision, label, f"{label} {area:.3f} (chance {positive.mean():.3f})")
-    ax.set(xlabel="recall (sensitivity)", ylabel="precision (PPV)", aspect="equal")
-    ax.set(xlim=(0, 1.02), ylim=(0, 1.02))
-    ax.set_title(title, fontsize=10)
-    _legend(ax, title="average precision", loc="upper left", bbox_to_anchor=(1, 1))
-    words = f"Precision-recall curves, each class against the rest. {_areas(ax)}"
-    return described(figure, title, words)
-
-
-def _areas(ax):
-    labels = ax.get_legend_handles_labels()[1]
-    return f"Areas: {', '.join(labels) or 'none'}."
+        named = f"{label} {area:.3f} (chance {positive.mean():.3f})"
+        _curve(ax, label, recall, precision, named, drawstyle="steps-post")
+    areas = _legend(ax, title="average precision", loc="upper left", bbox_to_anchor=(1, 1))
+    words = f"Precision-recall curves, each class against the rest. {areas}"
+    return canvas.finished(figure, title, words)
 
 
 def _one_against_the_rest(truth, probabilities):
@@ -165,22 +136,26 @@ def _one_against_the_rest(truth, probabilities):
             yield label, positive, np.asarray(probabilities)[:, k]
 
 
-def _curve(ax, x, y, label, text):
-    ax.plot(x, y, color=COLOURS[label], ls=DASHES[label], lw=1.6, label=text)
+def _curve(ax, label, x, y, named, **options):
+    options |= dict(color=canvas.COLOURS[label], ls=canvas.DASHES[label], label=named)
+    ax.plot(x, y, lw=1.6, **options)
 
 
-def _legend(ax, **options):
-    """A legend of the curves, or the reason why there are none."""
-    if ax.get_legend_handles_labels()[0]:
+def _legend(ax, **options) -> str:
+    """A legend of the curves, or the reason why there are none; returns the areas in words."""
+    areas = ax.get_legend_handles_labels()[1]
+    if areas:
         ax.legend(frameon=False, fontsize=8, handlelength=4, **options)
     else:
         ax.text(0.98, 0.1, "images of one class alone: no curve", ha="right", fontsize=9)
+    return f"Areas: {', '.join(areas) or 'none'}."
 
 
 def calibration(panels: dict, title: str = "") -> Figure:
     """Accuracy against confidence, with Wilson's 95 % intervals: a panel for each of {name:
     study.calibration.reliability(truth, probabilities)}."""
-    figure, grid = axes(4.3 * len(panels), 5, 2, len(panels), sharex=True, height_ratios=[3.2, 1])
+    shape = dict(sharex=True, height_ratios=[3.2, 1])
+    figure, grid = canvas.axes(4.3 * len(panels), 5, 2, len(panels), **shape)
     for (top, below), (name, bins) in zip(grid.T, panels.items(), strict=True):
         full = bins[bins["n"] > 0].astype(float)
         accuracy, n = full["accuracy"], int(full["n"].sum())
@@ -195,9 +170,8 @@ def calibration(panels: dict, title: str = "") -> Figure:
         below.yaxis.set_major_locator(MaxNLocator(2, integer=True))
     grid[0, 0].set_ylabel("accuracy (95 % Wilson interval)")
     grid[1, 0].set_ylabel("images")
-    figure.suptitle(title, fontsize=11)
     words = "Reliability diagrams, accuracy against confidence, with the images in each bin"
-    return described(figure, title, f"{words}: {', '.join(panels)}.")
+    return canvas.finished(figure, title, f"{words}: {', '.join(panels)}.")
 
 
 def risk_coverage(truth, probabilities, points=(), title: str = "") -> Figure:
@@ -207,9 +181,8 @@ def risk_coverage(truth, probabilities, points=(), title: str = "") -> Figure:
     dots.
     """
     curve = decisions.risk_coverage(truth, probabilities)
-    figure, grid = axes(6.4, 3.8)
-    ax, n = grid[0, 0], len(curve)
-    everyone = curve["risk"].iloc[-1] if n else 0
+    figure, [[ax]] = canvas.axes(6.4, 3.8)
+    everyone = curve["risk"].iloc[-1] if len(curve) else 0
     label = "the most confident answered first"
     ax.plot(curve["coverage"], curve["risk"], color=BLUE, lw=1.6, label=label)
     ax.axhline(everyone, color=INK, lw=0.8, ls=":", label="abstaining at random")
@@ -217,60 +190,67 @@ def risk_coverage(truth, probabilities, points=(), title: str = "") -> Figure:
     if dots:
         label = "thresholds chosen on validation"
         ax.plot(*np.transpose(dots), "o", color=RED, ms=6, label=label)
-    ax.set(xlabel=f"share of the images answered (n={n:,})")
-    ax.set(ylabel="share of the answers that is wrong")
+    ax.set_xlabel(f"share of the images answered (n={len(curve):,})")
+    ax.set_ylabel("share of the answers that is wrong")
     ax.set(xlim=(0, 1.02), ylim=(0, max(1.25 * everyone, 0.05)))
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_formatter(PercentFormatter(1, symbol=" %"))
     ax.legend(frameon=False, fontsize=8, loc="upper left")
-    ax.set_title(title, fontsize=10)
     words = [f"{risk:.3f} wrong of {coverage:.1%} answered" for coverage, risk in dots]
     words = f"Share of wrong answers against share of images answered. {'; '.join(words)}."
-    return described(figure, title, words)
+    return canvas.finished(figure, title, words)
 
 
 def subgroups(groups: dict, title: str = "") -> Figure:
     """Forest plot of balanced accuracy and accuracy, a row a subgroup with its n; hollow where
-    there are few images.
+    there are few images. Of under text.FEW lesions there is a count in place of dots.
 
     `groups`: {column: rows of intervals.subgroups as dicts, with `group`}.
     """
-    lines = []
+    names, lines = [], []
     for column, rows in groups.items():
-        lines.append((column.replace("_", " "), None))
-        lines += [(f"{pretty_name(row['group'])} (n={row['n']:,})", row) for row in rows]
-    figure, grid = axes(9, 0.9 + 0.25 * len(lines), 1, 2, sharey=True)
-    scores = {"balanced_accuracy": BLUE, "accuracy": GREEN}
-    for ax, (score, colour) in zip(grid[0], scores.items(), strict=True):
-        for y, row in enumerate(row for _, row in lines):
-            if row and row[score] is not None:
+        names += [text.pretty_name(column)]
+        names += [f"{text.pretty_name(row['group'])} (n={row['n']:,})" for row in rows]
+        lines += [None, *rows]
+    figure, [[left, right]] = canvas.axes(9, 0.9 + 0.25 * len(lines), 1, 2, sharey=True)
+    for ax, score, colour in ((left, "balanced_accuracy", BLUE), (right, "accuracy", GREEN)):
+        canvas.rows_from_top(ax, names)
+        ax.set(xlim=(0, 1.03), xlabel=f"{text.pretty_name(score)} (95 % interval)")
+        for y, row in enumerate(lines):
+            if row and row["lesions"] >= text.FEW and row[score] is not None:
                 ends = row[f"{score}_low"], row[f"{score}_high"]
-                whisker(ax, y, row[score], *ends, colour, row["small"])
-            if row and score == "balanced_accuracy":
-                ax.text(1.04, y, f"{row['classes']} of 7", fontsize=8, color=INK, va="center")
-        rows_from_top(ax, [name for name, _ in lines])
-        ax.set(xlim=(0, 1.03), xlabel=f"{pretty_name(score)} (95 % interval)")
-    for label, (_, row) in zip(grid[0, 0].get_yticklabels(), lines, strict=True):
-        label.set_fontweight("bold" if row is None else "normal")
-    grid[0, 0].text(1.04, -1.1, "classes", fontsize=8, color=INK)
-    figure.suptitle(title, fontsize=11)
+                canvas.whisker(ax, y, row[score], *ends, colour, row["small"])
+    beside = dict(fontsize=8, color=INK, va="center")
+    left.text(1.04, -1.1, "classes", **beside)
+    for y, row in enumerate(lines):
+        if row is None:
+            left.get_yticklabels()[y].set_fontweight("bold")
+            continue
+        left.text(1.04, y, f"{row['classes']} of 7", **beside)
+        if row["lesions"] < text.FEW:
+            right.text(0.02, y, f"{text.counts(row, 'accuracy')} right", **beside)
     words = "Forest plot of balanced accuracy and accuracy, with 95 % intervals, by"
-    return described(figure, title, f"{words} {', '.join(pretty_name(c) for c in groups)}.")
+    columns = ", ".join(text.pretty_name(column) for column in groups)
+    return canvas.finished(figure, title, f"{words} {columns}.")
 
 
 def operating_points(points: list[dict], title: str = "") -> Figure:
     """Sensitivity and specificity at thresholds chosen on validation, a panel a target. The bar
     marks the rate that was asked for."""
     targets = list(dict.fromkeys(point["target"] for point in points))
-    figure, grid = axes(9, 3.6, 1, len(targets), sharey=True)
+    figure, grid = canvas.axes(9, 3.6, 1, len(targets), sharey=True)
     rates = {"sensitivity": (RED, -0.13), "specificity": (BLUE, 0.13)}
     for ax, target in zip(grid[0], targets, strict=True):
         rows = [point for point in points if point["target"] == target]
-        for y, point in enumerate(rows):
-            for rate, (colour, shift) in rates.items():
-                _rate(ax, y + shift, point, rate, colour)
         labels = [f"asked for: {row['rate']} {100 * row['level']:.0f} %" for row in rows]
-        rows_from_top(ax, labels)
+        canvas.rows_from_top(ax, labels)
+        for y, point in enumerate(rows):
+            middle = y + rates[point["rate"]][1]
+            ax.plot([point["level"]] * 2, [middle - 0.14, middle + 0.14], color=INK, lw=1.6)
+            for rate, (colour, shift) in rates.items():
+                value, *ends = (point["scored"][rate + end] for end in ("", "_low", "_high"))
+                if value is not None:
+                    canvas.whisker(ax, y + shift, value, *ends, colour)
         n = rows[0]["scored"]["n"]
         ax.set(xlim=(0, 1.03), xlabel=f"rate on n={n:,} images (95 % interval)")
         ax.set_title(target, fontsize=10)
@@ -278,15 +258,6 @@ def operating_points(points: list[dict], title: str = "") -> Figure:
     handles = [first.plot([], [], "o-", color=c, label=rate)[0] for rate, (c, _) in rates.items()]
     handles += first.plot([], [], "|", ms=10, mew=1.6, color=INK, label="asked for")
     figure.legend(handles=handles, frameon=False, fontsize=9, ncols=3, loc="outside lower center")
-    figure.suptitle(title, fontsize=11)
     figure.get_layout_engine().set(wspace=0.04)  # or one panel's 1.0 touches the next one's 0.0
     words = "Sensitivity and specificity, with 95 % intervals, at thresholds for"
-    return described(figure, title, f"{words} {' and '.join(targets)}.")
-
-
-def _rate(ax, y, point, rate, colour):
-    scored = point["scored"]
-    if scored[rate] is not None:
-        whisker(ax, y, scored[rate], scored[f"{rate}_low"], scored[f"{rate}_high"], colour)
-    if rate == point["rate"]:
-        ax.plot([point["level"]] * 2, [y - 0.14, y + 0.14], color=INK, lw=1.6)
+    return canvas.finished(figure, title, f"{words} {' and '.join(targets)}.")

@@ -23,81 +23,96 @@ RNG = np.random.default_rng(0)
 TRUTH, P = np.arange(140) % 7, RNG.dirichlet(np.ones(7), 140)
 IMAGES = RNG.integers(0, 256, (9, 24, 32, 3), dtype=np.uint8)
 RATE = {"sensitivity": 0.8, "sensitivity_low": 0.7, "sensitivity_high": 0.9}
-RATE |= {"specificity": None, "n": 140}
+RATE |= {"specificity": None, "specificity_low": None, "specificity_high": None, "n": 140}
+NO_ENDS = {"low": None, "high": None}
 
 
-def drawn() -> dict:
+def group(name, lesions, right):
+    scores = {"balanced_accuracy": 0.5, "accuracy": right / lesions}
+    ends = {f"{score}_{end}": 0.4 for score in scores for end in ("low", "high")}
+    counts = {"n": lesions, "lesions": lesions, "classes": 3, "small": True, "accuracy_k": right}
+    return {"group": name} | counts | scores | ends
+
+
+@pytest.fixture(scope="module")
+def figures():
     """Every figure of arrays and tables, by name."""
     counts = pd.DataFrame({"images": range(1, 8), "lesions": range(1, 8)}, CLASSES)
     subsets = pd.DataFrame({name: range(1, 8) for name in ("train", "val", "Basel")}, CLASSES)
     history = pd.DataFrame({"epoch": [1, 2], "loss": [1.0, 0.9], "val_loss": [1.0, np.nan]})
     history = history.assign(balanced_accuracy=[0.5, np.nan], macro_f1=[0.5, np.nan])
-    row = {"random": 0.62, "lesion": 0.51, "difference": 0.11, "low": 0.04, "high": 0.18}
-    effect = {"classifiers": {"nearest": row}, "prone_images": 3}
-    group = {"group": "histo", "n": 9, "classes": 3, "small": True, "accuracy": None}
-    group |= {f"balanced_accuracy{end}": 0.5 for end in ("", "_low", "_high")}
+    row = {"random": 0.62, "lesion": 0.51, "difference": 0.11}
+    effect = {"nearest": row | {"low": 0.04, "high": 0.18}, "second": row | NO_ENDS}
     scores = {"macro_f1": {"value": 0.5, "low": 0.4, "high": 0.6}}
-    scores["macro_auc"] = {"value": None, "low": None, "high": None}
+    scores |= {"accuracy": {"value": 0.7} | NO_ENDS, "macro_auc": {"value": None} | NO_ENDS}
     points = [
         {"target": t, "rate": "sensitivity", "level": 0.9, "scored": RATE} for t in ("a", "b")
     ]
     bins = reliability(TRUTH, P)
-    titles = [f"image {k}" for k in range(9)]
-    maps = RNG.random((9, 24, 32))
+    titles, maps = [f"image {k}" for k in range(9)], RNG.random((9, 24, 32))
+    groups = {"confirmed_by": [group("histo", 4, 3), group("follow_up", 40, 30)]}
     return {
         "class_counts": data_plots.class_counts(counts),
         "split_counts": data_plots.split_counts(subsets),
         "leakage": data_plots.leakage({"random": 12, "lesion-safe": 0}),
-        "leakage_effect": data_plots.leakage_effect(effect),
-        "learning_curves": plots.learning_curves(history, kept=1),
+        "leakage_effect": data_plots.leakage_effect({"classifiers": effect, "prone_images": 3}),
+        "learning_curves": plots.learning_curves(history),
         "intervals": plots.intervals(scores, "a title"),
         "confusion_matrix": plots.confusion_matrix(TRUTH, P.argmax(1)),
         "roc": plots.roc(TRUTH, P),
         "precision_recall": plots.precision_recall(TRUTH, P),
         "calibration": plots.calibration({"one": bins, "two": bins, "three": bins}),
         "risk_coverage": plots.risk_coverage(TRUTH, P, [{"coverage": 0.5, "risk": 0.2}]),
-        "subgroups": plots.subgroups({"confirmed_by": [group]}),
+        "subgroups": plots.subgroups(groups),
         "operating_points": plots.operating_points(points),
         "sheet": pictures.sheet(IMAGES, titles),
         "by_class": pictures.by_class(np.array(CLASSES)[np.arange(9) % 7], IMAGES, each=2),
         "pairs": pictures.pairs([(IMAGES[0], IMAGES[1], "a pair")]),
         "gradcam": pictures.gradcam(IMAGES, maps, titles, "a caution"),
-        "explanations": pictures.explanations(IMAGES, maps, maps, titles),
+        "explanations": pictures.gradcam(IMAGES, maps, titles, columns=2, saliency=maps),
     }
 
 
-@pytest.fixture(scope="module")
-def figures():
-    return drawn()
-
-
-def test_every_figure_says_in_words_what_it_shows_and_a_notebook_gets_it(figures):
+def test_every_figure_says_in_words_what_it_shows_and_a_notebook_gets_it(figures, tmp_path):
     for name, figure in figures.items():
         assert isinstance(figure, Figure) and len(figure.alt) > 30, name
         assert not re.search(r"\n|  |nan", figure.alt), name
-    for name in ("roc", "confusion_matrix", "subgroups", "pairs", "explanations"):
+    for name, kind in {"roc": "PNG", "confusion_matrix": "PNG", "explanations": "JPEG"}.items():
         figure = figures[name]
         png, jpeg = figure._repr_png_(), figure._repr_jpeg_()
-        assert (png is None) == figure.photographs != (jpeg is None), name
+        assert (png is None) == (kind == "JPEG") != (jpeg is None)
         data, about = png or jpeg
-        assert about == {"alt": figure.alt} and Image.open(io.BytesIO(data)).width > 300, name
+        picture = Image.open(io.BytesIO(data))
+        assert about == {"alt": figure.alt} and picture.width > 300 and picture.format == kind
+        figure.save(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == data
+        assert picture.convert("RGB").getpixel((0, 0)) == (255, 255, 255)  # as the page is
 
 
 def test_the_words_hold_the_numbers(figures):
     assert "macro F1 0.500 [0.400, 0.600]" in figures["intervals"].alt
+    assert "accuracy 0.700 [not known]" in figures["intervals"].alt
     assert figures["intervals"].alt.startswith("a title: ")
     area = sk.roc_auc_score(TRUTH == 1, P[:, 1])
     assert f"NV {area:.3f} (n=20)" in figures["roc"].alt
     assert "random 12, lesion-safe 0" in figures["leakage"].alt
     assert "nearest 0.620 and 0.510" in figures["leakage_effect"].alt
     assert "image 8" in figures["gradcam"].alt and "a caution" in figures["gradcam"].alt
+    texts = [text.get_text() for text in figures["leakage_effect"].axes[0].texts]
+    assert {"0.110 [0.040, 0.180]", "0.110 [not known]"} <= set(texts)
 
 
-def test_a_saved_figure_is_the_one_shown(figures, tmp_path):
-    figures["roc"].save(tmp_path / "roc.png")
-    figures["pairs"].save(tmp_path / "pairs.jpg")
-    assert (tmp_path / "roc.png").read_bytes() == figures["roc"]._repr_png_()[0]
-    assert Image.open(tmp_path / "pairs.jpg").format == "JPEG"
+def test_a_few_lesions_are_counted_and_have_no_dots(figures):
+    """3 of 4 says less than 0.750 with an interval from a bootstrap."""
+    left, right = figures["subgroups"].axes
+    assert "3 of 4 right" in [text.get_text() for text in right.texts]
+    for ax in (left, right):
+        dots = [line.get_ydata()[0] for line in ax.lines if line.get_marker() == "o"]
+        assert dots == [2]  # below the heading and the group of four
+    truth = np.repeat(np.arange(2), (4, 12))
+    right = plots.confusion_matrix(truth, np.where(np.arange(16) < 3, 0, 1)).axes[1]
+    texts = [text.get_text() for text in right.texts]
+    assert texts[:3] == ["3/4", "1/4", "0"] and texts[7:10] == ["0.00", "1.00", "0.00"]
 
 
 def contrast(one, other):
@@ -121,10 +136,13 @@ def test_every_number_of_a_confusion_matrix_is_right_and_can_be_read_on_its_cell
     assert texts == [str(n) for n in counts.ravel()]
     texts = [text.get_text() for text in right.texts]
     assert texts == [f"{x:.2f}" for x in shares.ravel()] + [""] * 7
-    for ax in (left, right):
+    right_of_100 = {0: 60, 1: 69, 2: 71, 3: 72, 4: 73, 5: 80}  # where black turns to white
+    called = [k if n < hits else 6 for k, hits in right_of_100.items() for n in range(100)]
+    critical = plots.confusion_matrix(np.repeat(range(6), 100), called).axes
+    for ax in (left, right, *critical):
         (image,) = ax.images
         shades = image.to_rgba(image.get_array())[..., :3]
-        shades[6] = 1  # nothing is drawn where the class has no image
+        shades[np.isnan(np.ma.filled(image.get_array(), np.nan))] = 1  # nothing is drawn there
         seen = [
             contrast(to_rgb(text.get_color()), shades[text.get_position()[::-1]])
             for text in ax.texts
@@ -133,12 +151,15 @@ def test_every_number_of_a_confusion_matrix_is_right_and_can_be_read_on_its_cell
 
 
 @pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
-def test_two_curves_never_differ_by_colour_alone(draw):
+def test_two_curves_never_differ_by_colour_alone(draw, recwarn):
     (ax,) = draw(TRUTH, P).axes
     lines = [line for line in ax.lines if line.get_label()[0] != "_"]
     assert len(lines) == 7
-    dashes = [(line._dash_pattern, line.get_marker()) for line in lines]
-    assert all(a != b for a, b in itertools.combinations(dashes, 2))
+    assert all(a._dash_pattern != b._dash_pattern for a, b in itertools.combinations(lines, 2))
+    alone = draw(np.ones(5, int), np.full((5, 7), 1 / 7))  # a test set may be of one class
+    texts = [text.get_text() for text in alone.axes[0].texts]
+    assert "images of one class alone: no curve" in texts and not recwarn.list
+    assert "Areas: none" in alone.alt
 
 
 def test_precision_recall_and_its_areas_are_sklearn_s():
@@ -150,24 +171,6 @@ def test_precision_recall_and_its_areas_are_sklearn_s():
         for k, c in enumerate(CLASSES[:6])
     ]
     assert [line.get_label() for line in ax.lines] == expected
-
-
-@pytest.mark.parametrize("draw", [plots.roc, plots.precision_recall])
-def test_one_class_alone_has_no_curve_and_says_so(draw, recwarn):
-    """A test set may be of one class; matplotlib warned of an empty legend."""
-    figure = draw(np.ones(5, int), np.full((5, 7), 1 / 7))
-    texts = [text.get_text() for text in figure.axes[0].texts]
-    assert "images of one class alone: no curve" in texts and not recwarn.list
-    assert "Areas: none" in figure.alt
-
-
-def test_the_marked_epoch_is_the_one_that_was_kept(figures):
-    *_, right = figures["learning_curves"].axes
-    (note,) = right.texts
-    assert note.xy == (1, 0.5) and "0.500" in note.get_text()
-    history = pd.DataFrame({"epoch": [1], "loss": [1.0], "val_loss": [1.0], "macro_f1": [0.5]})
-    *_, right = plots.learning_curves(history.assign(balanced_accuracy=0.5)).axes
-    assert not right.texts
 
 
 @pytest.mark.parametrize("name", ["class_counts", "split_counts"])
@@ -186,18 +189,11 @@ def test_what_is_not_known_is_said_and_not_drawn_as_zero():
         assert words in figure.axes[0].texts[0].get_text() and not figure.axes[0].patches
 
 
-def test_a_sheet_takes_an_augmented_batch_too():
-    """Tensors in 0 to 1, channels first, are the same pictures."""
+def test_photographs_are_shown_as_they_are():
+    """Also an augmented batch, tensors in 0 to 1, channels first; under a map, each half."""
     batch = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
-    for one, other in zip(
-        pictures.sheet(batch[:2]).axes, pictures.sheet(IMAGES[:2]).axes, strict=True
-    ):
-        assert len(one.images) == len(other.images)
-        for a, b in zip(one.images, other.images, strict=True):
-            np.testing.assert_array_equal(a.get_array(), b.get_array())
-
-
-def test_an_overlay_is_half_the_image_and_half_the_map():
+    for ax, image in zip(pictures.sheet(batch[:2]).axes, IMAGES, strict=False):
+        assert all(np.array_equal(shown.get_array(), image) for shown in ax.images)
     seen = pictures.overlay(IMAGES[0], np.ones((24, 32)))
     colour = np.array(to_rgb(pictures.overlay_colours()[-1]))
     np.testing.assert_allclose(seen, 0.5 * IMAGES[0] + 127.5 * colour, atol=1.01)
@@ -207,31 +203,13 @@ def test_an_overlay_is_half_the_image_and_half_the_map():
 @pytest.mark.parametrize("foreign", [True, False])
 def test_an_answer_is_drawn_with_its_warnings(foreign):
     near = {"image": "ISIC_1", "label": "NV", "similarity": 0.9}
-    item = SimpleNamespace(
-        text="melanoma",
-        probabilities=P[0],
-        possible=("MEL",),
-        foreign=foreign,
-        warnings=["is dark"],
-        error_rates=["Wrong for 1 of 9."],
-        square=IMAGES[0],
-        gradcam=None if foreign else np.zeros((24, 32)),
-        gradcam_note="not better",
-        similar=[near, near],
-    )
+    item = SimpleNamespace(text="melanoma", probabilities=P[0], possible=("MEL",), foreign=foreign)
+    item.warnings, item.error_rates, item.gradcam_note = ["is dark"], ["Wrong for 1 of 9."], "no"
+    item.square, item.similar = IMAGES[0], [near, near]
+    item.gradcam = None if foreign else np.zeros((24, 32))
     figure = pictures.answer(item, [IMAGES[1], None])
     assert "Warning: this picture is dark." in figure.get_suptitle()
     assert figure.alt.startswith("melanoma. Probabilities: MEL ") and figure._repr_jpeg_()
     texts = [text.get_text() for ax in figure.axes for text in ax.texts]
     assert "not in the data any more" in texts
     assert len(pictures.answer(item, [None, None]).axes) < len(figure.axes)
-
-
-def test_ends_that_are_not_defined_are_drawn_without():
-    ends = {"low": None, "high": None}
-    scores = plots.intervals({"macro_f1": {"value": 0.5} | ends})
-    row = {"random": 0.62, "lesion": 0.51, "difference": 0.11} | ends
-    effect = data_plots.leakage_effect({"classifiers": {"nearest": row}, "prone_images": 3})
-    for figure, value in ((scores, "0.500"), (effect, "+0.110")):
-        texts = [text.get_text() for ax in figure.axes for text in ax.texts]
-        assert any("not defined" in text and value in text for text in texts)

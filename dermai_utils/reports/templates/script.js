@@ -3,24 +3,19 @@
 (() => {
   const at = (selector, start = document) => start.querySelector(selector);
   const all = (selector, start = document) => [...start.querySelectorAll(selector)];
-  document.documentElement.classList.add("js");
 
   const contents = at(".contents details");
-  const narrow = matchMedia("(max-width: 77.99rem)");
-  const fold = () => { contents.open = !narrow.matches; };
-  fold();
-  narrow.addEventListener("change", fold);
-  contents.addEventListener("click", (event) => { if (event.target.closest("a")) fold(); });
+  contents.addEventListener("click", (event) => { if (event.target.closest("a")) contents.open = false; });
 
   const tool = at("#threshold");
   const scores = JSON.parse(at("#scores").textContent);
   const field = (name) => at(`[name=${name}]`, tool);
-  const show = (name, text) => { at(`[data-shown=${name}]`, tool).textContent = text; };
   const percent = (share) => Number.isNaN(share) ? "not defined" : `${(100 * share).toFixed(1)} %`;
+  const count = (n) => n.toLocaleString("en");
   let data, thresholds;
 
   const update = () => {
-    const threshold = thresholds[field("place").value], count = (n) => n.toLocaleString("en");
+    const threshold = thresholds[field("place").value];
     let missed = 0, alarms = 0;
     data.score.forEach((score, k) => {
       missed += data.positive[k] && score < threshold;
@@ -28,15 +23,16 @@
     });
     const sensitivity = 1 - missed / data.positives, specificity = 1 - alarms / data.negatives;
     const share = field("prevalence").valueAsNumber / 100, caught = sensitivity * share;
-    const ppv = percent(caught / (caught + (1 - specificity) * (1 - share)));
-    const shown = threshold === Infinity ? "over 1: none is called" : threshold.toFixed(4);
-    field("place").setAttribute("aria-valuetext", `threshold ${shown}`);
-    show("threshold", shown);
-    show("sensitivity", percent(sensitivity));
-    show("specificity", percent(specificity));
-    show("ppv", share >= 0 && share <= 1 ? ppv : "give 0 to 100 %");
-    show("missed", `${count(missed)} of ${count(data.positives)}`);
-    show("alarms", `${count(alarms)} of ${count(data.negatives)}`);
+    const shown = {
+      threshold: threshold === Infinity ? "over 1: none is called" : threshold.toFixed(4),
+      sensitivity: percent(sensitivity),
+      specificity: percent(specificity),
+      ppv: share >= 0 && share <= 1 ? percent(caught / (caught + (1 - specificity) * (1 - share))) : "give 0 to 100 %",
+      missed: `${count(missed)} of ${count(data.positives)}`,
+      alarms: `${count(alarms)} of ${count(data.negatives)}`,
+    };
+    for (const [name, text] of Object.entries(shown)) at(`[data-shown=${name}]`, tool).textContent = text;
+    field("place").setAttribute("aria-valuetext", `threshold ${shown.threshold}`);
   };
   const go = (threshold) => {
     const place = thresholds.findIndex((each) => each >= threshold);
@@ -55,23 +51,15 @@
     go(Number(buttons.find((each) => !each.hidden)?.dataset.threshold ?? Infinity));
   };
   tool.addEventListener("input", (event) => (event.target.name === "target" ? choose : update)());
-  tool.addEventListener("click", (event) => {
-    if (event.target.dataset.threshold) go(Number(event.target.dataset.threshold));
-  });
+  tool.addEventListener("click", ({ target }) => target.dataset.threshold && go(Number(target.dataset.threshold)));
   tool.hidden = false;
   choose();
 
   const filter = at("#filter"), cards = all(".cards li");
-  const choice = () => {
+  filter?.addEventListener("input", () => {
     const wanted = ["truth", "called"].map((name) => [name, at(`[name=${name}]`, filter).value]);
-    cards.forEach((card) => {
-      card.hidden = wanted.some(([name, value]) => value && card.dataset[name] !== value);
-    });
+    cards.forEach((card) => { card.hidden = wanted.some(([name, value]) => value && card.dataset[name] !== value); });
     at("output", filter).textContent = `${cards.filter((card) => !card.hidden).length} of ${cards.length} shown`;
-  };
-  if (filter) {
-    filter.addEventListener("input", choice);
-    filter.hidden = false;
-    choice();
-  }
+  });
+  if (filter) filter.hidden = false;
 })();
