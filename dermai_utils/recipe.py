@@ -11,10 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dermai_utils.basics import CLASSES, UserError, did_you_mean
+from dermai_utils.basics import CLASSES, IMBALANCE, UserError, did_you_mean
 from dermai_utils.networks import early_layers, heads, weighted_layers
 
-IMBALANCE = ("none", "class_weights", "sampler", "logit_adjustment")
 FREEZE = ("none", "early", "backbone")
 SMALL = 600_000  # parameters; a smaller network's layers are so short that two threads only wait
 # shares of the steps between which the balancing is phased in: deferred re-weighting, which

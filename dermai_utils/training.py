@@ -20,11 +20,10 @@ from tqdm.auto import tqdm
 
 from dermai_utils import checkpoints, inference, metrics, progress, recipe, source
 from dermai_utils.augmentation import augment as default_augment
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, PARTS, UserError
 from dermai_utils.networks import check_size
 from dermai_utils.runs import Run, join_folds
 
-PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")
 SHOWN = ("balanced_accuracy", "macro_f1", "macro_auc")  # of validation, in the history
 _NAMES = {"balanced_accuracy": "balanced accuracy", "macro_f1": "macro F1"}
 

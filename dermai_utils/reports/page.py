@@ -16,12 +16,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 from dermai_utils import files, settings, splits
-from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, PARTS
 from dermai_utils.predictions import own_test_sets, subset_name
 from dermai_utils.study import text
 
 LARGE_PNG = 300_000  # bytes; a photograph is a tenth of that as JPEG
-PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")  # a reader may replace
 GIVEN = ("sample_elsewhere", "given test")  # test sets that come with the data
 NOT_SHOWN = ("run_name", "version", "date", "machine", "sources")  # elsewhere on the page
 
