@@ -4,6 +4,7 @@ sampler) with the default of each. LOG.md holds what brought nothing."""
 import contextlib
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from dermai_utils.augmentation import augment
 from dermai_utils.basics import CLASSES, IMBALANCE, UserError, did_you_mean
 from dermai_utils.networks import early_layers, heads, weighted_layers
 
@@ -19,49 +21,6 @@ SMALL = 600_000  # parameters; a smaller network's layers are so short that two 
 # shares of the steps between which the balancing is phased in: deferred re-weighting, which
 # Cao et al. 2019, arXiv 1906.07413, switch on at once
 DEFERRED = (0.35, 0.65)
-
-
-@dataclass
-class Options:
-    """The plain options of a training. All but those of the machine belong to the run."""
-
-    epochs: int = 10  # passes over the training images
-    batch_size: int = 64  # images a step, on all devices together
-    learning_rate: float = 5e-4  # AdamW's, of the backbone, at the schedule's peak
-    head_rate: float = 3.0  # the new head's rate over the backbone's
-    weight_decay: float = 0.01  # AdamW's, per unit of learning rate
-    seed: int = 0  # of the order of batches, augmentation, dropout
-    size: int = 0  # px, the side of the network's squares; 0: as `network` was told
-    first_size: int = 0  # px, the side in the first epoch, which then rises; 0: size
-    imbalance: str = "none"  # none, class_weights, sampler, logit_adjustment: see recipe.py
-    freeze: str = "none"  # none, early, backbone: which layers do not learn
-    average: float = 0.99  # decay per step of the moving average of the weights; 0: no average
-    extra_share: float = 0.33  # share of a batch that is from `extra` sources
-    validate_every: int = 1  # epochs
-    tta: int = 1  # flips and turns that the predictions at the end average
-    device: str = "auto"  # auto, cpu, cuda, mps
-    precision: str = "auto"  # auto, fp32, fp16, bf16
-    checkpoint_minutes: float = 10.0  # between two checkpoints; also one after each epoch
-    tracker: str = "none"  # tensorboard: curves in the run's folder
-
-
-MACHINE = ("device", "precision", "checkpoint_minutes", "tracker", "tta")  # may change midway
-
-
-def options(given: dict) -> Options:
-    """Options of these values; UserError for another name or value, or without a size."""
-    for name in given:
-        if name not in Options.__dataclass_fields__:
-            hint = did_you_mean(name, Options.__dataclass_fields__)
-            raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
-    made = Options(**given)
-    for name, known in (("imbalance", IMBALANCE), ("freeze", FREEZE)):
-        if getattr(made, name) not in known:
-            value = getattr(made, name)
-            raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}")
-    if not made.size:
-        raise UserError("give size: the side in px of the squares that your network gets")
-    return made
 
 
 def phase(progress: float) -> float:
@@ -281,3 +240,55 @@ def _cycled(n, first, count, seed):
     rounds = range(first // n, -(-(first + count) // n))
     row = np.concatenate([np.random.default_rng((*seed, k, 1)).permutation(n) for k in rounds])
     return row[first % n :][:count]
+
+
+# All of it.
+
+
+@dataclass
+class Options:
+    """The options of a training. All but those of the machine belong to the run."""
+
+    epochs: int = 10  # passes over the training images
+    batch_size: int = 64  # images a step, on all devices together
+    learning_rate: float = 5e-4  # AdamW's, of the backbone, at the schedule's peak
+    head_rate: float = 3.0  # the new head's rate over the backbone's
+    weight_decay: float = 0.01  # AdamW's, per unit of learning rate
+    seed: int = 0  # of the order of batches, augmentation, dropout
+    size: int = 0  # px, the side of the network's squares; 0: as `network` was told
+    first_size: int = 0  # px, the side in the first epoch, which then rises; 0: size
+    imbalance: str = "none"  # none, class_weights, sampler, logit_adjustment: see recipe.py
+    freeze: str = "none"  # none, early, backbone: which layers do not learn
+    average: float = 0.99  # decay per step of the moving average of the weights; 0: no average
+    extra_share: float = 0.33  # share of a batch that is from `extra` sources
+    validate_every: int = 1  # epochs
+    tta: int = 1  # flips and turns that the predictions at the end average
+    device: str = "auto"  # auto, cpu, cuda, mps
+    precision: str = "auto"  # auto, fp32, fp16, bf16
+    checkpoint_minutes: float = 10.0  # between two checkpoints; also one after each epoch
+    tracker: str = "none"  # tensorboard: curves in the run's folder
+    # What a reader may replace; None: the standard one.
+    loss: Callable | None = None  # loss(logits, labels) -> the mean over the batch
+    augment: Callable = augment  # uint8 (B, 3, H, W), size -> float32 (B, 3, size, size) in 0..1
+    optimizer: Callable | None = None  # optimizer(net)
+    schedule: Callable = one_cycle  # schedule(optimizer, steps)
+    sampler: Callable | None = None  # sampler(labels, (seed, epoch)) -> positions
+
+
+MACHINE = ("device", "precision", "checkpoint_minutes", "tracker", "tta")  # may change midway
+
+
+def options(given: dict) -> Options:
+    """Options of these values; UserError for another name or value, or without a size."""
+    for name in given:
+        if name not in Options.__dataclass_fields__:
+            hint = did_you_mean(name, Options.__dataclass_fields__)
+            raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
+    made = Options(**given)
+    for name, known in (("imbalance", IMBALANCE), ("freeze", FREEZE)):
+        if getattr(made, name) not in known:
+            value = getattr(made, name)
+            raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    if not made.size:
+        raise UserError("give size: the side in px of the squares that your network gets")
+    return made

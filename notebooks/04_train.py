@@ -83,7 +83,7 @@ simple.value_counts().to_frame("images")
 # %%
 import numpy as np
 import pandas as pd
-from dermai_utils import recipe
+from dermai_utils import checkpoints, recipe
 
 y = labels[train_rows]
 images = np.bincount(y, minlength=7)
@@ -228,8 +228,8 @@ net = commands.new_network(s).to(device).train()
 optimizer = torch.optim.AdamW(net.parameters(), lr=s.learning_rate)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=len(batches) + 1)
 by_hand = []
-torch.manual_seed(s.seed)  # for networks with dropout
-for rows in batches[:3]:
+for k, rows in enumerate(batches[:3]):
+    checkpoints.seed((s.seed, 0, k))  # for networks with dropout: seed, epoch, batch
     images, targets = batch_of(rows).to(device), torch.from_numpy(labels[rows]).to(device)
     logits = net(squares(images, s.size))
     loss = F.cross_entropy(logits, targets)

@@ -146,7 +146,7 @@ def training(run) -> dict:
     if run.folds:
         histories = [member.history for member in run.members]
     seconds = sum(history["seconds"].sum() for history in histories if history is not None)
-    replaced = {part: about[part] for part in PARTS if part in about}
+    replaced = {part: about[part] for part in PARTS if about.get(part)}
     return {
         "network": replaced.get("network") or about["backbone"],
         "replaced": replaced,
