@@ -17,6 +17,7 @@ from dermai_utils.basics import CLASSES, IMBALANCE, UserError, did_you_mean
 from dermai_utils.networks import early_layers, heads, weighted_layers
 
 FREEZE = ("none", "early", "backbone")
+ABSENT = 1e-6  # images, for the logarithm of the share of a class without any
 SMALL = 600_000  # parameters; a smaller network's layers are so short that two threads only wait
 # shares of the steps between which the balancing is phased in: deferred re-weighting, which
 # Cao et al. 2019, arXiv 1906.07413, switch on at once
@@ -188,30 +189,25 @@ class Mix:
 
     Each home image comes once an epoch; beside them `extra_share` of a batch is from the other
     sources, each equally often. A class that is rarer or absent in a source must not teach that it
-    is so at home: `log_odds` (S, 7), added to the logits of a source's images in the loss, are the
-    logarithms of its classes' shares over those at home, so that the network learns home's (logit
-    adjustment, Menon et al. 2021, arXiv 2007.07314, with the prior of each source).
+    is so at home: see `log_odds`.
 
     origins (N,): "" for home, else the source. source (N,): 0 for home, then 1 to S - 1.
     """
 
     def __init__(self, origins, labels, batch_size: int, extra_share: float = 0.33):
-        origins, labels = np.asarray(origins), np.asarray(labels)
+        origins, self.labels = np.asarray(origins), np.asarray(labels)
         self.names = sorted(set(origins) - {""})
         self.source = np.array([1 + self.names.index(o) if o else 0 for o in origins], np.int64)
         self.home, *self.others = (
             np.flatnonzero(self.source == k) for k in range(len(self.names) + 1)
         )
-        n, whole = max(len(self.names), 1), min(batch_size, len(labels))
+        n, whole = max(len(self.names), 1), min(batch_size, len(origins))
         of_each = max(1, round(whole * extra_share / n))
         self.each = min(of_each, (whole - 1) // n) if self.names else 0
         self.of_home = min(whole - self.each * len(self.names), len(self.home))
         self.batch = self.of_home + self.each * len(self.names)
         # the rest of a shuffle waits for another epoch
         self.steps = len(self.home) // self.of_home
-        rows = (self.home, *self.others)
-        log_odds = np.stack([_log_shares(labels[r]) for r in rows]).astype(np.float32)
-        self.log_odds = log_odds - log_odds[:1]
 
     def positions(self, order, seed: int, epoch: int) -> np.ndarray:
         """(steps, batch) positions: `order` (of home's images), and the others'."""
@@ -222,6 +218,20 @@ class Mix:
             columns.append(drawn.reshape(self.steps, -1))
         return np.concatenate(columns, axis=1)
 
+    def log_odds(self, order) -> np.ndarray:
+        """(S, 7) float32: logarithms of the shares of a source's classes over those of home's, as
+        `order` shows them.
+
+        Added to the logits of a source's images in the loss, they let the network learn home's
+        shares, or those that the sampler makes of them (logit adjustment, Menon et al. 2021,
+        arXiv 2007.07314, with the prior of each source).
+        """
+        # a class that home has, and the sampler left out by chance, is not absent
+        least = np.where(np.isin(np.arange(len(CLASSES)), self.labels[self.home]), 1, ABSENT)
+        home = _log_shares(self.labels[self.home[order]], least)
+        odds = [_log_shares(self.labels[rows]) - home for rows in self.others]
+        return np.stack([np.zeros_like(home), *odds])
+
     def __str__(self):
         sizes = zip(self.names, self.others, strict=True)
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in sizes)
@@ -229,10 +239,10 @@ class Mix:
         return f" and from other sources {sizes}{each}" if self.names else ""
 
 
-def _log_shares(labels):
-    """(7,) logarithms of the classes' shares; an absent one counts as a millionth of an image."""
+def _log_shares(labels, least=ABSENT):
+    """(7,) float32 logarithms of the classes' shares; a rarer one counts as `least` images."""
     counts = np.bincount(labels, minlength=len(CLASSES))
-    return np.log(np.maximum(counts, 1e-6) / max(1, counts.sum()))
+    return np.log(np.maximum(counts, least) / max(1, counts.sum())).astype(np.float32)
 
 
 def _cycled(n, first, count, seed):

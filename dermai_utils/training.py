@@ -178,7 +178,8 @@ class Training(Run):
             self.total.zero_()
             self.seconds = 0.0
         order = self.sampler(self.labels[mix.home], (o.seed, self.epoch))
-        positions = mix.positions(order, o.seed, self.epoch)
+        positions, odds = mix.positions(order, o.seed, self.epoch), mix.log_odds(order)
+        odds = torch.from_numpy(odds).to(self.device)
         side = recipe.side(o.size, o.first_size, self.epoch, o.epochs)
         gathered = inference.ahead(
             lambda k: inference.gather(self.pixels, self.rows[positions[k]], self.device),
@@ -189,8 +190,10 @@ class Training(Run):
         k, n = self.accelerator.process_index, self.accelerator.num_processes
         mine, started = slice(mix.batch * k // n, mix.batch * (k + 1) // n), time.monotonic()
         for images in gathered:
+            here = positions[self.batch]
+            self.log_odds = odds[torch.from_numpy(mix.source[here[mine]]).to(self.device)]
             checkpoints.seed((o.seed, self.epoch, self.batch))
-            yield o.augment(images, side)[mine], self._labels(positions[self.batch], mine)
+            yield o.augment(images, side)[mine], self._labels(here, mine)
             self.batch += 1
             now = time.monotonic()
             self.seconds, started = self.seconds + now - started, now
@@ -201,8 +204,6 @@ class Training(Run):
     def _labels(self, positions, mine):
         """This process's labels; what `loss` needs of the batch is noted."""
         labels = torch.from_numpy(self.labels[positions]).to(self.device)
-        log_odds = self.mix.log_odds[self.mix.source[positions[mine]]]
-        self.log_odds = torch.from_numpy(log_odds).to(self.device)
         if self.options.loss is None:
             steps = self.options.epochs * self.mix.steps
             self.criterion.phase = recipe.phase(self.batches_done / steps)

@@ -390,8 +390,9 @@ def test_sources_share_the_batches_and_their_odds_are_taken_out():
     origins = [""] * 40 + ["BCN"] * 10 + ["MSK"] * 10
     mix = recipe.Mix(origins, labels, 10, 0.4)
     assert (mix.each, mix.of_home, mix.batch, mix.steps) == (2, 6, 10, 6)
-    assert mix.log_odds[0].tolist() == [0] * 7
-    assert mix.log_odds[1, :2] == pytest.approx(np.log([0.9 / 0.5, 0.1 / 0.5]), abs=1e-5)
+    odds = mix.log_odds(np.arange(40))
+    assert odds[0].tolist() == [0] * 7
+    assert odds[1, :2] == pytest.approx(np.log([0.9 / 0.5, 0.1 / 0.5]), abs=1e-5)
     positions = [mix.positions(recipe.shuffled(mix.home, (0, e)), 0, e) for e in range(5)]
     for shown in positions:
         sources = mix.source[shown]
@@ -399,6 +400,32 @@ def test_sources_share_the_batches_and_their_odds_are_taken_out():
         assert len(set(shown[sources == 0])) == 36
     of_bcn = np.bincount(np.concatenate(positions).ravel(), minlength=60)[40:50]
     assert of_bcn.tolist() == [6] * 10  # 5 epochs of 12 draws
+
+
+@pytest.mark.parametrize("sampler, share", [(None, 0.1), (recipe.balanced, 0.5)])
+def test_with_further_sources_the_learned_share_is_homes_as_the_sampler_shows_it(
+    tmp_path, sampler, share
+):
+    """By brute force: the constant logits that make the loss of an epoch least."""
+    dataset, subset = data(700, extra=200)
+    rare = np.where(np.arange(700) < 500, np.arange(700) // 5 % 10 == 0, np.arange(700) % 2)
+    dataset.table["label"] = np.where(rare, "MEL", "NV")
+    options = dict(epochs=1, batch_size=20, extra_share=0.5, sampler=sampler, device="cpu")
+    with training.Training(tmp_path, dataset, subset, Small(), **options) as run:
+        for _ in run.epochs():
+            shown = [(labels, run.log_odds) for _, labels in run.batches()]
+    labels, odds = (torch.cat(each) for each in zip(*shown, strict=True))
+    logits = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(logits + odds[:, :2], labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert logits.softmax(0)[0].item() == pytest.approx(share, abs=0.06)
 
 
 def test_sizes_rise_from_the_first_one():
