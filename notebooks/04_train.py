@@ -136,7 +136,8 @@ def my_augment(images, size):  # (B, 3, H, W) uint8 -> (B, 3, size, size) float3
 # %% [markdown]
 # Why the loop over the images? **`v2` draws its random numbers once for a whole batch**: it would crop and mirror all images in the
 # same way. We count this with eight copies of one image. The helper `dermai.augment` has the same form as yours, uint8 in and 0 to
-# 1 out; it draws for each image too, and changes the whole batch at once.
+# 1 out; it draws for each image too, and changes the whole batch at once. (Its brightest colours go a little beyond 1, where
+# `ColorJitter` cuts them off.)
 #
 # Then one batch in three rows: as evaluation sees it, with `my_augment`, with `dermai.augment`. Look for a change that goes too
 # far: would a doctor still give the same diagnosis?
