@@ -143,6 +143,10 @@ def _torchvision(name, pretrained, size):
         if hasattr(model, extra):
             setattr(model, extra, None)
             model.aux_logits = False
+    if isinstance(model, models.DenseNet):  # whose last ReLU is no layer: Grad-CAM would miss it
+        layers = dict(features=model.features, relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1))
+        layers |= dict(flatten=nn.Flatten(), classifier=model.classifier)
+        model = nn.Sequential(OrderedDict(layers))
     _replace_head(model)
     preset = default.transforms()
     return model, preset.mean, preset.std
