@@ -1,6 +1,5 @@
 """How a training stops and goes on: its files, its random numbers, and the signal that stops it."""
 
-import contextlib
 import os
 import platform
 import random
@@ -46,21 +45,12 @@ def accelerator(run) -> Accelerator:
 # The folder.
 
 
-@contextlib.contextmanager
-def claimed(run):
-    """While it lasts, the folder is this training's: begun now, or begun with the same settings."""
-    if not run.accelerator.is_main_process:
-        yield
-        return
-    with files.disk_errors(run.folder):
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with files.locked(run.folder):
-            files.sweep(run.folder)
-            _begin(run)
-            yield
-
-
-def _begin(run):
+def claim(run, stack) -> None:
+    """Make the folder this training's until `stack` ends: begun now, or with the same settings."""
+    stack.enter_context(files.disk_errors(run.folder))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(files.locked(run.folder))
+    files.sweep(run.folder)
     if before := files.read_json(run.folder / "settings.json"):
         return source.check_same(run, before)
     if trained := getattr(run._given, "trained_in", ""):
@@ -190,17 +180,12 @@ def finish(run) -> None:
 # Random numbers.
 
 
-@contextlib.contextmanager
-def generators_kept(device):
-    """Put Python's, numpy's and torch's random generators back at the end."""
-    python, array = random.getstate(), np.random.get_state()
-    devices = [] if device.type == "cpu" else [device]
-    try:
-        with torch.random.fork_rng(devices, device_type=device.type):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)
+def keep_generators(device, stack) -> None:
+    """Put Python's, numpy's and torch's random generators back when `stack` ends."""
+    stack.callback(random.setstate, random.getstate())
+    stack.callback(np.random.set_state, np.random.get_state())
+    devices = [] if device.type == "cpu" else [device]  # the CPU's is always kept
+    stack.enter_context(torch.random.fork_rng(devices, device_type=device.type))
 
 
 def seed(key) -> None:
@@ -212,23 +197,16 @@ def seed(key) -> None:
 # Stopping by hand.
 
 
-@contextlib.contextmanager
-def stop_after_batch():
-    """Ctrl-C and the notebook's stop button set a flag that is read after each batch.
-
-    A second one stops at once.
-    """
+def stop_after_batch(stack) -> threading.Event:
+    """Until `stack` ends, Ctrl-C and the notebook's stop button set this flag, which is read after
+    each batch. A second one stops at once."""
     flag, before = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def on_signal(*_):
         flag.set()
         signal.signal(signal.SIGINT, before)
 
-    main = threading.current_thread() is threading.main_thread()  # no other one gets a signal
-    try:
-        if main:
-            signal.signal(signal.SIGINT, on_signal)
-        yield flag
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+    if threading.current_thread() is threading.main_thread():  # no other one gets a signal
+        signal.signal(signal.SIGINT, on_signal)
+        stack.callback(signal.signal, signal.SIGINT, before)
+    return flag

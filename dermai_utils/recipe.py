@@ -1,7 +1,6 @@
 """What a training is made of: its options, and its replaceable parts (loss, optimiser, schedule,
 sampler) with the default of each. LOG.md holds what brought nothing."""
 
-import contextlib
 import copy
 import functools
 from collections.abc import Callable
@@ -150,16 +149,11 @@ def copied(net):
     return copy.deepcopy(net).requires_grad_(False)
 
 
-@contextlib.contextmanager
-def threads_for(net):
-    """While it lasts, torch computes with one thread for a small network."""
-    before = torch.get_num_threads()
+def threads_for(net, stack) -> None:
+    """Until `stack` ends, torch computes with one thread for a small network."""
+    stack.callback(torch.set_num_threads, torch.get_num_threads())
     if sum(parameter.numel() for parameter in net.parameters()) < SMALL:
         torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # Which images an epoch shows.
@@ -279,7 +273,7 @@ class Options:
     tracker: str = "none"  # tensorboard: curves in the run's folder
     # What a reader may replace; None: the standard one.
     loss: Callable | None = None  # loss(logits, labels) -> the mean over the batch
-    augment: Callable = augment  # uint8 (B, 3, H, W), size -> float32 (B, 3, size, size) in 0..1
+    augment: Callable = augment  # uint8 (B, 3, H, W), size -> (B, 3, size, size), about 0..1
     optimizer: Callable | None = None  # optimizer(net)
     schedule: Callable = one_cycle  # schedule(optimizer, steps)
     sampler: Callable | None = None  # sampler(labels, (seed, epoch)) -> positions

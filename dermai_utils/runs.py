@@ -202,19 +202,16 @@ def save_checkpoint(path, state: dict) -> None:
         file.write(buffer.getvalue() + files.digest(buffer.getvalue()))
 
 
-def load_checkpoint(path, device="cpu") -> dict:
+def load_checkpoint(path) -> dict:
     """What `save_checkpoint` wrote; UserError where the file is missing or not whole.
 
     No code in it is executed.
     """
-    advice = "train again, or take it from a copy of the run"
     try:
         content = Path(path).read_bytes()
-    except OSError as reason:
-        raise UserError(f"{path}: {reason.strerror}; {advice}") from None
-    if files.digest(content[:-32]) != content[-32:]:
-        raise UserError(f"{path}: broken, its checksum differs from its content; {advice}")
-    try:
-        return torch.load(io.BytesIO(content[:-32]), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as reason:
-        raise UserError(f"{path}: no checkpoint ({str(reason).splitlines()[0]:.100})") from None
+        if files.digest(content[:-32]) != content[-32:]:
+            raise ValueError("broken, its checksum differs from its content")
+        return torch.load(io.BytesIO(content[:-32]), map_location="cpu", weights_only=True)
+    except (OSError, ValueError, pickle.UnpicklingError, RuntimeError, EOFError) as reason:
+        why = f"no checkpoint ({str(reason).splitlines()[0]:.100})"
+        raise UserError(f"{path}: {why}; train again, or take it from a copy of the run") from None

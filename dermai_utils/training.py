@@ -107,10 +107,11 @@ class Training(Run):
         with contextlib.ExitStack() as stack:
             self.accelerator = checkpoints.accelerator(self)
             self.device = self.accelerator.device
-            stack.enter_context(checkpoints.claimed(self))
-            stack.enter_context(checkpoints.generators_kept(self.device))
-            stack.enter_context(recipe.threads_for(self._given))
-            self.stop = stack.enter_context(checkpoints.stop_after_batch())
+            if self.accelerator.is_main_process:
+                checkpoints.claim(self, stack)
+            checkpoints.keep_generators(self.device, stack)
+            self.stop = checkpoints.stop_after_batch(stack)
+            recipe.threads_for(self._given, stack)
             self._prepare()
             stack.enter_context(self.bar)
             checkpoints.restore(self)
