@@ -16,7 +16,6 @@ from made_up import Small, data, same_weights
 from torch import nn
 
 from dermai_utils import checkpoints, files, recipe, runs, source, training
-from dermai_utils.augmentation import augment
 from dermai_utils.basics import UserError
 
 FEW = dict(epochs=3, batch_size=8, learning_rate=0.01, device="cpu")
@@ -25,6 +24,14 @@ HERE = Path(__file__).parent
 
 def state(folder):
     return runs.load_checkpoint(Path(folder) / "best.pt")["model"]
+
+
+def same(a, b):
+    """Whether two runs ended in equal files, bit for bit, but for the seconds of an epoch."""
+    one, two = (files.read_table(f / "history.csv").drop(columns="seconds") for f in (a, b))
+    tables = ("predictions.csv", "table.csv")
+    equal = [(a / name).read_bytes() == (b / name).read_bytes() for name in tables]
+    return same_weights(state(a), state(b)) and one.equals(two) and all(equal)
 
 
 @pytest.fixture(scope="module")
@@ -65,12 +72,7 @@ def stopped(folder, epoch, batch):
 
 def test_the_loop_by_hand_and_train_give_the_same_weights(whole, tmp_path):
     by_hand(tmp_path / "hand", skip=True)
-    assert same_weights(state(whole), state(tmp_path / "hand"))
-    for name in ("predictions.csv", "table.csv"):
-        assert (whole / name).read_bytes() == (tmp_path / "hand" / name).read_bytes()
-    columns = ["epoch", "loss", "val_loss", "balanced_accuracy", "macro_f1", "macro_auc"]
-    tables = (files.read_table(f / "history.csv")[columns] for f in (whole, tmp_path / "hand"))
-    assert next(tables).equals(next(tables))
+    assert same(whole, tmp_path / "hand")
 
 
 # Stops.
@@ -100,8 +102,7 @@ def test_a_run_goes_on_bit_for_bit_wherever_it_was_stopped(
         except (Killed, training.Interrupted):
             torch.rand(3)  # other work in the same kernel
     by_hand(folder)
-    assert same_weights(state(whole), state(folder))
-    assert (whole / "predictions.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
+    assert same(whole, folder)
     assert not list(folder.glob("last*"))
 
 
@@ -112,9 +113,10 @@ def test_a_loop_that_was_left_goes_on_from_its_last_checkpoint(whole, tmp_path, 
                 run.step(run.loss(run.net(images), labels))
                 if run.batches_done == 7:
                     break
+            run.validate()
     assert "the loop was left" in capsys.readouterr().out
     by_hand(tmp_path / "left")
-    assert same_weights(state(whole), state(tmp_path / "left"))
+    assert same(whole, tmp_path / "left")
     assert "going on from epoch 2, step 1" in capsys.readouterr().out
 
 
@@ -130,7 +132,7 @@ def test_a_killed_process_leaves_a_run_that_goes_on(whole, tmp_path):
     command = [sys.executable, "-c", script, tmp_path / "run", HERE]
     assert subprocess.run(command, capture_output=True).returncode == -9
     by_hand(tmp_path / "run")
-    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert same(whole, tmp_path / "run")
 
 
 def test_what_the_block_changes_is_put_back(tmp_path):
@@ -164,7 +166,7 @@ def test_a_disk_that_refuses_stops_no_training_and_the_checkpoint_waits(
     stopped(tmp_path / "run", 1, 2)
     assert not (tmp_path / "run" / "last.pt").exists()
     run = by_hand(tmp_path / "run")
-    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert same(whole, tmp_path / "run")
     assert not checkpoints.scratch(run).exists() or not list(checkpoints.scratch(run).iterdir())
 
 
@@ -173,7 +175,7 @@ def test_a_broken_checkpoint_is_left_for_the_one_before(whole, tmp_path):
     path = tmp_path / "run" / "last.pt"
     path.write_bytes(path.read_bytes()[:-40])
     by_hand(tmp_path / "run")
-    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert same(whole, tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint_holds_it(tmp_path):
@@ -229,11 +231,13 @@ OWN = dict(loss=Focal(), augment=noisy, optimizer=sgd, schedule=flat, sampler=re
 def test_parts_of_ones_own_are_used_stored_and_repeat_after_a_stop(tmp_path):
     """So does what the body of the loop draws, here for mixing images."""
 
+    shares = []
+
     def mixed(folder, last=(9, 9)):
         with training.Training(tmp_path / folder, *data(), Small(), **FEW, **OWN) as run:
             for _ in run.epochs():
                 for images, labels in run.batches():
-                    share = np.random.beta(1, 1) * random.random()
+                    shares.append(share := np.random.beta(1, 1) * random.random())
                     images = share * images + (1 - share) * images[torch.randperm(len(images))]
                     run.step(run.loss(run.net(images), labels))
                     if (run.epoch, run.batch) == last:
@@ -241,10 +245,11 @@ def test_parts_of_ones_own_are_used_stored_and_repeat_after_a_stop(tmp_path):
                 run.validate()
 
     mixed("whole")
+    assert len(shares) > 10 and len({*shares}) == len(shares)  # each batch has its own
     with pytest.raises(Killed):
         mixed("run", last=(1, 2))
     mixed("run")
-    assert same_weights(state(tmp_path / "whole"), state(tmp_path / "run"))
+    assert same(tmp_path / "whole", tmp_path / "run")
     stored = runs.open_run(tmp_path / "run", Small()).settings
     names = {"loss": "Focal", "augment": "noisy", "optimizer": "sgd", "schedule": "flat"}
     assert {name: stored[name] for name in names} == names and stored["network"] == "Small"
@@ -342,20 +347,6 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path):
 # The recipe.
 
 
-def test_augmented_batches_do_not_depend_on_what_was_drawn_before(tmp_path):
-    shown = []
-
-    def kept(images, size):
-        shown.append(augment(images, size))
-        return shown[-1]
-
-    for k in range(2):
-        torch.manual_seed(k)
-        training.train(*data(), Small(), tmp_path / f"{k}", **FEW | dict(epochs=1), augment=kept)
-    half = len(shown) // 2
-    assert half and all(map(torch.equal, shown[:half], shown[half:]))
-
-
 LABELS = np.array([0] * 6 + [1] * 3 + [2])
 
 
@@ -369,6 +360,14 @@ def test_class_weights_are_the_losss_and_phased_in():
     loss.phase = 0.0
     assert torch.allclose(loss(logits, truth), nn.CrossEntropyLoss()(logits, truth))
     assert [recipe.phase(x) for x in (0, 0.35, 0.5, 0.65, 1)] == pytest.approx([0, 0, 0.5, 1, 1])
+
+
+def test_training_phases_the_balancing_in(tmp_path):
+    phases = []
+    with training.Training(tmp_path, *data(), Small(), **FEW, imbalance="class_weights") as run:
+        for _ in run.epochs():
+            phases += [run.criterion.phase for _ in run.batches()]
+    assert phases == [recipe.phase(k / len(phases)) for k in range(len(phases))]
 
 
 def test_logit_adjustment_adds_the_logarithm_of_the_share():
@@ -414,6 +413,9 @@ def test_with_further_sources_the_learned_share_is_homes_as_the_sampler_shows_it
     with training.Training(tmp_path, dataset, subset, Small(), **options) as run:
         for _ in run.epochs():
             shown = [(labels, run.log_odds) for _, labels in run.batches()]
+        logits = torch.randn(len(shown[-1][0]), 7)  # of the last batch
+        expected = nn.functional.cross_entropy(logits + shown[-1][1], shown[-1][0])
+        assert torch.equal(run.loss(logits, shown[-1][0]), expected)
     labels, odds = (torch.cat(each) for each in zip(*shown, strict=True))
     logits = torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.LBFGS([logits], max_iter=100)
