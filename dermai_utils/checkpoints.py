@@ -33,10 +33,7 @@ def accelerator(run) -> Accelerator:
     tracker = None if run.options.tracker == "none" else run.options.tracker
     mixed = "no" if run.precision == "fp32" else run.precision
     options = dict(cpu=run.device.type == "cpu", mixed_precision=mixed, log_with=tracker)
-    try:
-        made = Accelerator(**options, project_dir=str(run.folder))
-    except (ValueError, ImportError) as reason:
-        raise UserError(f"tracker={tracker}: {str(reason).splitlines()[0]}") from None
+    made = Accelerator(**options, project_dir=str(run.folder))
     made.init_trackers("tensorboard")  # the folder's name
     run.machine = f"{made.device.type} {run.precision}, {made.num_processes} processes"
     return made

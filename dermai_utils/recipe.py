@@ -289,7 +289,8 @@ def options(given: dict) -> Options:
             hint = did_you_mean(name, Options.__dataclass_fields__)
             raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
     made = Options(**given)
-    for name, known in (("imbalance", IMBALANCE), ("freeze", FREEZE)):
+    choices = {"imbalance": IMBALANCE, "freeze": FREEZE, "tracker": ("none", "tensorboard")}
+    for name, known in choices.items():
         if getattr(made, name) not in known:
             value = getattr(made, name)
             raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}")

@@ -181,6 +181,7 @@ def test_a_run_of_folds_is_no_place_for_a_single_one(folded):
     [
         (dict(first_size=32), "backbone=mine: it takes no images of 32 px"),
         (dict(imbalance="weights"), "imbalance='weights': expected one of none, class_weights"),
+        (dict(tracker="board"), "tracker='board': expected one of none, tensorboard"),
         (dict(freeze="all"), "freeze='all': expected one of none, early, backbone"),
         (dict(size=0), "give size"),
     ],
