@@ -76,16 +76,17 @@ def class_weights(labels) -> np.ndarray:
 
 
 def adamw(net, learning_rate=5e-4, head_rate=3.0, weight_decay=0.01, fused=None):
-    """AdamW for the weights that learn: the new head's at `head_rate` times the backbone's rate."""
-    head = [p for layer in heads(net) for p in layer.parameters()]
-    in_head = {id(p) for p in head}
-    backbone = [p for p in net.parameters() if id(p) not in in_head and p.requires_grad]
-    groups = [
-        {"params": backbone, "lr": learning_rate},
-        {"params": head, "lr": learning_rate * head_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, fused=fused, weight_decay=weight_decay)
+    """AdamW for the weights that learn: the new head's at `head_rate` times the backbone's rate.
+
+    Biases and norms, which have one dimension, do not decay.
+    """
+    head = {id(p) for layer in heads(net) for p in layer.parameters()}
+    rates, decays = (learning_rate, learning_rate * head_rate), (weight_decay, 0.0)
+    groups = [{"lr": lr, "weight_decay": decay, "params": []} for lr in rates for decay in decays]
+    for p in net.parameters():
+        if p.requires_grad:
+            groups[2 * (id(p) in head) + (p.ndim <= 1)]["params"].append(p)
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
 
 
 def one_cycle(optimizer, steps: int):

@@ -377,6 +377,22 @@ def test_logit_adjustment_adds_the_logarithm_of_the_share():
     assert torch.allclose(loss(logits, torch.tensor([0, 1, 2, 0])), expected)
 
 
+def test_weights_decay_and_biases_and_norms_do_not():
+    """Without a gradient, AdamW takes rate x decay of a weight a step, and nothing else."""
+    net = Small()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = recipe.adamw(net, 0.1, 3.0, 0.5)
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    left = dict.fromkeys(before, 1.0) | {
+        "first.weight": 1 - 0.1 * 0.5,
+        "head.weight": 1 - 0.3 * 0.5,
+    }
+    for name, p in net.named_parameters():
+        assert torch.allclose(p, left[name] * before[name]), name
+
+
 def test_the_balanced_sampler_shows_each_class_equally_often():
     labels = np.repeat(np.arange(7), [700, 100, 100, 50, 30, 10, 10])
     shown = np.bincount(labels[recipe.balanced(labels, (0, 9), epochs=10)], minlength=7)
