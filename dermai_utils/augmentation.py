@@ -24,7 +24,8 @@ def augment(images: torch.Tensor, size: int) -> torch.Tensor:
     coloured at random.
 
     images: (B, 3, H, W) uint8 on any device. One number of torch's generator decides all draws, so
-    a batch repeats after torch.manual_seed. Brighter colours may go beyond 1: nothing is clamped.
+    a batch repeats after torch.manual_seed. Colours may leave 0..1: torchvision cuts them off there
+    after each step, and we never do, so that a bright place keeps its detail.
 
     >>> augment(torch.zeros(2, 3, 75, 100, dtype=torch.uint8), 64).shape
     torch.Size([2, 3, 64, 64])
@@ -74,8 +75,8 @@ def geometry(n: int, shape, size: int, random=None) -> np.ndarray:
 def colour(n: int, random) -> np.ndarray:
     """(n, 3, 4) float32: a colour matrix, and how much of the image's mean grey each channel gets.
 
-    A turn of the hue (degrees about the grey axis of RGB), brightness, contrast and saturation as
-    torchvision.transforms.functional defines them, then a gain for each channel.
+    A turn of the hue (degrees about the grey axis of RGB), brightness, contrast and saturation by
+    the formulas of torchvision.transforms.functional, then a gain for each channel.
     """
     s = STRENGTH
     brightness, contrast, saturation = (

@@ -1,6 +1,5 @@
 """How a training stops and goes on: its files, its random numbers, and the signal that stops it."""
 
-import contextlib
 import os
 import platform
 import random
@@ -16,6 +15,7 @@ import pandas as pd
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from dermai_utils import __version__, files, source
@@ -30,42 +30,25 @@ def accelerator(run) -> Accelerator:
     """accelerate's handle on the device or devices, with the run's precision."""
     if "RANK" not in os.environ:  # a notebook may come back with another precision
         AcceleratorState._reset_state(reset_partial_state=True)
-    mixed = {"fp32": "no"}.get(run.precision, run.precision)
-    options = {"cpu": run.device.type == "cpu", "mixed_precision": mixed}
-    tracker = run.options.tracker
-    options |= {"log_with": None if tracker == "none" else tracker, "project_dir": str(run.folder)}
-    try:
-        made = Accelerator(**options)
-    except (ValueError, ImportError) as reason:
-        raise UserError(f"tracker={tracker}: {str(reason).splitlines()[0]}") from None
-    if run.mix.batch < made.num_processes:
-        raise UserError(f"{made.num_processes} processes cannot share batches of {run.mix.batch}")
+    tracker = None if run.options.tracker == "none" else run.options.tracker
+    mixed = "no" if run.precision == "fp32" else run.precision
+    options = dict(cpu=run.device.type == "cpu", mixed_precision=mixed, log_with=tracker)
+    made = Accelerator(**options, project_dir=str(run.folder))
     made.init_trackers("tensorboard")  # the folder's name
+    run.machine = f"{made.device.type} {run.precision}, {made.num_processes} processes"
     return made
 
 
 # The folder.
 
 
-@contextlib.contextmanager
-def claimed(run):
-    """While it lasts, the folder is this training's: begun now, or begun with the same settings."""
-    if not run.accelerator.is_main_process:
-        yield
-        return
-    with files.disk_errors(run.folder):
-        run.folder.mkdir(parents=True, exist_ok=True)
-        with files.locked(run.folder):
-            files.sweep(run.folder)
-            _begin(run)
-            yield
-
-
-def _begin(run):
-    before = files.read_json(run.folder / "settings.json")
-    if before and before.get("folds"):
-        raise UserError(f"{run.folder} holds a run of folds; give another --run-name")
-    if before:
+def claim(run, stack) -> None:
+    """Make the folder this training's until `stack` ends: begun now, or with the same settings."""
+    stack.enter_context(files.disk_errors(run.folder))
+    run.folder.mkdir(parents=True, exist_ok=True)
+    stack.enter_context(files.locked(run.folder))
+    files.sweep(run.folder)
+    if before := files.read_json(run.folder / "settings.json"):
         return source.check_same(run, before)
     if trained := getattr(run._given, "trained_in", ""):
         raise UserError(
@@ -73,17 +56,11 @@ def _begin(run):
             "for example net = dermai.network(...)"
         )
     shutil.rmtree(scratch(run), ignore_errors=True)  # left by a run whose folder was deleted
-    made = {"version": __version__, "date": time.strftime("%F"), "machine": machine_name()}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else machine
+    run.settings |= {"version": __version__, "date": time.strftime("%F"), "machine": machine}
     files.write_table(stored_table(run.dataset, run.subset), run.folder / "table.csv")
-    run.settings |= made
     files.write_json(run.folder / "settings.json", run.settings)
-
-
-def machine_name() -> str:
-    """The GPU, or the processor and its cores."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
-    return f"{platform.machine()}, {os.cpu_count()} cores, no GPU"
 
 
 def scratch(run) -> Path:
@@ -99,10 +76,17 @@ def check_loss(run) -> None:
     """UserError where the loss became infinite or no number, before anything is written."""
     if not torch.isfinite(run.total):
         raise UserError(
-            f"the loss is {run.total.item()} in epoch {run.epoch + 1}: this run cannot go on; "
+            f"the loss is {run.total.item()} after step {run.batches_done}: this run cannot go on; "
             "start another with a lower learning rate (--run-name NAME --learning-rate "
             f"{run.options.learning_rate / 5:.0e}) or with --precision fp32"
         )
+
+
+def _holders(run) -> dict:
+    """The objects whose state goes into a checkpoint."""
+    found = {"model": run.inside, "average": run.averaged, "schedule": run.schedule}
+    found |= {"scaler": run.accelerator.scaler} if run.accelerator.scaler else {}
+    return found | {"optimizer": run.optimizer}
 
 
 def save(run) -> None:
@@ -112,26 +96,17 @@ def save(run) -> None:
     this machine's own disk, and the next one tries again.
     """
     check_loss(run)
+    run.saved = time.monotonic()
     if not run.accelerator.is_main_process:
         return
-    scaler = run.accelerator.scaler
-    state = {
-        "model": run.inside.state_dict(),
-        "average": run.averaged.state_dict() if run.averaged else {},
-        "optimizer": run.optimizer.state_dict(),
-        "schedule": run.schedule.state_dict(),
-        "scaler": scaler.state_dict() if scaler else {},
-        "total": run.total,
-        "generators": _states(run.device),
-        "machine": _machine(run),
-        **{name: getattr(run, name) for name in NUMBERS},
-    }
+    state = {name: holder.state_dict() for name, holder in _holders(run).items()}
+    state |= {name: getattr(run, name) for name in NUMBERS}
+    state |= {"total": run.total.item(), "machine": run.machine}
     try:
         if (run.folder / LAST).exists():
             os.replace(run.folder / LAST, run.folder / PREVIOUS)
         save_checkpoint(run.folder / LAST, state)
-        if run.history_rows:
-            files.write_table(pd.DataFrame(run.history_rows), run.folder / "history.csv")
+        _write_history(run)
         shutil.rmtree(scratch(run), ignore_errors=True)
     except OSError as reason:
         save_checkpoint(scratch(run) / LAST, state)
@@ -141,73 +116,59 @@ def save(run) -> None:
         )
 
 
+def _write_history(run):
+    if run.history_rows:
+        files.write_table(pd.DataFrame(run.history_rows), run.folder / "history.csv")
+
+
 def restore(run) -> None:
     """Go on from the newest whole checkpoint; without one, keep the state of now as the first."""
-    o, say = run.options, run.accelerator.print
+    say, states = run.accelerator.print, []
     run.accelerator.wait_for_everyone()
     run._given.trained_in = str(run.folder)
     if (run.folder / DONE).exists():
-        run.epoch = o.epochs
-        say(f"train: all {o.epochs} epochs are done")
-        return
-    places = (run.folder / LAST, run.folder / PREVIOUS, scratch(run) / LAST)
-    states = []
-    for path in filter(Path.exists, places):
+        run.epoch = run.options.epochs
+        return say(f"train: all {run.epoch} epochs are done")
+    for path in _checkpoints(run):
         try:
-            states.append(load_checkpoint(path))
+            states += [load_checkpoint(path)] if path.exists() else []
         except UserError as reason:
             say(f"train: {reason}")
     if not states:
-        torch.manual_seed(o.seed)
-        save(run)
-        return
-    _go_on(run, max(states, key=lambda state: (state["epoch"], state["batch"])))
-
-
-def _go_on(run, state):
+        return save(run)
+    state = max(states, key=lambda state: (state["epoch"], state["batch"]))
+    run.saved = time.monotonic()
     for name in NUMBERS:
         setattr(run, name, state[name])
-    run.inside.load_state_dict(state["model"])
-    if run.averaged:
-        run.averaged.load_state_dict(state["average"])
+    run.total.fill_(state["total"])
     groups = zip(state["optimizer"]["param_groups"], run.optimizer.param_groups, strict=True)
-    # the way of computing is the device's, not the checkpoint's
-    groups = [old | {k: own[k] for k in ("fused",) if k in own} for old, own in groups]
-    run.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
-    run.schedule.load_state_dict(state["schedule"])
-    if run.accelerator.scaler and state["scaler"]:  # else its scale begins anew
-        run.accelerator.scaler.load_state_dict(state["scaler"])
-    run.total = state["total"].to(run.device)
-    _set_states(state["generators"], run.device)
+    for old, own in groups:  # the way of computing is the device's, not the checkpoint's
+        old["fused"] = own.get("fused")
+    for name, holder in _holders(run).items():
+        if state.get(name):  # a loss scaler may be new, and its scale then begins anew
+            holder.load_state_dict(state[name])
     run.bar.update(run.batches_done * run.mix.batch)
-    before, now = state["machine"], _machine(run)
-    moved = f" ({before} before, {now} now: the same batches, other rounding)"
-    run.accelerator.print(
-        f"train: going on from epoch {run.epoch + 1}, step {run.batch + 1}"
-        f"{moved if before != now else ''}"
-    )
+    moved = f" ({state['machine']} before, {run.machine} now: the same batches, other rounding)"
+    moved = moved if state["machine"] != run.machine else ""
+    say(f"train: going on from epoch {run.epoch + 1}, step {run.batch + 1}{moved}")
 
 
-def _machine(run):
-    n = run.accelerator.num_processes
-    return f"{run.device.type} {run.precision}" + (f" x {n} processes" if n > 1 else "")
+def _checkpoints(run):
+    return run.folder / LAST, run.folder / PREVIOUS, scratch(run) / LAST
 
 
 def finish(run) -> None:
     """Leave best.pt, the history and the predictions of every held-out image; the run is whole."""
+    main = run.accelerator.is_main_process
     if not (run.folder / DONE).exists():
-        run.networks = [(run.averaged or run.inside).eval()]
-        if run.accelerator.is_main_process:
+        run.networks = [run.averaged.eval()]
+        if main:
             with files.disk_errors(run.folder):
-                about = {k: run.settings.get(k) for k in ("backbone", "size")}
-                state = {"model": run.net_state(), "about": about}
-                save_checkpoint(run.folder / BEST, state)
-                if run.history_rows:
-                    files.write_table(pd.DataFrame(run.history_rows), run.folder / "history.csv")
+                save_checkpoint(run.folder / BEST, {"model": run.averaged.state_dict()})
+                _write_history(run)
                 files.write_table(run.predict(run.dataset), run.folder / DONE)
-    if run.accelerator.is_main_process:
-        for path in (run.folder / LAST, run.folder / PREVIOUS, scratch(run) / LAST):
-            path.unlink(missing_ok=True)
+    for path in _checkpoints(run) if main else ():
+        path.unlink(missing_ok=True)
     run.accelerator.wait_for_everyone()
     run.accelerator.end_training()
     run.net = run.networks[0]
@@ -216,68 +177,33 @@ def finish(run) -> None:
 # Random numbers.
 
 
-def _generators(device):
-    """The modules that hold torch's generators: the CPU's, and that of the device in use."""
-    own = {} if device.type == "cpu" else {device.type: getattr(torch, device.type)}
-    return {"cpu": torch} | own
+def keep_generators(device, stack) -> None:
+    """Put Python's, numpy's and torch's random generators back when `stack` ends."""
+    stack.callback(random.setstate, random.getstate())
+    stack.callback(np.random.set_state, np.random.get_state())
+    devices = [] if device.type == "cpu" else [device]  # the CPU's is always kept
+    stack.enter_context(torch.random.fork_rng(devices, device_type=device.type))
 
 
-def _states(device):
-    return {name: module.get_rng_state() for name, module in _generators(device).items()}
-
-
-def _set_states(states, device):
-    """The device's own generator stays as it is where another kind of device left the states."""
-    for name, module in _generators(device).items():
-        if name in states:
-            module.set_rng_state(states[name])
-
-
-@contextlib.contextmanager
-def generators_kept(device):
-    """Put Python's, numpy's and torch's random generators back at the end."""
-    python, array = random.getstate(), np.random.get_state()
-    tensors = _states(device)
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(array)
-        _set_states(tensors, device)
-
-
-@contextlib.contextmanager
-def seeded(key, device):
-    """Seed them all by key (seed, epoch, batch), and put them back at the end."""
+def seed(key) -> None:
+    """Seed them all by key (seed, epoch, batch)."""
     # a stream of its own: without `spawn_key`, (seed, epoch, 0) is that of the sampler
-    seed = int(np.random.SeedSequence(key, spawn_key=(0,)).generate_state(1)[0])
-    with generators_kept(device):
-        random.seed(seed)
-        np.random.seed(seed)
-        torch.manual_seed(seed)
-        yield
+    set_seed(int(np.random.SeedSequence(key, spawn_key=(0,)).generate_state(1)[0]))
 
 
 # Stopping by hand.
 
 
-@contextlib.contextmanager
-def stop_after_batch():
-    """Ctrl-C and the notebook's stop button set a flag that is read after each batch.
-
-    A second one stops at once.
-    """
-    flag = threading.Event()
+def stop_after_batch(stack) -> threading.Event:
+    """Until `stack` ends, Ctrl-C and the notebook's stop button set this flag, which is read after
+    each batch. A second one stops at once."""
+    flag, before = threading.Event(), signal.getsignal(signal.SIGINT)
 
     def on_signal(*_):
-        if flag.is_set():
-            raise KeyboardInterrupt
         flag.set()
+        signal.signal(signal.SIGINT, before)
 
-    main = threading.current_thread() is threading.main_thread()  # no other one gets a signal
-    before = signal.signal(signal.SIGINT, on_signal) if main else None
-    try:
-        yield flag
-    finally:
-        if main:
-            signal.signal(signal.SIGINT, before)
+    if threading.current_thread() is threading.main_thread():  # no other one gets a signal
+        signal.signal(signal.SIGINT, on_signal)
+        stack.callback(signal.signal, signal.SIGINT, before)
+    return flag

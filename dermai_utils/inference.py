@@ -9,7 +9,7 @@ import torch
 from dermai_utils import progress
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.networks import head
+from dermai_utils.networks import evaluating, head
 
 RESIDENT_SHARE = 0.5  # of the GPU's free memory; the rest is for weights and activations
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
@@ -76,13 +76,11 @@ def predict(
     size = size or getattr(net, "about", {}).get("size")
     if size is None:
         raise UserError("predict: give size, the side in px of the squares that the network gets")
-    was_training, features, logits = net.training, [], []
-    where = next(net.parameters()).device
+    where, features, logits = next(net.parameters()).device, [], []
     rows = np.arange(len(pixels)) if rows is None else np.asarray(rows)
     chunks = [rows[k : k + batch] for k in range(0, len(rows), batch)]
-    hook = head(net).register_forward_pre_hook(lambda _, args: features.append(args[0]))
-    net.eval()
-    try:
+    keep = head(net).register_forward_pre_hook(lambda _, args: features.append(args[0]))
+    with keep, evaluating(net):  # a handle removes its hook at the end of the block
         gathered = ahead(lambda chunk: gather(pixels, chunk, where), chunks, where)
         bar = progress.bar(gathered, "predict", len(chunks), unit="batch", delay=2, leave=False)
         for number, images in enumerate(bar, 1):
@@ -90,9 +88,6 @@ def predict(
             with autocast(where, precision):
                 logits.append(sum(net(dihedral(images, k)).float() for k in range(tta)) / tta)
             del features[number if with_features else 0 :]  # those of the picture as it is stay
-    finally:
-        hook.remove()
-        net.train(was_training)
     logits = torch.cat(logits).cpu().numpy() if logits else np.zeros((0, len(CLASSES)), np.float32)
     if not with_features:
         return logits

@@ -99,16 +99,25 @@ def check_name(backbone: str) -> None:
 
 def check_size(net: nn.Module, size: int) -> None:
     """UserError where the network cannot take such images: odd patches, too many halvings."""
-    parameter, was_training = next(net.parameters()), net.training
     name = getattr(net, "about", {}).get("backbone", type(net).__name__)
-    with _size_errors(name, size), torch.inference_mode():
-        logits = net.eval()(parameter.new_zeros(1, 3, size, size))
-    net.train(was_training)
+    with _size_errors(name, size), torch.inference_mode(), evaluating(net):
+        logits = net(next(net.parameters()).new_zeros(1, 3, size, size))
     if tuple(logits.shape) != (1, len(CLASSES)):
         raise UserError(
             f"{name}: expected {len(CLASSES)} logits an image, got {tuple(logits.shape)[1:]}; "
             f"give its last layer {len(CLASSES)} outputs"
         )
+
+
+@contextlib.contextmanager
+def evaluating(net):
+    """`net` as it is used, not trained: a layer that learns from what it sees would change."""
+    was_training = net.training
+    net.eval()
+    try:
+        yield
+    finally:
+        net.train(was_training)
 
 
 @contextlib.contextmanager
@@ -143,6 +152,10 @@ def _torchvision(name, pretrained, size):
         if hasattr(model, extra):
             setattr(model, extra, None)
             model.aux_logits = False
+    if isinstance(model, models.DenseNet):  # whose last ReLU is no layer: Grad-CAM would miss it
+        layers = dict(features=model.features, relu=nn.ReLU(), pool=nn.AdaptiveAvgPool2d(1))
+        layers |= dict(flatten=nn.Flatten(), classifier=model.classifier)
+        model = nn.Sequential(OrderedDict(layers))
     _replace_head(model)
     preset = default.transforms()
     return model, preset.mean, preset.std
@@ -236,12 +249,10 @@ def _outputs_of(net, layers, size):
 @contextlib.contextmanager
 def hooked(layers, hook):
     """While it lasts, `hook(layer, inputs, output)` is called after each of `layers`."""
-    handles = [layer.register_forward_hook(hook) for layer in layers]
-    try:
+    with contextlib.ExitStack() as stack:
+        for layer in layers:
+            stack.enter_context(layer.register_forward_hook(hook))
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class FeatureMap(NamedTuple):

@@ -28,9 +28,8 @@ def bar(*args, **options):
     """tqdm's bar, same arguments; where standard error is a file or a pipe, it prints lines."""
     from tqdm.auto import tqdm  # here: importing this module loads nothing heavy
 
-    if type(sys.stderr).__module__.startswith("ipykernel"):
-        # each refresh is several messages to the browser, which drops those beyond a thousand
-        return tqdm(*args, **{"mininterval": 1.0} | options)
-    if sys.stderr.isatty():
-        return tqdm(*args, **options)
-    return tqdm(*args, **options | {"file": _Lines(), "ncols": 100})
+    # in a notebook each refresh is several messages to the browser, which drops those beyond 1,000
+    options = {"mininterval": 1.0} | options
+    if not sys.stderr.isatty() and not type(sys.stderr).__module__.startswith("ipykernel"):
+        options |= {"file": _Lines(), "ncols": 100}
+    return tqdm(*args, **options)

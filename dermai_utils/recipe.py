@@ -1,9 +1,9 @@
 """What a training is made of: its options, and its replaceable parts (loss, optimiser, schedule,
 sampler) with the default of each. LOG.md holds what brought nothing."""
 
-import contextlib
 import copy
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,58 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dermai_utils.basics import CLASSES, UserError, did_you_mean
+from dermai_utils.augmentation import augment
+from dermai_utils.basics import CLASSES, IMBALANCE, UserError, did_you_mean
 from dermai_utils.networks import early_layers, heads, weighted_layers
 
-IMBALANCE = ("none", "class_weights", "sampler", "logit_adjustment")
 FREEZE = ("none", "early", "backbone")
+ABSENT = 1e-6  # images, for the logarithm of the share of a class without any
 SMALL = 600_000  # parameters; a smaller network's layers are so short that two threads only wait
 # shares of the steps between which the balancing is phased in: deferred re-weighting, which
 # Cao et al. 2019, arXiv 1906.07413, switch on at once
 DEFERRED = (0.35, 0.65)
-
-
-@dataclass
-class Options:
-    """The plain options of a training. All but those of the machine belong to the run."""
-
-    epochs: int = 10  # passes over the training images
-    batch_size: int = 64  # images a step, on all devices together
-    learning_rate: float = 5e-4  # AdamW's, of the backbone, at the schedule's peak
-    head_rate: float = 3.0  # the new head's rate over the backbone's
-    weight_decay: float = 0.01  # AdamW's, per unit of learning rate
-    seed: int = 0  # of the order of batches, augmentation, dropout
-    size: int = 0  # px, the side of the network's squares; 0: as `network` was told
-    first_size: int = 0  # px, the side in the first epoch, which then rises; 0: size
-    imbalance: str = "none"  # none, class_weights, sampler, logit_adjustment: see recipe.py
-    freeze: str = "none"  # none, early, backbone: which layers do not learn
-    average: float = 0.99  # decay per step of the moving average of the weights; 0: no average
-    extra_share: float = 0.33  # share of a batch that is from `extra` sources
-    validate_every: int = 1  # epochs
-    tta: int = 1  # flips and turns that the predictions at the end average
-    device: str = "auto"  # auto, cpu, cuda, mps
-    precision: str = "auto"  # auto, fp32, fp16, bf16
-    checkpoint_minutes: float = 10.0  # between two checkpoints; also one after each epoch
-    tracker: str = "none"  # tensorboard: curves in the run's folder
-
-
-MACHINE = ("device", "precision", "checkpoint_minutes", "tracker", "tta")  # may change midway
-
-
-def options(given: dict) -> Options:
-    """Options of these values; UserError for another name or value, or without a size."""
-    for name in given:
-        if name not in Options.__dataclass_fields__:
-            hint = did_you_mean(name, Options.__dataclass_fields__)
-            raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
-    made = Options(**given)
-    for name, known in (("imbalance", IMBALANCE), ("freeze", FREEZE)):
-        if getattr(made, name) not in known:
-            value = getattr(made, name)
-            raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}")
-    if not made.size:
-        raise UserError("give size: the side in px of the squares that your network gets")
-    return made
 
 
 def phase(progress: float) -> float:
@@ -118,16 +76,17 @@ def class_weights(labels) -> np.ndarray:
 
 
 def adamw(net, learning_rate=5e-4, head_rate=3.0, weight_decay=0.01, fused=None):
-    """AdamW for the weights that learn: the new head's at `head_rate` times the backbone's rate."""
-    head = [p for layer in heads(net) for p in layer.parameters()]
-    in_head = {id(p) for p in head}
-    backbone = [p for p in net.parameters() if id(p) not in in_head and p.requires_grad]
-    groups = [
-        {"params": backbone, "lr": learning_rate},
-        {"params": head, "lr": learning_rate * head_rate},
-    ]
-    groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, fused=fused, weight_decay=weight_decay)
+    """AdamW for the weights that learn: the new head's at `head_rate` times the backbone's rate.
+
+    Biases and norms, which have one dimension, do not decay.
+    """
+    head = {id(p) for layer in heads(net) for p in layer.parameters()}
+    rates, decays = (learning_rate, learning_rate * head_rate), (weight_decay, 0.0)
+    groups = [{"lr": lr, "weight_decay": decay, "params": []} for lr in rates for decay in decays]
+    for p in net.parameters():
+        if p.requires_grad:
+            groups[2 * (id(p) in head) + (p.ndim <= 1)]["params"].append(p)
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)
 
 
 def one_cycle(optimizer, steps: int):
@@ -191,16 +150,11 @@ def copied(net):
     return copy.deepcopy(net).requires_grad_(False)
 
 
-@contextlib.contextmanager
-def threads_for(net):
-    """While it lasts, torch computes with one thread for a small network."""
-    before = torch.get_num_threads()
+def threads_for(net, stack) -> None:
+    """Until `stack` ends, torch computes with one thread for a small network."""
+    stack.callback(torch.set_num_threads, torch.get_num_threads())
     if sum(parameter.numel() for parameter in net.parameters()) < SMALL:
         torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 # Which images an epoch shows.
@@ -230,30 +184,25 @@ class Mix:
 
     Each home image comes once an epoch; beside them `extra_share` of a batch is from the other
     sources, each equally often. A class that is rarer or absent in a source must not teach that it
-    is so at home: `log_odds` (S, 7), added to the logits of a source's images in the loss, are the
-    logarithms of its classes' shares over those at home, so that the network learns home's (logit
-    adjustment, Menon et al. 2021, arXiv 2007.07314, with the prior of each source).
+    is so at home: see `log_odds`.
 
     origins (N,): "" for home, else the source. source (N,): 0 for home, then 1 to S - 1.
     """
 
     def __init__(self, origins, labels, batch_size: int, extra_share: float = 0.33):
-        origins, labels = np.asarray(origins), np.asarray(labels)
+        origins, self.labels = np.asarray(origins), np.asarray(labels)
         self.names = sorted(set(origins) - {""})
         self.source = np.array([1 + self.names.index(o) if o else 0 for o in origins], np.int64)
         self.home, *self.others = (
             np.flatnonzero(self.source == k) for k in range(len(self.names) + 1)
         )
-        n, whole = max(len(self.names), 1), min(batch_size, len(labels))
+        n, whole = max(len(self.names), 1), min(batch_size, len(origins))
         of_each = max(1, round(whole * extra_share / n))
         self.each = min(of_each, (whole - 1) // n) if self.names else 0
         self.of_home = min(whole - self.each * len(self.names), len(self.home))
         self.batch = self.of_home + self.each * len(self.names)
         # the rest of a shuffle waits for another epoch
         self.steps = len(self.home) // self.of_home
-        rows = (self.home, *self.others)
-        log_odds = np.stack([_log_shares(labels[r]) for r in rows]).astype(np.float32)
-        self.log_odds = log_odds - log_odds[:1]
 
     def positions(self, order, seed: int, epoch: int) -> np.ndarray:
         """(steps, batch) positions: `order` (of home's images), and the others'."""
@@ -264,6 +213,20 @@ class Mix:
             columns.append(drawn.reshape(self.steps, -1))
         return np.concatenate(columns, axis=1)
 
+    def log_odds(self, order) -> np.ndarray:
+        """(S, 7) float32: logarithms of the shares of a source's classes over those of home's, as
+        `order` shows them.
+
+        Added to the logits of a source's images in the loss, they let the network learn home's
+        shares, or those that the sampler makes of them (logit adjustment, Menon et al. 2021,
+        arXiv 2007.07314, with the prior of each source).
+        """
+        # a class that home has, and the sampler left out by chance, is not absent
+        least = np.where(np.isin(np.arange(len(CLASSES)), self.labels[self.home]), 1, ABSENT)
+        home = _log_shares(self.labels[self.home[order]], least)
+        odds = [_log_shares(self.labels[rows]) - home for rows in self.others]
+        return np.stack([np.zeros_like(home), *odds])
+
     def __str__(self):
         sizes = zip(self.names, self.others, strict=True)
         sizes = ", ".join(f"{name} {len(rows):,}" for name, rows in sizes)
@@ -271,10 +234,10 @@ class Mix:
         return f" and from other sources {sizes}{each}" if self.names else ""
 
 
-def _log_shares(labels):
-    """(7,) logarithms of the classes' shares; an absent one counts as a millionth of an image."""
+def _log_shares(labels, least=ABSENT):
+    """(7,) float32 logarithms of the classes' shares; a rarer one counts as `least` images."""
     counts = np.bincount(labels, minlength=len(CLASSES))
-    return np.log(np.maximum(counts, 1e-6) / max(1, counts.sum()))
+    return np.log(np.maximum(counts, least) / max(1, counts.sum())).astype(np.float32)
 
 
 def _cycled(n, first, count, seed):
@@ -282,3 +245,56 @@ def _cycled(n, first, count, seed):
     rounds = range(first // n, -(-(first + count) // n))
     row = np.concatenate([np.random.default_rng((*seed, k, 1)).permutation(n) for k in rounds])
     return row[first % n :][:count]
+
+
+# All of it.
+
+
+@dataclass
+class Options:
+    """The options of a training. All but those of the machine belong to the run."""
+
+    epochs: int = 10  # passes over the training images
+    batch_size: int = 64  # images a step, on all devices together
+    learning_rate: float = 5e-4  # AdamW's, of the backbone, at the schedule's peak
+    head_rate: float = 3.0  # the new head's rate over the backbone's
+    weight_decay: float = 0.01  # AdamW's, per unit of learning rate
+    seed: int = 0  # of the order of batches, augmentation, dropout
+    size: int = 0  # px, the side of the network's squares; 0: as `network` was told
+    first_size: int = 0  # px, the side in the first epoch, which then rises; 0: size
+    imbalance: str = "none"  # none, class_weights, sampler, logit_adjustment: see recipe.py
+    freeze: str = "none"  # none, early, backbone: which layers do not learn
+    average: float = 0.99  # decay per step of the moving average of the weights; 0: no average
+    extra_share: float = 0.33  # share of a batch that is from `extra` sources
+    validate_every: int = 1  # epochs
+    tta: int = 1  # flips and turns that the predictions at the end average
+    device: str = "auto"  # auto, cpu, cuda, mps
+    precision: str = "auto"  # auto, fp32, fp16, bf16
+    checkpoint_minutes: float = 10.0  # between two checkpoints; also one after each epoch
+    tracker: str = "none"  # tensorboard: curves in the run's folder
+    # What a reader may replace; None: the standard one.
+    loss: Callable | None = None  # loss(logits, labels) -> the mean over the batch
+    augment: Callable = augment  # uint8 (B, 3, H, W), size -> (B, 3, size, size), about 0..1
+    optimizer: Callable | None = None  # optimizer(net)
+    schedule: Callable = one_cycle  # schedule(optimizer, steps)
+    sampler: Callable | None = None  # sampler(labels, (seed, epoch)) -> positions
+
+
+MACHINE = ("device", "precision", "checkpoint_minutes", "tracker", "tta")  # may change midway
+
+
+def options(given: dict) -> Options:
+    """Options of these values; UserError for another name or value, or without a size."""
+    for name in given:
+        if name not in Options.__dataclass_fields__:
+            hint = did_you_mean(name, Options.__dataclass_fields__)
+            raise UserError(f"unknown option {name} of a training; {hint or 'see Options'}")
+    made = Options(**given)
+    choices = {"imbalance": IMBALANCE, "freeze": FREEZE, "tracker": ("none", "tensorboard")}
+    for name, known in choices.items():
+        if getattr(made, name) not in known:
+            value = getattr(made, name)
+            raise UserError(f"{name}={value!r}: expected one of {', '.join(known)}")
+    if not made.size:
+        raise UserError("give size: the side in px of the squares that your network gets")
+    return made

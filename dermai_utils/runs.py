@@ -39,17 +39,13 @@ class Run:
     def settings(self) -> dict:
         return files.read_json(self.folder / "settings.json") or {}
 
-    @property
-    def folds(self) -> int:
-        """How many folds the run has; 0 for a single training."""
-        return self.settings.get("folds", 0)
-
     @cached_property
     def members(self) -> list:
         """The run of each fold."""
         folders = [self.folder / str(k) for k in range(self.folds)]
         return [Run(f, self._given, self.device.type, self.precision) for f in folders]
 
+    folds = property(lambda self: self.settings.get("folds", 0))  # 0: a single training
     size = property(lambda self: self.settings["size"])
     tta = property(lambda self: self.settings.get("tta", 1))
     net = property(lambda self: self.networks[0])
@@ -91,7 +87,7 @@ class Run:
     def _built(self):
         backbone = self.settings.get("backbone")
         if not backbone:
-            name = self.settings.get("network", "a network of your own")
+            name = self.settings.get("network") or "a network of your own"
             raise UserError(
                 f"{self.folder} was trained with {name}: give it as "
                 f"open_run({str(self.folder)!r}, net=...)"
@@ -101,11 +97,8 @@ class Run:
     def probabilities(self, pixels, *, rows=None, tta=None, nets=None) -> np.ndarray:
         """(N, 7) float64 for pictures (N, H, W, 3) uint8: the mean over the run's networks."""
         options = dict(rows=rows, tta=tta or self.tta, precision=self.precision)
-        each = [
-            inference.softmax(inference.predict(net, pixels, self.size, **options))
-            for net in nets or self.networks
-        ]
-        return np.mean(each, axis=0)
+        logits = [inference.predict(n, pixels, self.size, **options) for n in nets or self.networks]
+        return np.mean([inference.softmax(each) for each in logits], axis=0)
 
     def predict(self, dataset, tta=None) -> pd.DataFrame:
         """The table of predictions (see predictions.py) of every held-out image in `dataset`.
@@ -117,14 +110,12 @@ class Run:
         fold = rows["fold"].to_numpy() if self.folds else np.full(len(rows), -1)
         places, probabilities = rows["row"].to_numpy(), np.empty((len(rows), len(CLASSES)))
         for k in np.unique(fold):  # -1: in no fold, so that all networks may judge it
-            nets = self.networks if k < 0 else [self.networks[k]]
-            probabilities[fold == k] = self.probabilities(
-                dataset.pixels, rows=places[fold == k], tta=tta, nets=nets
-            )
+            options = dict(tta=tta, nets=self.networks if k < 0 else [self.networks[k]])
+            here = self.probabilities(dataset.pixels, rows=places[fold == k], **options)
+            probabilities[fold == k] = here
         names = ["subset", "lesion_id", "origin", *(["fold"] if self.folds else [])]
-        truth = rows["label"].map(CLASSES.index)
-        columns = {name: rows[name].to_numpy() for name in names}
-        return predictions.table(rows["image"].to_numpy(), truth, probabilities, **columns)
+        columns, truth = rows[names].to_dict("series"), rows["label"].map(CLASSES.index)
+        return predictions.table(rows["image"], truth, probabilities, **columns)
 
     def _held_out(self, dataset):
         known = self.table[self.table["subset"].isin(predictions.held_out(self.table["subset"]))]
@@ -182,14 +173,7 @@ def join_folds(folder, dataset, subset: pd.Series, net=None, device: str = "auto
     files.write_table(table, folder / "table.csv")
     files.write_json(folder / "settings.json", settings | {"folds": n, "run_name": folder.name})
     run = Run(folder, net, device)
-    each = [member.predictions for member in run.members]
-    outside = [rows[rows["subset"] == "val"].assign(fold=k) for k, rows in enumerate(each)]
-    rest = [rows[rows["subset"] != "val"] for rows in each]
-    probabilities = np.mean([rows[list(CLASSES)].to_numpy() for rows in rest], axis=0)
-    columns = {c: rest[0][c].to_numpy() for c in ("subset", "lesion_id", "origin")} | {"fold": -1}
-    truth = rest[0]["truth"].map(CLASSES.index)
-    others = predictions.table(rest[0]["image"].to_numpy(), truth, probabilities, **columns)
-    files.write_table(pd.concat([*outside, others]), folder / "predictions.csv")
+    files.write_table(run.predict(dataset), folder / "predictions.csv")
     return run
 
 
@@ -205,10 +189,7 @@ def table_changes(old, new, further=()) -> str:
     """
     old, new = old.set_index("image"), new.set_index("image")
     both = old.index.intersection(new.index)
-    found = {
-        "images are gone": len(old.index.difference(new.index)),
-        "images are new": len(new.index.difference(old.index)),
-    }
+    found = {"images are gone": len(old) - len(both), "images are new": len(new) - len(both)}
     for name in (*SAME, *further):
         found[f"have another {name}"] = int((old.loc[both, name] != new.loc[both, name]).sum())
     return ", ".join(f"{n:,} {what}" for what, n in found.items() if n)
@@ -225,19 +206,16 @@ def save_checkpoint(path, state: dict) -> None:
         file.write(buffer.getvalue() + files.digest(buffer.getvalue()))
 
 
-def load_checkpoint(path, device="cpu") -> dict:
+def load_checkpoint(path) -> dict:
     """What `save_checkpoint` wrote; UserError where the file is missing or not whole.
 
     No code in it is executed.
     """
-    advice = "train again, or take it from a copy of the run"
     try:
         content = Path(path).read_bytes()
-    except OSError as reason:
-        raise UserError(f"{path}: {reason.strerror}; {advice}") from None
-    if files.digest(content[:-32]) != content[-32:]:
-        raise UserError(f"{path}: broken, its checksum differs from its content; {advice}")
-    try:
-        return torch.load(io.BytesIO(content[:-32]), map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as reason:
-        raise UserError(f"{path}: no checkpoint ({str(reason).splitlines()[0]:.100})") from None
+        if files.digest(content[:-32]) != content[-32:]:
+            raise ValueError("broken, its checksum differs from its content")
+        return torch.load(io.BytesIO(content[:-32]), map_location="cpu", weights_only=True)
+    except (OSError, ValueError, pickle.UnpicklingError, RuntimeError, EOFError) as reason:
+        why = f"no checkpoint ({str(reason).splitlines()[0]:.100})"
+        raise UserError(f"{path}: {why}; train again, or take it from a copy of the run") from None

@@ -1,7 +1,6 @@
 """Grad-CAM and saliency: where in the image the evidence for a class lies, and whether to believe
 it."""
 
-import contextlib
 import copy
 import warnings
 
@@ -29,7 +28,7 @@ def gradcam(net: nn.Module, images: torch.Tensor, targets) -> np.ndarray:
     >>> gradcam(net, torch.rand(2, 3, 64, 64), [4, 1]).shape
     (2, 64, 64)
     """
-    with _evaluating(net):
+    with networks.evaluating(net):
         place, batches = networks.feature_maps(net, images.shape[-1])[-1], []
         for batch, classes in _batches(net, images, targets):
             outputs = []
@@ -54,7 +53,7 @@ def saliency(net: nn.Module, images: torch.Tensor, targets) -> np.ndarray:
     (2, 64, 64)
     """
     batches = []
-    with _evaluating(net):
+    with networks.evaluating(net):
         for batch, classes in _batches(net, images, targets):
             with torch.enable_grad():
                 logits = net(batch.requires_grad_())
@@ -62,17 +61,6 @@ def saliency(net: nn.Module, images: torch.Tensor, targets) -> np.ndarray:
             maps = gradient.float().abs().amax(1, keepdim=True)
             batches.append(_unit(F.avg_pool2d(maps, 5, stride=1, padding=2)[:, 0]))
     return _joined(batches, images)
-
-
-@contextlib.contextmanager
-def _evaluating(net):
-    """`net` as it is used, not trained: a layer that learns from what it sees would change."""
-    was_training = net.training
-    net.eval()
-    try:
-        yield
-    finally:
-        net.train(was_training)
 
 
 def _batches(net, images, targets):

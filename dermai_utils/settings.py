@@ -12,7 +12,7 @@ import os
 import re
 from pathlib import Path
 
-from dermai_utils.basics import UserError, did_you_mean
+from dermai_utils.basics import IMBALANCE, UserError, did_you_mean
 
 PACKAGE = Path(__file__).resolve().parent
 # Another package may have left a pyproject.toml in site-packages.
@@ -46,7 +46,6 @@ def _setting(group, default, allowed, help):
 TEXT, FOLDER, PATH, PATHS = "text", "a folder", "or a path", "folders"
 SHARE = "auto, or 0.0 to 0.5"
 NAMES = ("sample", "isic2018")  # made-up pictures; the official archives, which are downloaded
-IMBALANCE = ("none", "class_weights", "sampler", "logit_adjustment")
 SEEDS = [0, 2**31 - 1]
 _data, _split, _model, _train, _machine, _eval = (
     functools.partial(_setting, group)

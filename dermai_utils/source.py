@@ -10,7 +10,8 @@ import inspect
 import textwrap
 import types
 
-from dermai_utils.basics import UserError
+from dermai_utils.basics import PARTS, UserError
+from dermai_utils.recipe import MACHINE
 from dermai_utils.runs import stored_table, table_changes
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
@@ -32,21 +33,29 @@ def is_own(part) -> bool:
     return part is not None and not str(module).startswith("dermai_utils.")
 
 
-def _shown(value):
-    return "the standard one" if value is None else value
+def identity(net, options) -> tuple[dict, dict]:
+    """What makes a run the same one: options, network, names of a reader's parts (None: standard);
+    and {part: fingerprint}."""
+    about = getattr(net, "about", {})
+    given = {k: v for k, v in vars(options).items() if k not in MACHINE}
+    parts = {name: given.pop(name) for name in PARTS if name in given}
+    own = {name: name_of(part) if is_own(part) else None for name, part in parts.items()}
+    own["network"] = None if "backbone" in about else name_of(net)
+    prints = {name: fingerprint(part) for name, part in parts.items()}
+    prints["network"] = fingerprint([about, str(net)])
+    return given | about | own | {"folds": 0}, prints
 
 
 def check_same(run, before: dict) -> None:
     """UserError that names in which settings, parts or data the run in the folder differs."""
-    found = [
-        f"{name} was {_shown(before.get(name))}, is {_shown(run.settings.get(name))}"
-        for name in run.identity
-        if before.get(name) != run.settings.get(name)
-    ]
-    old, new = before.get("sources", {}), run.settings["sources"]
-    named = {change.split(" ", 1)[0] for change in found}
-    changed = [name for name in new if old.get(name) != new[name] and name not in named]
-    found += [f"the code or the values of {name} changed" for name in changed]
+    found, old, new = [], before.get("sources", {}), run.settings["sources"]
+    for name in run.identity | new:
+        was, now = (each.get(name) for each in (before, run.identity))
+        if was != now:
+            was, now = ("the standard one" if x is None else x for x in (was, now))
+            found.append(f"{name} was {was}, is {now}")
+        elif old.get(name) != new.get(name):
+            found.append(f"the code or the values of {name} changed")
     tables = (run.table, stored_table(run.dataset, run.subset))
     home = [table[table["source"].isin(HOME)] for table in tables]
     if changes := table_changes(*home, ("subset",)):

@@ -83,7 +83,7 @@ simple.value_counts().to_frame("images")
 # %%
 import numpy as np
 import pandas as pd
-from dermai_utils import recipe
+from dermai_utils import checkpoints, recipe
 
 y = labels[train_rows]
 images = np.bincount(y, minlength=7)
@@ -136,7 +136,8 @@ def my_augment(images, size):  # (B, 3, H, W) uint8 -> (B, 3, size, size) float3
 # %% [markdown]
 # Why the loop over the images? **`v2` draws its random numbers once for a whole batch**: it would crop and mirror all images in the
 # same way. We count this with eight copies of one image. The helper `dermai.augment` has the same form as yours, uint8 in and 0 to
-# 1 out; it draws for each image too, and changes the whole batch at once.
+# 1 out; it draws for each image too, and changes the whole batch at once. (Its brightest colours go a little beyond 1, where
+# `ColorJitter` cuts them off.)
 #
 # Then one batch in three rows: as evaluation sees it, with `my_augment`, with `dermai.augment`. Look for a change that goes too
 # far: would a doctor still give the same diagnosis?
@@ -228,8 +229,8 @@ net = commands.new_network(s).to(device).train()
 optimizer = torch.optim.AdamW(net.parameters(), lr=s.learning_rate)
 schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, s.learning_rate, total_steps=len(batches) + 1)
 by_hand = []
-torch.manual_seed(s.seed)  # for networks with dropout
-for rows in batches[:3]:
+for k, rows in enumerate(batches[:3]):
+    checkpoints.seed((s.seed, 0, k))  # for networks with dropout: seed, epoch, batch
     images, targets = batch_of(rows).to(device), torch.from_numpy(labels[rows]).to(device)
     logits = net(squares(images, s.size))
     loss = F.cross_entropy(logits, targets)

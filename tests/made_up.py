@@ -46,6 +46,16 @@ class Small(nn.Module):
         return self.head(self.drop(maps.mean((2, 3))))
 
 
+class Evil:
+    """What a pickle of it does when it is loaded: it makes the file `path`."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
 def same_weights(a, b) -> bool:
     """Whether two state dicts are equal bit for bit."""
     return a.keys() == b.keys() and all(torch.equal(a[k].cpu(), b[k].cpu()) for k in a)

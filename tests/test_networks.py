@@ -12,7 +12,7 @@ import safetensors.torch
 import timm
 import torch
 import torchvision
-from made_up import Small, same_weights
+from made_up import Evil, Small, same_weights
 from torch import nn
 
 from dermai_utils import files, inference, networks
@@ -20,27 +20,14 @@ from dermai_utils.basics import UserError
 from dermai_utils.networks import feature_maps, network
 
 # one of each way in which torchvision and timm name and build their last layer
-BACKBONES = {
-    "small": 64,
-    "resnet18": 64,
-    "squeezenet1_1": 64,
-    "mobilenet_v3_small": 64,
-    "googlenet": 64,
-    "inception_v3": 96,
-    "convnext_tiny": 64,
-    "vit_b_32": 64,
-    "swin_t": 64,
-    "timm:tf_efficientnet_lite0": 64,
-    "timm:vit_tiny_patch16_224": 64,
-    "timm:convnext_atto": 64,
-    "timm:levit_128s": 224,
-    "timm:deit_tiny_distilled_patch16_224": 64,
-}
+BACKBONES = "small resnet18 squeezenet1_1 mobilenet_v3_small googlenet inception_v3 convnext_tiny "
+BACKBONES += "densenet121 vit_b_32 swin_t timm:tf_efficientnet_lite0 timm:vit_tiny_patch16_224 "
+BACKBONES += "timm:convnext_atto timm:levit_128s timm:deit_tiny_distilled_patch16_224"
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", BACKBONES.split())
 def test_every_kind_of_backbone_gives_seven_logits_that_learn(name):
-    size = BACKBONES[name]
+    size = {"inception_v3": 96, "timm:levit_128s": 224}.get(name, 64)
     net = network(name, "none", size).train()
     logits = net(torch.rand(2, 3, size, size))
     assert logits.shape == (2, 7)
@@ -112,22 +99,11 @@ def test_weights_of_the_same_network_bring_their_head(tmp_path, wrapped, capsys)
     assert "its head too" in capsys.readouterr().out
 
 
-class Evil:
-    def __init__(self, path):
-        self.path = path
-
-    def __reduce__(self):
-        return open, (str(self.path), "w")
-
-
 def test_weights_that_do_not_fit_are_one_line_and_pickles_are_never_executed(tmp_path):
     good = network("timm:test_resnet", "none", 32).backbone.state_dict()
     key = "conv1.0.weight"
     rest = {name: value for name, value in good.items() if name != key}
     evil = tmp_path / "executed"
-
-    def write(name, content):
-        (tmp_path / name).write_bytes(content)
 
     torch.save(rest, tmp_path / "missing.pth")
     torch.save(good | {"more": torch.zeros(1)}, tmp_path / "more.pth")
@@ -135,22 +111,19 @@ def test_weights_that_do_not_fit_are_one_line_and_pickles_are_never_executed(tmp
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "other.pth")
     torch.save({"epoch": 3}, tmp_path / "whole.pth")
     torch.save({"model": Evil(evil)}, tmp_path / "zipped.pth")
-    torch.save(good, tmp_path / "half.pth")
-    write("half.pth", (tmp_path / "half.pth").read_bytes()[:3000])
-    write("text.safetensors", b"hello")
-    write("pickle.pth", pickle.dumps(Evil(evil), protocol=2))
+    (tmp_path / "half.pth").write_bytes((tmp_path / "more.pth").read_bytes()[:3000])
+    (tmp_path / "text.safetensors").write_bytes(b"hello")
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps(Evil(evil), protocol=2))
     cases = {
         "missing.pth": f"not for this backbone: missing {key}$",
         "more.pth": "not for this backbone: unexpected more$",
         "shape.pth": rf"{key} is \(1,\), not \(\d+, 3, 3, 3\)$",
         "other.pth": r"not for this backbone: .* and \d+ more",
-        "text.safetensors": "cannot be read as tensors",
-        "half.pth": "cannot be read as tensors",
-        "pickle.pth": "cannot be read as tensors",
-        "zipped.pth": "cannot be read as tensors",
         "whole.pth": "no state_dict",
         "gone.pth": "no such file",
     }
+    unreadable = ("text.safetensors", "half.pth", "pickle.pth", "zipped.pth")
+    cases |= dict.fromkeys(unreadable, "cannot be read as tensors")
     for name, said in cases.items():
         with pytest.raises(UserError, match=said) as caught:
             network("timm:test_resnet", str(tmp_path / name), 32)
@@ -171,16 +144,16 @@ def hubs(tmp_path, monkeypatch):
     url = f"https://server/resnet18-{files.checksum(served)[:8]}.pth"
     monkeypatch.setattr(default, "_value_", dataclasses.replace(default.value, url=url))
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(caches[0]))
-    # an OSError where there is no server
-    monkeypatch.setattr(
-        torch.hub, "download_url_to_file", lambda url, target, *_, **__: shutil.copy(served, target)
-    )
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(caches[1]))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+
+    def fetch(url, target, *_, **__):
+        shutil.copy(served, target)  # an OSError where there is no server
 
     def unreachable(*_, **__):
         raise requests.ConnectionError("no route to the host")
 
+    monkeypatch.setattr(torch.hub, "download_url_to_file", fetch)
     monkeypatch.setattr(requests, "head", unreachable)
     return served, *caches
 
@@ -271,64 +244,57 @@ def test_early_layers_are_those_at_a_quarter_of_the_side_or_more():
 
 def resnet():
     net = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1] * 4, num_classes=7)
-    before = nn.Sequential(*list(net.children())[:-2])
-    return net, 64, before, lambda x: net.fc(x.mean((2, 3)))
+    return net, nn.Sequential(*list(net.children())[:-2]), lambda x: net.fc(x.mean((2, 3)))
 
 
 def densenet():
-    net = torchvision.models.DenseNet(8, (1, 1, 1, 1), 16, num_classes=7)
-    return net, 64, net.features, lambda x: net.classifier(x.relu().mean((2, 3)))
+    net = network("densenet121", "none", 64).backbone
+    return net, lambda x: net.features(x).relu(), lambda x: net.classifier(x.mean((2, 3)))
 
 
 def convnext():
     config = torchvision.models.convnext.CNBlockConfig
     net = torchvision.models.ConvNeXt([config(8, 16, 2), config(16, None, 1)], num_classes=7)
-    return net, 64, net.features, lambda x: net.classifier(net.avgpool(x))
+    return net, net.features, lambda x: net.classifier(net.avgpool(x))
 
 
 def swin():
     net = torchvision.models.SwinTransformer([4, 4], 8, [1, 2], [1, 2], [4, 4], num_classes=7)
-    return net, 64, lambda x: net.norm(net.features(x)), lambda x: net.head(x.mean((1, 2)))
+    return net, lambda x: net.norm(net.features(x)), lambda x: net.head(x.mean((1, 2)))
 
 
 def maxvit():
     options = dict(partition_size=2, block_channels=[8, 8], block_layers=[1, 1], head_dim=8)
     net = torchvision.models.MaxVit((64, 64), 8, stochastic_depth_prob=0, num_classes=7, **options)
-    return net, 64, nn.Sequential(net.stem, *net.blocks), net.classifier
+    return net, nn.Sequential(net.stem, *net.blocks), net.classifier
 
 
 def squeezenet():
     net = torchvision.models.squeezenet1_1(num_classes=7)
-    return net, 64, net.features, lambda x: net.classifier(x).flatten(1)
+    return net, net.features, lambda x: net.classifier(x).flatten(1)
 
 
 def mobilenet():
     net = torchvision.models.mobilenet_v3_small(num_classes=7)
-    return net, 64, net.features, lambda x: net.classifier(net.avgpool(x).flatten(1))
+    return net, net.features, lambda x: net.classifier(net.avgpool(x).flatten(1))
 
 
-def of_timm(name, size=64, **options):
+def of_timm(name, **options):
     def build():
         net = timm.create_model(name, num_classes=7, **options)
-        return net, size, net.forward_features, net.forward_head
+        return net, net.forward_features, net.forward_head
 
     return build
 
 
 TINY = dict(embed_dim=8, depths=(1, 1, 1), num_heads=(1, 2, 4), img_size=64, window_size=4)
 PVT = dict(depths=[1] * 4, embed_dims=(8, 16, 16, 16), num_heads=(1, 2, 2, 2))
-FAMILIES = {
-    "resnet": resnet,
-    "densenet": densenet,
-    "convnext": convnext,
-    "swin": swin,
-    "maxvit": maxvit,
-    "squeezenet": squeezenet,
-    "mobilenet": mobilenet,
+HAND = (resnet, densenet, convnext, swin, maxvit, squeezenet, mobilenet)
+FAMILIES = {build.__name__: build for build in HAND} | {
     "timm lite": of_timm("test_efficientnet"),
     "timm resnet": of_timm("test_resnet"),
     "timm convnext": of_timm("test_convnext"),
-    "timm maxvit": of_timm("test_maxvit", 160),
+    "timm maxvit": of_timm("test_maxvit"),
     "timm swin": of_timm("swin_tiny_patch4_window7_224", **TINY),
     "timm poolformer": of_timm("poolformer_s12"),
     "timm pvt_v2": of_timm("pvt_v2_b0", **PVT),
@@ -340,7 +306,7 @@ FAMILIES = {
 def test_the_last_map_is_what_the_networks_own_second_half_goes_on_with(family):
     """The network is cut in two by hand, or by timm's own forward_features and forward_head."""
     torch.manual_seed(1)
-    net, size, before, after = FAMILIES[family]()
+    (net, before, after), size = FAMILIES[family](), 160 if family == "timm maxvit" else 64
     net.eval()
     images, kept = torch.rand(2, 3, size, size), []
     with torch.no_grad():
@@ -357,21 +323,15 @@ def test_the_last_map_is_what_the_networks_own_second_half_goes_on_with(family):
     assert expected.shape[2:] == (last.side, last.side) and last.side > 1
 
 
-@pytest.mark.parametrize(
-    "family, stage",
-    {
-        "timm swin": "norm",
-        "timm pvt_v2": "stages.2",
-        "timm poolformer": "stages.2",
-        "convnext": "features",
-        "resnet": "layer3",
-        "timm lite": "blocks.3",
-    }.items(),
-)
+STAGES = {"timm swin": "norm", "timm pvt_v2": "stages.2", "timm poolformer": "stages.2"}
+STAGES |= {"convnext": "features", "resnet": "layer3", "timm lite": "blocks.3"}
+
+
+@pytest.mark.parametrize("family, stage", STAGES.items())
 def test_each_stage_is_listed_as_a_whole_and_in_order(family, stage):
-    net, size, *_ = FAMILIES[family]()
-    maps = feature_maps(net.eval(), size)
-    *_, place = (place for place in maps if place.side >= size / 16)
+    net = FAMILIES[family]()[0]
+    maps = feature_maps(net.eval(), 64)
+    *_, place = (place for place in maps if place.side >= 4)
     assert place.module is net.get_submodule(stage)
     assert place.channels_last == (family == "timm swin")
     sides = [place.side for place in maps]

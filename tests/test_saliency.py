@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
+from torch import nn
 
 from dermai_utils import saliency
 from dermai_utils.basics import UserError
@@ -25,16 +27,25 @@ def unit(maps):
     return ((maps - low) / (high - low).clamp_min(1e-12)).detach().numpy()
 
 
-def test_gradcam_is_its_own_formula(net, images):
-    """The network by hand: its stages up to the last map, then pool and head on a copy that takes
+def resnet18(model, x):
+    return nn.Sequential(*list(model.children())[:-2])(x), model.fc
+
+
+def densenet121(model, x):
+    return model.features(x).relu(), model.classifier
+
+
+@pytest.mark.parametrize("halves", [resnet18, densenet121])
+def test_gradcam_is_its_own_formula(halves, images):
+    """torchvision's network by hand: up to the last map, then pool and head on a copy that takes
     gradients. Mean gradient a channel, weighted sum, ReLU (Selvaraju et al., equations 1 and 2).
     More images than are in memory at once."""
-    targets, model = torch.arange(11) % 7, net.backbone
-    x = model.maxpool(model.relu(model.bn1(model.conv1(net.normalise(images)))))
-    for stage in (model.layer1, model.layer2, model.layer3, model.layer4):
-        x = stage(x)
-    place = x.detach().requires_grad_()
-    logits = model.fc(place.mean((2, 3)))
+    targets, net = torch.arange(11) % 7, network(halves.__name__, "none", 64, seed=1).eval()
+    model = torchvision.models.get_model(halves.__name__, num_classes=7).eval()
+    model.load_state_dict(net.backbone.state_dict())
+    with torch.no_grad():
+        place, head = halves(model, net.normalise(images))
+    logits = head(place.requires_grad_().mean((2, 3)))
     gradient = torch.autograd.grad(logits[torch.arange(11), targets].sum(), place)[0]
     by_hand = torch.einsum("nc,nchw->nhw", gradient.mean((2, 3)), place.detach()).clamp_min(0)
     by_hand = F.interpolate(by_hand[:, None], (64, 64), mode="bilinear")[:, 0]

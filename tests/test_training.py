@@ -5,7 +5,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +15,23 @@ from hypothesis import strategies as st
 from made_up import Small, data, same_weights
 from torch import nn
 
-from dermai_utils import checkpoints, files, recipe, runs, training
-from dermai_utils.augmentation import augment
+from dermai_utils import checkpoints, files, recipe, runs, source, training
 from dermai_utils.basics import UserError
 
 FEW = dict(epochs=3, batch_size=8, learning_rate=0.01, device="cpu")
+HERE = Path(__file__).parent
 
 
 def state(folder):
     return runs.load_checkpoint(Path(folder) / "best.pt")["model"]
+
+
+def same(a, b):
+    """Whether two runs ended in equal files, bit for bit, but for the seconds of an epoch."""
+    one, two = (files.read_table(f / "history.csv").drop(columns="seconds") for f in (a, b))
+    tables = ("predictions.csv", "table.csv")
+    equal = [(a / name).read_bytes() == (b / name).read_bytes() for name in tables]
+    return same_weights(state(a), state(b)) and one.equals(two) and all(equal)
 
 
 @pytest.fixture(scope="module")
@@ -52,22 +59,29 @@ class Killed(Exception):
     pass
 
 
+def stopped(folder, epoch, batch):
+    """Begin a run that ends with an error in the loop's body."""
+
+    def spoil(run):
+        if (run.epoch, run.batch) == (epoch, batch):
+            raise Killed
+
+    with pytest.raises(Killed):
+        by_hand(folder, spoil)
+
+
 def test_the_loop_by_hand_and_train_give_the_same_weights(whole, tmp_path):
     by_hand(tmp_path / "hand", skip=True)
-    assert same_weights(state(whole), state(tmp_path / "hand"))
-    for name in ("predictions.csv", "table.csv"):
-        assert (whole / name).read_bytes() == (tmp_path / "hand" / name).read_bytes()
-    columns = ["epoch", "loss", "val_loss", "balanced_accuracy", "macro_f1", "macro_auc"]
-    tables = (files.read_table(f / "history.csv")[columns] for f in (whole, tmp_path / "hand"))
-    assert next(tables).equals(next(tables))
+    assert same(whole, tmp_path / "hand")
 
+
+# Stops.
 
 STOPS = st.lists(st.integers(1, 14), min_size=1, max_size=3)
+QUICK = dict(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=8, **QUICK)
 @given(stops=STOPS, minutes=st.sampled_from([0.0, 10.0]), hand=st.booleans())
 def test_a_run_goes_on_bit_for_bit_wherever_it_was_stopped(
     whole, tmp_path_factory, stops, minutes, hand
@@ -88,24 +102,26 @@ def test_a_run_goes_on_bit_for_bit_wherever_it_was_stopped(
         except (Killed, training.Interrupted):
             torch.rand(3)  # other work in the same kernel
     by_hand(folder)
-    assert same_weights(state(whole), state(folder))
-    assert (whole / "predictions.csv").read_bytes() == (folder / "predictions.csv").read_bytes()
-    assert not (folder / "last.pt").exists()
+    assert same(whole, folder)
+    assert not list(folder.glob("last*"))
 
 
-def test_leaving_the_loop_early_counts_the_batch_that_was_learned(whole, tmp_path):
+def test_a_loop_that_was_left_goes_on_from_its_last_checkpoint(whole, tmp_path, capsys):
     with training.Training(tmp_path / "left", *data(extra=14), Small(), **FEW, first_size=8) as run:
         for _ in run.epochs():
             for images, labels in run.batches():
                 run.step(run.loss(run.net(images), labels))
-                if run.batch == 2:
+                if run.batches_done == 7:
                     break
+            run.validate()
+    assert "the loop was left" in capsys.readouterr().out
     by_hand(tmp_path / "left")
-    assert same_weights(state(whole), state(tmp_path / "left"))
+    assert same(whole, tmp_path / "left")
+    assert "going on from epoch 2, step 1" in capsys.readouterr().out
 
 
 def test_a_killed_process_leaves_a_run_that_goes_on(whole, tmp_path):
-    script = """
+    script = """if True:
         import os, sys
         sys.path.insert(0, sys.argv[2])
         import test_training
@@ -113,26 +129,25 @@ def test_a_killed_process_leaves_a_run_that_goes_on(whole, tmp_path):
         test_training.by_hand(sys.argv[1], lambda run: next(steps) == 9 and os.kill(os.getpid(), 9),
                               checkpoint_minutes=0.0)
     """
-    command = [
-        sys.executable,
-        "-c",
-        textwrap.dedent(script),
-        tmp_path / "run",
-        Path(__file__).parent,
-    ]
+    command = [sys.executable, "-c", script, tmp_path / "run", HERE]
     assert subprocess.run(command, capture_output=True).returncode == -9
     by_hand(tmp_path / "run")
-    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert same(whole, tmp_path / "run")
 
 
 def test_what_the_block_changes_is_put_back(tmp_path):
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
+    def drawn():
+        return torch.rand(1), np.random.rand(), random.random()
+
+    def seeded():
+        torch.manual_seed(3), np.random.seed(3), random.seed(3)
+
+    seeded()
+    expected, handler = drawn(), signal.getsignal(signal.SIGINT)
     torch.set_num_threads(2)
-    handler = signal.getsignal(signal.SIGINT)
+    seeded()
     by_hand(tmp_path / "run", epochs=1)
-    drawn = torch.rand(1), np.random.rand(), random.random()
-    torch.manual_seed(3), np.random.seed(3), random.seed(3)
-    assert drawn == (torch.rand(1), np.random.rand(), random.random())
+    assert drawn() == expected
     assert torch.get_num_threads() == 2 and signal.getsignal(signal.SIGINT) is handler
 
 
@@ -148,37 +163,37 @@ def test_a_disk_that_refuses_stops_no_training_and_the_checkpoint_waits(
         write(path, state)
 
     monkeypatch.setattr(checkpoints, "save_checkpoint", refuse)
-    with pytest.raises(Killed):
-        by_hand(tmp_path / "run", lambda run: stop_at(run, 1, 2))
+    stopped(tmp_path / "run", 1, 2)
     assert not (tmp_path / "run" / "last.pt").exists()
     run = by_hand(tmp_path / "run")
-    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert same(whole, tmp_path / "run")
     assert not checkpoints.scratch(run).exists() or not list(checkpoints.scratch(run).iterdir())
 
 
-def stop_at(run, epoch, batch):
-    if (run.epoch, run.batch) == (epoch, batch):
-        raise Killed
-
-
 def test_a_broken_checkpoint_is_left_for_the_one_before(whole, tmp_path):
-    with pytest.raises(Killed):
-        by_hand(tmp_path / "run", lambda run: stop_at(run, 2, 1))
+    stopped(tmp_path / "run", 2, 1)
     path = tmp_path / "run" / "last.pt"
     path.write_bytes(path.read_bytes()[:-40])
     by_hand(tmp_path / "run")
-    assert same_weights(state(whole), state(tmp_path / "run"))
+    assert same(whole, tmp_path / "run")
 
 
 def test_a_loss_that_is_no_number_ends_the_run_before_a_checkpoint_holds_it(tmp_path):
     def loss(logits, labels):
         return logits.sum() * float("nan")
 
-    with pytest.raises(UserError, match="--run-name NAME --learning-rate"):
-        training.train(*data(), Small(), tmp_path / "run", **FEW, loss=loss)
-    first = runs.load_checkpoint(tmp_path / "run" / "last.pt")
-    assert (first["epoch"], first["batch"]) == (0, 0)
-    assert all(torch.isfinite(x).all() for x in first["model"].values())
+    for validated in (True, False):
+        folder = tmp_path / str(validated)
+        with pytest.raises(UserError, match="--run-name NAME --learning-rate"):
+            with training.Training(folder, *data(), Small(), **FEW, loss=loss) as run:
+                for _ in run.epochs():
+                    for images, labels in run.batches():
+                        run.step(run.loss(run.net(images), labels))
+                    if validated:
+                        run.validate()
+        first = runs.load_checkpoint(folder / "last.pt")
+        assert (first["epoch"], first["batch"]) == (0, 0)
+        assert all(torch.isfinite(x).all() for x in first["model"].values())
 
 
 # What a reader replaces.
@@ -214,15 +229,27 @@ OWN = dict(loss=Focal(), augment=noisy, optimizer=sgd, schedule=flat, sampler=re
 
 
 def test_parts_of_ones_own_are_used_stored_and_repeat_after_a_stop(tmp_path):
-    training.train(*data(), Small(), tmp_path / "whole", **FEW, **OWN)
-    with pytest.raises(Killed):
-        with training.Training(tmp_path / "run", *data(), Small(), **FEW, **OWN) as run:
+    """So does what the body of the loop draws, here for mixing images."""
+
+    shares = []
+
+    def mixed(folder, last=(9, 9)):
+        with training.Training(tmp_path / folder, *data(), Small(), **FEW, **OWN) as run:
             for _ in run.epochs():
                 for images, labels in run.batches():
+                    shares.append(share := np.random.beta(1, 1) * random.random())
+                    images = share * images + (1 - share) * images[torch.randperm(len(images))]
                     run.step(run.loss(run.net(images), labels))
-                    stop_at(run, 1, 2)
-    training.train(*data(), Small(), tmp_path / "run", **FEW, **OWN)
-    assert same_weights(state(tmp_path / "whole"), state(tmp_path / "run"))
+                    if (run.epoch, run.batch) == last:
+                        raise Killed
+                run.validate()
+
+    mixed("whole")
+    assert len(shares) > 10 and len({*shares}) == len(shares)  # each batch has its own
+    with pytest.raises(Killed):
+        mixed("run", last=(1, 2))
+    mixed("run")
+    assert same(tmp_path / "whole", tmp_path / "run")
     stored = runs.open_run(tmp_path / "run", Small()).settings
     names = {"loss": "Focal", "augment": "noisy", "optimizer": "sgd", "schedule": "flat"}
     assert {name: stored[name] for name in names} == names and stored["network"] == "Small"
@@ -238,9 +265,8 @@ def test_going_on_with_other_parts_settings_or_data_names_what_differs(whole, tm
     dataset, subset = data(extra=14)
     assert "epochs was 3, is 4" in refused(dataset, subset, Small(), epochs=4)
     assert "loss was the standard one, is Focal" in refused(dataset, subset, Small(), loss=Focal())
-    assert "augment was the standard one, is noisy" in refused(
-        dataset, subset, Small(), augment=noisy
-    )
+    said = refused(dataset, subset, Small(), augment=noisy)
+    assert "augment was the standard one, is noisy" in said
     moved = subset.mask(subset.index == 2, "val")
     assert "1 have another subset" in refused(dataset, moved, Small())
     dataset.table.loc[3, "label"] = "DF"
@@ -255,17 +281,14 @@ def test_another_value_or_another_line_of_code_is_another_loss_and_a_comment_is_
     run(Focal(2.0))
     with pytest.raises(UserError, match="the code or the values of loss changed"):
         run(Focal(3.0))
-    texts = [
-        "def loss(logits, labels):\n    return logits.logsumexp(1).mean()\n",
-        "def loss(logits, labels):  # a comment\n\n    return logits.logsumexp(1).mean()\n",
-        "def loss(logits, labels):\n    return logits.logsumexp(1).sum()\n",
-    ]
+    plain = "def loss(logits, labels):\n    return logits.logsumexp(1).mean()\n"
+    texts = [plain, plain.replace(":\n", ":  # a comment\n\n"), plain.replace("mean", "sum")]
     prints = []
     for k, text in enumerate(texts):
         (tmp_path / f"loss_{k}.py").write_text(text)
         space = {}
         exec(compile(text, str(tmp_path / f"loss_{k}.py"), "exec"), space)
-        prints.append(training.source.fingerprint(space["loss"]))
+        prints.append(source.fingerprint(space["loss"]))
     assert prints[0] == prints[1] != prints[2]
 
 
@@ -283,32 +306,22 @@ def test_an_option_that_is_none_gets_the_nearest(tmp_path, option, hint):
         training.train(*data(), Small(), tmp_path / "run", **{option: 3})
 
 
-def test_validation_every_second_epoch_and_the_last(tmp_path):
-    run = training.train(*data(), Small(), tmp_path / "run", **FEW, validate_every=2)
-    assert run.history["epoch"].tolist() == [2, 3]
-
-
-def test_the_network_learns(tmp_path):
-    run = training.train(
-        *data(140), Small(), tmp_path / "run", **FEW | dict(epochs=40, learning_rate=0.03)
-    )
-    assert (
-        run.history["balanced_accuracy"].iloc[-1] > 0.6 > run.history["balanced_accuracy"].iloc[0]
-    )
-    rows = run.predictions
-    assert (
-        set(rows["subset"]) == {"val", "test"}
-        and (rows["truth"] == rows["prediction"]).mean() > 0.6
-    )
+def test_the_network_learns_and_is_validated_every_second_epoch_and_the_last(tmp_path):
+    options = FEW | dict(epochs=41, learning_rate=0.03, validate_every=2)
+    run = training.train(*data(140), Small(), tmp_path / "run", **options)
+    assert run.history["epoch"].tolist() == [*range(2, 41, 2), 41]
+    scores, rows = run.history["balanced_accuracy"], run.predictions
+    assert scores.iloc[-1] > 0.6 > scores.iloc[0]
+    assert set(rows["subset"]) == {"val", "test"}
+    assert (rows["truth"] == rows["prediction"]).mean() > 0.6
 
 
 def test_two_processes_end_in_the_weights_of_one(tmp_path):
     """With class weights, extra sources and batches that two processes share unevenly."""
     script = tmp_path / "script.py"
-    script.write_text(
-        textwrap.dedent(f"""
+    script.write_text(f"""if True:
         import sys
-        sys.path[:0] = [{str(Path(__file__).parent)!r}]
+        sys.path[:0] = [{str(HERE)!r}]
         import torch
         from made_up import Small, data
         from dermai_utils import training
@@ -319,24 +332,12 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path):
                              learning_rate=0.01, device="cpu", imbalance="class_weights")
         print("processes:", run.accelerator.num_processes)
     """)
-    )
     # what `accelerate launch` starts on GPUs; on a CPU it asks for MPI
-    launch = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-    ]
-    env = os.environ | {
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": str(Path(training.__file__).parents[1]),
-    }
-    for command, name in (([sys.executable], "one"), (launch, "two")):
-        done = subprocess.run(
-            [*command, script, tmp_path / name], env=env, capture_output=True, text=True
-        )
+    launch = "-m torch.distributed.run --standalone --nproc-per-node 2".split()
+    env = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(HERE.parent)}
+    for words, name in (([], "one"), (launch, "two")):
+        command = [sys.executable, *words, script, tmp_path / name]
+        done = subprocess.run(command, env=env, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-2000:]
         assert f"processes: {1 + (name == 'two')}" in done.stdout
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
@@ -346,26 +347,14 @@ def test_two_processes_end_in_the_weights_of_one(tmp_path):
 # The recipe.
 
 
-def test_augmented_batches_do_not_depend_on_what_was_drawn_before(tmp_path):
-    shown = []
-
-    def kept(images, size):
-        shown.append(augment(images, size))
-        return shown[-1]
-
-    for k in range(2):
-        torch.manual_seed(k)
-        training.train(*data(), Small(), tmp_path / f"{k}", **FEW | dict(epochs=1), augment=kept)
-    half = len(shown) // 2
-    assert half and all(map(torch.equal, shown[:half], shown[half:]))
+LABELS = np.array([0] * 6 + [1] * 3 + [2])
 
 
 def test_class_weights_are_the_losss_and_phased_in():
-    labels = np.array([0] * 6 + [1] * 3 + [2])
-    weights = recipe.class_weights(labels)
+    weights = recipe.class_weights(LABELS)
     assert np.allclose(weights[:3] * [6, 3, 1], 10 / 3) and (weights[3:] == 0).all()
     logits, truth = torch.randn(5, 7), torch.tensor([0, 1, 2, 1, 0])
-    loss = recipe.CrossEntropy(labels, "class_weights")
+    loss = recipe.CrossEntropy(LABELS, "class_weights")
     expected = nn.CrossEntropyLoss(torch.from_numpy(weights))(logits, truth)
     assert torch.allclose(loss(logits, truth), expected)
     loss.phase = 0.0
@@ -373,12 +362,35 @@ def test_class_weights_are_the_losss_and_phased_in():
     assert [recipe.phase(x) for x in (0, 0.35, 0.5, 0.65, 1)] == pytest.approx([0, 0, 0.5, 1, 1])
 
 
+def test_training_phases_the_balancing_in(tmp_path):
+    phases = []
+    with training.Training(tmp_path, *data(), Small(), **FEW, imbalance="class_weights") as run:
+        for _ in run.epochs():
+            phases += [run.criterion.phase for _ in run.batches()]
+    assert phases == [recipe.phase(k / len(phases)) for k in range(len(phases))]
+
+
 def test_logit_adjustment_adds_the_logarithm_of_the_share():
-    labels = np.array([0] * 6 + [1] * 3 + [2])
-    loss, logits = recipe.CrossEntropy(labels, "logit_adjustment"), torch.randn(4, 7)
+    loss, logits = recipe.CrossEntropy(LABELS, "logit_adjustment"), torch.randn(4, 7)
     share = torch.tensor([0.6, 0.3, 0.1, 0.1, 0.1, 0.1, 0.1])  # an absent class counts as seen once
     expected = nn.CrossEntropyLoss()(logits + share.log(), torch.tensor([0, 1, 2, 0]))
     assert torch.allclose(loss(logits, torch.tensor([0, 1, 2, 0])), expected)
+
+
+def test_weights_decay_and_biases_and_norms_do_not():
+    """Without a gradient, AdamW takes rate x decay of a weight a step, and nothing else."""
+    net = Small()
+    before = {name: p.detach().clone() for name, p in net.named_parameters()}
+    optimizer = recipe.adamw(net, 0.1, 3.0, 0.5)
+    for p in net.parameters():
+        p.grad = torch.zeros_like(p)
+    optimizer.step()
+    left = dict.fromkeys(before, 1.0) | {
+        "first.weight": 1 - 0.1 * 0.5,
+        "head.weight": 1 - 0.3 * 0.5,
+    }
+    for name, p in net.named_parameters():
+        assert torch.allclose(p, left[name] * before[name]), name
 
 
 def test_the_balanced_sampler_shows_each_class_equally_often():
@@ -393,8 +405,9 @@ def test_sources_share_the_batches_and_their_odds_are_taken_out():
     origins = [""] * 40 + ["BCN"] * 10 + ["MSK"] * 10
     mix = recipe.Mix(origins, labels, 10, 0.4)
     assert (mix.each, mix.of_home, mix.batch, mix.steps) == (2, 6, 10, 6)
-    assert mix.log_odds[0].tolist() == [0] * 7
-    assert mix.log_odds[1, :2] == pytest.approx(np.log([0.9 / 0.5, 0.1 / 0.5]), abs=1e-5)
+    odds = mix.log_odds(np.arange(40))
+    assert odds[0].tolist() == [0] * 7
+    assert odds[1, :2] == pytest.approx(np.log([0.9 / 0.5, 0.1 / 0.5]), abs=1e-5)
     positions = [mix.positions(recipe.shuffled(mix.home, (0, e)), 0, e) for e in range(5)]
     for shown in positions:
         sources = mix.source[shown]
@@ -404,17 +417,38 @@ def test_sources_share_the_batches_and_their_odds_are_taken_out():
     assert of_bcn.tolist() == [6] * 10  # 5 epochs of 12 draws
 
 
+@pytest.mark.parametrize("sampler, share", [(None, 0.1), (recipe.balanced, 0.5)])
+def test_with_further_sources_the_learned_share_is_homes_as_the_sampler_shows_it(
+    tmp_path, sampler, share
+):
+    """By brute force: the constant logits that make the loss of an epoch least."""
+    dataset, subset = data(700, extra=200)
+    rare = np.where(np.arange(700) < 500, np.arange(700) // 5 % 10 == 0, np.arange(700) % 2)
+    dataset.table["label"] = np.where(rare, "MEL", "NV")
+    options = dict(epochs=1, batch_size=20, extra_share=0.5, sampler=sampler, device="cpu")
+    with training.Training(tmp_path, dataset, subset, Small(), **options) as run:
+        for _ in run.epochs():
+            shown = [(labels, run.log_odds) for _, labels in run.batches()]
+        logits = torch.randn(len(shown[-1][0]), 7)  # of the last batch
+        expected = nn.functional.cross_entropy(logits + shown[-1][1], shown[-1][0])
+        assert torch.equal(run.loss(logits, shown[-1][0]), expected)
+    labels, odds = (torch.cat(each) for each in zip(*shown, strict=True))
+    logits = torch.zeros(2, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=100)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = nn.functional.cross_entropy(logits + odds[:, :2], labels)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert logits.softmax(0)[0].item() == pytest.approx(share, abs=0.06)
+
+
 def test_sizes_rise_from_the_first_one():
-    assert [recipe.side(224, 144, e, 10) for e in range(8)] == [
-        144,
-        160,
-        176,
-        192,
-        192,
-        208,
-        224,
-        224,
-    ]
+    sizes = [recipe.side(224, 144, epoch, 10) for epoch in range(8)]
+    assert sizes == [144, 160, 176, 192, 192, 208, 224, 224]
     assert recipe.side(224, 0, 0, 10) == 224 == recipe.side(224, 256, 0, 10)
 
 
@@ -427,7 +461,7 @@ def test_frozen_layers_keep_weights_and_statistics(tmp_path):
 
 
 def test_the_average_is_the_weighted_sum_of_all_steps():
-    net, average, expected = nn.Linear(2, 1), nn.Linear(2, 1), 0.0
+    net, average = nn.Linear(2, 1), nn.Linear(2, 1)
     average.load_state_dict(net.state_dict())
     expected = net.weight.detach().clone()
     for step in range(6):

@@ -39,7 +39,7 @@ WORDS += " --batch-size=16 --device=cpu"
 CHANGES = (
     rb'<time>.*?</time>|\| trained [^\n]*|"(date|machine|made_from)": "[^"]*"|/\S*/(whole|round)\d*'
 )
-SECONDS = ["seconds", "images_per_second"]  # columns of a history
+SECONDS = ["seconds"]  # of a history
 
 
 def start(folder, wait) -> bool:

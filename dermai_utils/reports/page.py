@@ -16,11 +16,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 from dermai_utils import files, settings, splits
-from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, PARTS
 from dermai_utils.predictions import own_test_sets, subset_name
 from dermai_utils.study import text
 
-PARTS = ("network", "loss", "augment", "optimizer", "schedule", "sampler")  # a reader may replace
 GIVEN = ("sample_elsewhere", "given test")  # test sets that come with the data
 NOT_SHOWN = ("run_name", "version", "date", "machine", "sources")  # elsewhere on the page
 
@@ -168,7 +167,7 @@ def training(run) -> dict:
     about, members = run.settings, run.members if run.folds else [run]
     histories = [member.history for member in members if member.history is not None]
     seconds = sum(history["seconds"].sum() for history in histories)
-    replaced = {part: about[part] for part in PARTS if part in about}
+    replaced = {part: about[part] for part in PARTS if about.get(part)}
     hidden = {*NOT_SHOWN, *PARTS}
     return {
         "network": replaced.get("network") or about["backbone"],
