@@ -22,14 +22,14 @@ run: .venv/made  ## every notebook from 01 on, in order, on DATA (sample, isic20
 test: style .venv/made  ## style, habits, notebook pairs, quick tests, four kills, every notebook on the sample
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
-	$(VENV)/python -m pytest -n 2 -m "not slow" tests
+	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 	$(VENV)/python tools/faults.py --kills 4
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks
 
 test-all: style .venv/made  ## all tests, also the slow ones, and 100 kills
-	$(VENV)/python -m pytest -n 2 tests
+	$(VENV)/python -m pytest -n 2 --dist loadfile tests
 	$(VENV)/python tools/faults.py --kills 100
 
 sync: .venv/made  ## make each notebook and its .py equal, with outputs from the sample
