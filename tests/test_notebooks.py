@@ -61,7 +61,7 @@ pip install git+URL
 @pytest.fixture
 def project(tmp_path):
     """The root of a project whose notebooks are as the tool wants them."""
-    for name in ("notebooks", "docs"):
+    for name in ("notebooks", "docs", "spaces"):
         (tmp_path / name).mkdir()
     for name in ("00_all", "01_one"):
         cells = [new_markdown_cell(f"# {name}"), new_code_cell("x"), new_code_cell("1 + 1")]
@@ -71,6 +71,7 @@ def project(tmp_path):
     buttons = "\n".join(tool.badge(name, "") for name in ("00_all", "01_one"))
     (tmp_path / "README.md").write_text(f"{README}\n{buttons}\n")
     (tmp_path / "docs" / "share.md").write_text("`python -m pip install git+URL`, then\n")
+    (tmp_path / "spaces" / "requirements.txt").write_text("dermai-isic2018 @ git+URL\n")
     (tmp_path / "CITATION.cff").write_text("version: 1\nlicense: MIT\nauthors:\n")
     assert tool.check(tmp_path) == 0
     return tmp_path
@@ -101,6 +102,7 @@ def test_publish_writes_one_address_everywhere_and_again_another(project):
             assert f'REPO = "{address}@{tag}"  #' in cells[2].source
         assert f"git clone {address} DermAI-ISIC2018\npip install git+{address}@{tag}\n" in page
         assert f"git+{address}@{tag}`, then" in (project / "docs" / "share.md").read_text()
+        assert f"@ git+{address}@{tag}\n" in (project / "spaces/requirements.txt").read_text()
         citation = (project / "CITATION.cff").read_text()
         assert citation.count(f'license: MIT\nrepository-code: "{address}"\n') == 1
         assert tool.check(project) == 0 and "URL" not in page

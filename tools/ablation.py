@@ -5,11 +5,13 @@ A row is a training with the given settings and one change; its scores are compa
 the training without a change, with paired 95 % intervals by lesion. The images to train on are
 split into three folds, lesions kept whole, and each of `thirds` folds is scored by a network that
 was trained on the other two. The official test set and other test sets are left out: nobody looks
-at them here. What is trained already is not trained again. Give --seed for another seed.
+at them here. With one third the decision rule is tuned on the images that it is scored on; with
+several, on the other thirds. What is trained already is not trained again.
 
-The runs and ablation.csv lie in work/DATA/ablation-SEED.
+The runs and ablation.csv lie in work/DATA/ablation-SEED: give --seed for another one.
 """
 
+import functools
 import sys
 from pathlib import Path
 
@@ -49,9 +51,12 @@ def trained(s, name, thirds, folder):
     folds = folds.where(numbered | (folds == "train"), "left out")
     folds = folds.mask(numbered & ~folds.isin(list("012"[:thirds])), "train")
     options = settings.training_options(s) | ROWS[name]
-    run = training.train_folds(
-        dataset, folds, lambda: commands.new_network(s), folder / name, **options
-    )
+    if thirds == 1:
+        net, subset = commands.new_network(s), folds.replace("0", "val")
+        run = dermai.train(dataset, subset, net, folder / name, **options)
+    else:
+        make = functools.partial(commands.new_network, s)
+        run = training.train_folds(dataset, folds, make, folder / name, **options)
     dermai.report(run)  # the metrics alone: without the data there are no pictures
     return run
 

@@ -30,8 +30,8 @@ from dermai_utils.basics import UserError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
 REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell
+TEXTS = (".md", ".txt", ".py")
 CLONE = r"^(git clone )\S+ (DermAI-ISIC2018).*"  # with the comment that says what to fill in
-INSTALL = r"(pip install \S*git\+)[^\s`\"]+"
 SETUP = """\
 # @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
 REPO = ""  # `make publish` fills in the address of this project
@@ -152,8 +152,8 @@ def write(notebook, path):
 
 
 def publish(repository, tag, root=ROOT):
-    """Write the address into every setup cell, badge, `git clone` and `pip install git+` line, and
-    into CITATION.cff. Executes nothing: the outputs stay.
+    """Write the address into every setup cell and badge, into CITATION.cff, and in README, docs/
+    and spaces/ into `git clone URL` and `git+URL`. Executes nothing: the outputs stay.
 
     repository: `owner/name` on GitHub, or a URL that `pip install git+URL@TAG` understands.
     """
@@ -164,18 +164,18 @@ def publish(repository, tag, root=ROOT):
         raise UserError("publish: expected REPO=owner/name (or a URL) and TAG=v1, without slashes")
     setup, address = setup_of(root), f"{repository}@{tag}"
     old = REPO.search(setup)[1]
-    for page in [root / "README.md", *sorted((root / "docs").glob("*.md"))]:
+    folders = (root / name for name in ("docs", "spaces"))
+    pages = [path for folder in folders for path in folder.rglob("*.*") if path.suffix in TEXTS]
+    for page in [root / "README.md", *pages]:
         text = re.sub(CLONE, rf"\1{repository} \2", page.read_text(encoding="utf-8"), flags=re.M)
-        text = re.sub(INSTALL, rf"\1{address}", text)
+        text = text.replace(f"git+{old or 'URL'}", f"git+{address}")
         for py in notebooks(root):
             text = text.replace(badge(py.stem, old), badge(py.stem, address))
         rewrite(page, text)
     citation = root / "CITATION.cff"
     text = re.sub("^repository-code: .*\n", "", citation.read_text(encoding="utf-8"), flags=re.M)
-    rewrite(
-        citation,
-        re.sub("^(license: .*)", rf'\1\nrepository-code: "{repository}"', text, flags=re.M),
-    )
+    line = f'repository-code: "{repository}"'
+    rewrite(citation, re.sub("^(license: .*)", rf"\1\n{line}", text, flags=re.M))
     for py in notebooks(root):
         for half in (py, py.with_suffix(".ipynb")):
             fresh = REPO.sub(f'REPO = "{address}"', setup)
