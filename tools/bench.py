@@ -292,13 +292,15 @@ def beside(paths, folder, turns=3):
 
 def answering(paths, folder):
     """`predict` for one photo, in a process of its own, against importing torch alone."""
-    ours = [sys.executable, "-m", "dermai_utils", "predict", "--image", str(paths[0])]
-    bare = [sys.executable, "-c", "import torch"]
+    text = "an answer about one photo / importing torch, s"
+    if not (ROOT / "dermai_utils" / "weights").is_dir():
+        yield text, None, 2.5, False, "no model comes with this package"
+        return
+    words = ["-m", "dermai_utils", "predict", "--image", str(paths[0])], ["-c", "import torch"]
     quiet = dict(env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True)
-    calls = [
-        functools.partial(subprocess.run, words, check=True, **quiet) for words in (ours, bare)
-    ]
-    yield ratio("an answer about one photo / importing torch, s", *seconds(*calls), 3)
+    run = functools.partial(subprocess.run, check=True, **quiet)
+    ours, bare = (functools.partial(run, [sys.executable, *each]) for each in words)
+    yield ratio(text, *seconds(ours, bare), 2.5)
 
 
 PARTS = {"building": building, "input": input_path, "training": steps, "memory": memory}

@@ -29,7 +29,11 @@ import dermai_utils as dermai
 from dermai_utils import cli, commands, files, settings
 from dermai_utils.basics import UserError
 
-DATA, ARCHIVE, TABLE = ROOT / "cache" / "gpu", "Training_Input.zip", "HAM10000_metadata.csv"
+DATA, ARCHIVE, TABLE = (
+    ROOT / "cache" / "gpu",
+    "ISIC2018_Task3_Training_Input.zip",
+    "HAM10000_metadata.csv",
+)
 MOST = 35_000_000  # bytes of images
 QUALITIES = (75, 60, 45, 30, 20, 12)  # of a JPEG
 QUICK = {k: settings.PRESETS["quick"][k] for k in ("backbone", "size", "batch_size")}
@@ -46,7 +50,7 @@ def jpeg(data, quality) -> bytes:
 
 def encode(images, tables):
     """Write cache/gpu, with the best quality that fits. UserError where a file is missing."""
-    source = next(iter(sorted(images.glob(f"*{ARCHIVE}"))), images / ARCHIVE)
+    source = images / ARCHIVE
     for path in (source, tables / TABLE):
         if not path.exists():
             raise UserError(f"gpu: {path} is missing: give --images and --tables")
