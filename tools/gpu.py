@@ -29,11 +29,8 @@ import dermai_utils as dermai
 from dermai_utils import cli, commands, files, settings
 from dermai_utils.basics import UserError
 
-DATA, ARCHIVE, TABLE = (
-    ROOT / "cache" / "gpu",
-    "ISIC2018_Task3_Training_Input.zip",
-    "HAM10000_metadata.csv",
-)
+DATA = ROOT / "cache" / "gpu"
+ARCHIVE, TABLE = "ISIC2018_Task3_Training_Input.zip", "HAM10000_metadata.csv"
 MOST = 35_000_000  # bytes of images
 QUALITIES = (75, 60, 45, 30, 20, 12)  # of a JPEG
 QUICK = {k: settings.PRESETS["quick"][k] for k in ("backbone", "size", "batch_size")}
