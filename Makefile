@@ -1,4 +1,4 @@
-# make run · test · lab · sync · publish · bench · ablation · app · sample · pictures · style; each makes .venv where there is none. Windows, or no make: see the README.
+# `make` lists what there is; each target makes .venv where there is none. Windows, or no make: see the README.
 PYTHON ?= python3
 PYTHON313 ?= python3.13
 DATA ?= sample
@@ -16,31 +16,38 @@ help:
 	$(VENV)/python -m pip install --quiet -r requirements-dev.txt
 	touch $@
 
-run: .venv/made  ## notebooks 01-07 in order on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
+run: .venv/made  ## every notebook from 01 on, in order, on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, habits, the notebook pairs, tests, four kills, then every notebook on the sample
+test: style .venv/made  ## style, habits, notebook pairs, quick tests, four kills, every notebook on the sample
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
-	$(VENV)/python -m pytest -n 2 tests
+	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 	$(VENV)/python tools/faults.py --kills 4
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
 	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks
 
+test-all: style .venv/made  ## all tests, also the slow ones, and 100 kills
+	$(VENV)/python -m pytest -n 2 --dist loadfile tests
+	$(VENV)/python tools/faults.py --kills 100
+
 sync: .venv/made  ## make each notebook and its .py equal, with outputs from the sample
 	$(VENV)/python tools/notebooks.py sync
 
-publish: .venv/made  ## where Colab gets the package: REPO=owner/name TAG=v1, into every setup cell and badge
+publish: .venv/made  ## where Colab gets the package: REPO=owner/name TAG=v1, into setup cells, badges, pages, CITATION
 	$(VENV)/python tools/notebooks.py publish "$(REPO)" "$(TAG)"
 
 lab: .venv/made  ## JupyterLab on the notebooks
 	$(VENV)/python -m pip install --quiet jupyterlab
 	$(VENV)/jupyter lab notebooks
 
-bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=folder of real JPEGs, ARGS="--n 160 --parts memory"
+bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=FOLDER of JPEGs, ARGS="--n 160 --parts memory"
 	$(VENV)/python -m pip install --quiet -r requirements-bench.txt
 	$(VENV)/python tools/bench.py $(if $(IMAGES),--images $(IMAGES)) $(ARGS)
+
+gpu: .venv/made  ## what a GPU gives, as work/gpu/gpu.json; run it again until that is printed; ARGS=--tiny on a CPU
+	$(VENV)/python tools/gpu.py $(ARGS)
 
 ablation: .venv/made  ## what each choice in training contributes, on validation; settings in ARGS
 	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)
@@ -79,4 +86,4 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test sync publish lab bench ablation faults app sample pictures style
+.PHONY: help run test test-all sync publish lab bench gpu ablation faults app sample pictures style

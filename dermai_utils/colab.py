@@ -30,6 +30,7 @@ ARCHIVES_GB = 5.8  # the official archives, and the images unpacked from them
 PATIENCE = 4.0  # seconds of measuring; a busy or slow machine does fewer steps
 DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 DRIVE_FOLDER = "DermAI-ISIC2018"  # in My Drive
+ZIP = zipfile.ZIP_DEFLATED
 GPU_CLICKS = {
     "colab": " (for one: Runtime > Change runtime type > T4 GPU, then Runtime > Run all)",
     "kaggle": " (for one: Settings > Accelerator > GPU T4 x2, then Run all)",
@@ -81,15 +82,12 @@ def host() -> str:
 def install_missing(lines) -> list[str]:
     """pip-install those of `lines` (such as "timm>=1.0") that cannot be imported; return them.
 
-    The versions of torch, torchvision, numpy and pandas are part of pip's task, so that none is
-    replaced and the notebook needs no restart. Raises UserError with pip's reason.
+    Raises UserError with pip's reason.
     """
     missing = [line for line in lines if importlib.util.find_spec(_module(line)) is None]
     if missing:
         print(f"setup: installing {', '.join(missing)}")
-        pins = [f"{name}=={version}" for name in PINNED if (version := _version(name))]
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-color"]
-        done = subprocess.run([*command, *missing, *pins], capture_output=True, text=True)
+        done = subprocess.run(pip_command(missing), capture_output=True, text=True)
         if done.returncode:
             said = done.stderr.strip().splitlines() or ["?"]
             # pip's last line is often a link
@@ -97,6 +95,13 @@ def install_missing(lines) -> list[str]:
             raise UserError(f"pip could not install {', '.join(missing)}: {why}")
         importlib.invalidate_caches()
     return missing
+
+
+def pip_command(lines) -> list[str]:
+    """What installs `lines`. The versions of torch, torchvision, numpy and pandas that are here are
+    part of pip's task: so none is replaced, and the notebook needs no restart."""
+    pins = [f"{name}=={version}" for name in PINNED if (version := _version(name))]
+    return [sys.executable, "-m", "pip", "install", "--quiet", "--no-color", *lines, *pins]
 
 
 def requirements() -> list[str]:
@@ -171,20 +176,17 @@ def disk_line(settings, free=None) -> str:
 
 def time_line(settings, speed) -> str:
     """The time that training takes at `speed` images/s; for 1,000 images where n is not known."""
+    batch, epochs = settings.batch_size, settings.epochs
     if not speed:
-        return (
-            f"time: a batch of {settings.batch_size} does not fit into this GPU's memory: give a "
-            "smaller batch_size"
-        )
-    measured, epochs = f"{speed:.3g} images/s measured here", settings.epochs
+        return f"time: batches of {batch} do not fit into this GPU's memory: lower batch_size"
+    measured = f"{speed:.3g} images/s measured here"
     if settings.data != "isic2018":
         return f"time: {measured}, so {_duration(1000 / speed)} for 1,000 images and one epoch"
     val = 1 / settings.folds if settings.folds else settings.val_fraction
     images = OFFICIAL * (1 - val + val / 3)  # validation has a forward pass only, a third
     total = images * epochs * max(settings.folds, 1) / speed
-    return (
-        f"time: {_duration(total)} for {epochs} epochs, at {measured}; download and decoding extra"
-    )
+    extra = "download and decoding extra"
+    return f"time: {_duration(total)} for {epochs} epochs, at {measured}; {extra}"
 
 
 def _duration(seconds):
@@ -202,17 +204,17 @@ def images_per_second(settings, steps: int = 5) -> float:
     from dermai_utils import inference, networks, recipe
 
     size, device = settings.size, inference.device(settings.device)
-    on_gpu = device.type == "cuda"
     # the first steps choose kernels
-    batch, warm = (settings.batch_size, 2) if on_gpu else (min(8, settings.batch_size), 1)
+    batch, warm = (settings.batch_size, 2) if device.type == "cuda" else (8, 1)
+    batch = min(batch, settings.batch_size)
     net = networks.network(settings.backbone, "none", size).to(device).train()
     recipe.freeze(net, settings.freeze, size)
     optimizer, times = recipe.adamw(net), [time.monotonic()]
     images = torch.rand(batch, 3, size, size, device=device)
     targets = torch.arange(batch, device=device) % len(CLASSES)
     try:
-        while len(times) < warm + 2 or (
-            len(times) <= warm + steps and times[-1] - times[0] < PATIENCE
+        while (
+            len(times) < warm + 2 or len(times) <= warm + steps and times[-1] < times[0] + PATIENCE
         ):
             with inference.autocast(device, inference.precision(device, settings.precision)[0]):
                 loss = torch.nn.functional.cross_entropy(net(images), targets)
@@ -229,19 +231,25 @@ def images_per_second(settings, steps: int = 5) -> float:
 # What only Colab has: elsewhere, one plain line.
 
 
-def drive_folders(keep_on_drive: bool, name: str = "sample") -> dict:
+def my_drive() -> Path:
+    """Mount Google Drive; return the user's own folder."""
+    from google.colab import drive
+
+    drive.mount(str(DRIVE))
+    return DRIVE / "MyDrive"
+
+
+def drive_folders(keep_on_drive: bool, name="sample", mount=my_drive, root=ROOT) -> dict:
     """{"work_dir": a folder on Drive, "cache_dir": one that is not}, for settings.read().
 
     {} where nothing is to be kept there. Not on Colab, refused or not writable: one line says so
-    and results stay on this machine. name: the data set's.
+    and results stay on this machine. name: the data set's. root: where the repository lies.
     """
     if not keep_on_drive:
         return {}
     try:
-        from google.colab import drive
-
-        drive.mount(str(DRIVE))
-        work = DRIVE / "MyDrive" / DRIVE_FOLDER / name
+        mine = mount()
+        work = mine / DRIVE_FOLDER / name
         files.try_write(work)
     except ImportError:
         print("drive: not on Colab, so there is no Drive to mount; results stay on this machine")
@@ -249,29 +257,24 @@ def drive_folders(keep_on_drive: bool, name: str = "sample") -> dict:
     # google.colab has errors of its own for each way to refuse; none may stop the run
     except Exception as reason:
         why = (str(reason).strip() or type(reason).__name__).splitlines()[0]
-        print(
-            f"drive: not mounted ({why}); results stay on this machine and are lost with it: "
-            "download them at the end"
-        )
+        lost = "results stay on this machine and are lost with it: download them at the end"
+        print(f"drive: not mounted ({why}); {lost}")
         return {}
     print(f"drive: results and checkpoints are kept in {work}")
+    if not root.is_relative_to(mine.parent):
+        return {"work_dir": str(work)}
     # thousands of images never go to Drive, even where the repository itself lies there
-    on_drive = ROOT.is_relative_to(DRIVE)
-    cache = {"cache_dir": str(DRIVE.with_name("cache") / name)} if on_drive else {}
-    return {"work_dir": str(work)} | cache
+    return {"work_dir": str(work), "cache_dir": str(mine.parent.with_name("cache") / name)}
 
 
 def zip_folder(folder) -> Path:
     """Make `folder`.zip beside `folder`: all but checkpoints (*.pt) and hidden files."""
     folder = Path(folder)
     archive = folder.with_name(f"{folder.name}.zip")
-    with (
-        files.atomic(archive, "wb") as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as bundle,
-    ):
-        for path in sorted(folder.rglob("[!.]*")):
-            if path.suffix != ".pt":
-                bundle.write(path, path.relative_to(folder.parent))
+    kept = [path for path in sorted(folder.rglob("[!.]*")) if path.suffix != ".pt"]
+    with files.atomic(archive, "wb") as file, zipfile.ZipFile(file, "w", ZIP) as bundle:
+        for path in kept:
+            bundle.write(path, path.relative_to(folder.parent))
     return archive
 
 

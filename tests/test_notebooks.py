@@ -1,9 +1,10 @@
-"""The notebooks as they are committed, and the tool that keeps them so."""
+"""The notebooks as they are committed, and the tools that keep, publish and try them."""
 
 import base64
 import html
 import json
 import re
+import subprocess
 import sys
 
 import jupytext
@@ -15,6 +16,8 @@ from dermai_utils.basics import UserError
 from dermai_utils.settings import ROOT
 
 sys.path.insert(0, str(ROOT / "tools"))
+import colab  # noqa: E402
+
 import notebooks as tool  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -24,91 +27,85 @@ def code_cells(path):
     return tool.code_cells(nbformat.read(path, as_version=4))
 
 
-def compared(cell):
-    """Whether nbval compares what the cell prints; a cell that prints nothing does not count."""
-    return bool(cell.outputs) and "nbval-ignore-output" not in cell.metadata.get("tags", [])
-
-
-def lines(cell):
-    return [line for line in cell.source.splitlines() if line and line[0] != "#"]
-
-
-def test_they_are_numbered_and_the_first_cell_of_each_is_the_setup():
+def test_they_are_numbered_equal_in_pairs_and_half_of_their_cells_are_compared():
     assert [path.stem[:2] for path in NOTEBOOKS] == [f"{k:02}" for k in range(len(NOTEBOOKS))]
-    assert {code_cells(path)[0].source for path in NOTEBOOKS} == {tool.setup_of(ROOT)}
-    assert len(tool.SETUP.splitlines()) <= 6 and 'display-mode: "form"' in tool.SETUP
-
-
-def test_the_pairs_are_equal():
-    assert tool.check() == 0
+    assert tool.check() == 0 and len(tool.SETUP.splitlines()) <= 6
+    cells = [cell for path in NOTEBOOKS for cell in code_cells(path)]
+    # nbval compares what a cell prints; a cell that prints nothing does not count
+    compared = [c for c in cells if "nbval-ignore-output" not in c.metadata.get("tags", [])]
+    assert sum(bool(cell.outputs) for cell in compared) >= len(cells) / 2
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_is_short_executed_in_order_and_compared_where_it_can_be(path):
+def test_a_notebook_is_short_executed_in_order_and_its_figures_have_words(path):
     cells = code_cells(path)
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
-    assert not any(o.output_type == "error" for cell in cells for o in cell.outputs)
-    assert len(cells) <= 14 and max(len(lines(cell)) for cell in cells) <= 20
-    assert sum("# @param" in line for cell in cells for line in cell.source.splitlines()) <= 6
-
-
-def test_half_of_all_cells_are_compared():
-    cells = [cell for path in NOTEBOOKS for cell in code_cells(path)]
-    assert sum(map(compared, cells)) >= len(cells) / 2
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_sections_are_headings_and_every_figure_has_its_words(path):
-    cells = nbformat.read(path, as_version=4).cells
-    text = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
-    assert len(re.findall("^# ", text, re.M)) == 1 and len(re.findall("^## ", text, re.M)) >= 2
-    for output in (output for cell in cells for output in cell.get("outputs", [])):
+    sources = [cell.source for cell in cells]
+    assert len(cells) <= 14 and max(source.count("\n") for source in sources) < 20
+    assert "".join(sources).count("# @param") <= 6
+    for output in (output for cell in cells for output in cell.outputs):
+        assert output.output_type != "error"
         for kind in set(output.get("data", {})) & {"image/png", "image/jpeg"}:
             assert len(output.metadata.get(kind, {}).get("alt", "")) > 20
 
 
 # The tool, on a project of two small notebooks.
 
+README = """# Title
+
+git clone URL DermAI-ISIC2018     # URL: what this page's "Code" button says
+pip install git+URL
+"""
+
 
 @pytest.fixture
 def project(tmp_path):
     """The root of a project whose notebooks are as the tool wants them."""
-    (tmp_path / "notebooks").mkdir()
+    for name in ("notebooks", "docs", "spaces"):
+        (tmp_path / name).mkdir()
     for name in ("00_all", "01_one"):
         cells = [new_markdown_cell(f"# {name}"), new_code_cell("x"), new_code_cell("1 + 1")]
         notebook = tool.stamp(new_notebook(cells=cells), name, tool.SETUP)
         for suffix in (".py", ".ipynb"):
             tool.write(notebook, tmp_path / "notebooks" / f"{name}{suffix}")
     buttons = "\n".join(tool.badge(name, "") for name in ("00_all", "01_one"))
-    (tmp_path / "README.md").write_text(f"# Title\n\n{buttons}\n")
+    (tmp_path / "README.md").write_text(f"{README}\n{buttons}\n")
+    (tmp_path / "docs" / "share.md").write_text("`python -m pip install git+URL`, then\n")
+    (tmp_path / "spaces" / "requirements.txt").write_text("dermai-isic2018 @ git+URL\n")
+    (tmp_path / "CITATION.cff").write_text("version: 1\nlicense: MIT\nauthors:\n")
     assert tool.check(tmp_path) == 0
     return tmp_path
 
 
-@pytest.mark.parametrize("half", ["01_one.py", "01_one.ipynb"])
-def test_an_edit_of_either_half_is_noticed(project, half, capsys):
-    path = project / "notebooks" / half
-    path.write_text(path.read_text().replace("1 + 1", "1 + 2"))
-    assert tool.check(project) == 1 and "01_one.py and its .ipynb differ" in capsys.readouterr().out
-    path.unlink()
-    assert tool.check(project) == 1
+@pytest.mark.parametrize(
+    "name, old, said",
+    [
+        ("01_one.py", "1 + 1", "01_one.py and its .ipynb differ"),
+        ("01_one.ipynb", "1 + 1", "01_one.py and its .ipynb differ"),
+        ("01_one.*", "dermai.setup()", "badge or setup cell"),
+    ],
+)
+def test_an_edit_of_one_half_and_another_setup_cell_are_noticed(project, name, old, said, capsys):
+    for half in (project / "notebooks").glob(name):
+        half.write_text(half.read_text().replace(old, "1 + 2"))
+    assert tool.check(project) == 1 and said in capsys.readouterr().out
 
 
-def test_another_setup_cell_is_noticed(project, capsys):
-    for half in (project / "notebooks").glob("01_one.*"):
-        half.write_text(half.read_text().replace("dermai.setup()", "dermai.set_up()"))
-    assert tool.check(project) == 1 and "badge or setup cell" in capsys.readouterr().out
-
-
-def test_publish_writes_one_address_into_every_setup_cell_and_button(project, capsys):
-    tool.publish("somebody/derm-ai", "v1.2", project)
-    address = "https://github.com/somebody/derm-ai@v1.2"
-    for half in (project / "notebooks").iterdir():
-        cells = jupytext.read(half).cells
-        assert f"/somebody/derm-ai/blob/v1.2/notebooks/{half.stem}.ipynb" in cells[0].source
-        assert f'REPO = "{address}"\n' in cells[2].source.replace("  #", "\n  #")
-        assert f"/blob/v1.2/notebooks/{half.stem}.ipynb" in (project / "README.md").read_text()
-    assert tool.check(project) == 0
+def test_publish_writes_one_address_everywhere_and_again_another(project):
+    for tag in ("v1.2", "v2"):
+        tool.publish("some/derm-ai", tag, project)
+        page, address = (project / "README.md").read_text(), "https://github.com/some/derm-ai"
+        for half in (project / "notebooks").iterdir():
+            button = f"/some/derm-ai/blob/{tag}/notebooks/{half.stem}.ipynb"
+            cells = jupytext.read(half).cells
+            assert button in cells[0].source and button in page
+            assert f'REPO = "{address}@{tag}"  #' in cells[2].source
+        assert f"git clone {address} DermAI-ISIC2018\npip install git+{address}@{tag}\n" in page
+        assert f"git+{address}@{tag}`, then" in (project / "docs" / "share.md").read_text()
+        assert f"@ git+{address}@{tag}\n" in (project / "spaces/requirements.txt").read_text()
+        citation = (project / "CITATION.cff").read_text()
+        assert citation.count(f'license: MIT\nrepository-code: "{address}"\n') == 1
+        assert tool.check(project) == 0 and "URL" not in page
     tool.publish("https://example.org/other.git", "v2", project)  # no GitHub: no button
     assert tool.check(project) == 0 and "blob" not in (project / "README.md").read_text()
 
@@ -122,20 +119,28 @@ def test_publish_refuses_what_cannot_be_an_address(project, given):
     assert tool.check(project) == 0
 
 
+def test_the_published_form_can_be_cloned_and_installed(tmp_path):
+    """From a git server on this machine."""
+    bare, mine = tmp_path / "server.git", tmp_path / "mine"
+    git = ["git", "-c", "user.name=x", "-c", "user.email=x@localhost", "-C", mine]
+    subprocess.run(["git", "clone", "--quiet", "--bare", ROOT, bare], check=True)
+    subprocess.run(["git", "clone", "--quiet", bare, mine], check=True)
+    tool.publish(bare.as_uri(), "v1", mine)
+    for words in (["commit", "-qam", "x"], ["tag", "v1"], ["push", "-q", "origin", "HEAD", "v1"]):
+        subprocess.run([*git, *words], check=True)
+    clone = re.search("^git clone .*", (mine / "README.md").read_text(), re.M)[0]
+    subprocess.run(clone.split(), cwd=tmp_path, check=True)
+    [address] = {tool.REPO.search(code_cells(p)[0].source)[1] for p in mine.rglob("*.ipynb")}
+    install = ["pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", "site"]
+    subprocess.run([sys.executable, "-m", *install, f"git+{address}"], cwd=tmp_path, check=True)
+    for place in ("DermAI-ISIC2018", "site"):
+        assert (tmp_path / place / "dermai_utils" / "sample").is_dir()
+
+
 def test_the_setup_cell_says_what_to_fill_in(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="Fill in REPO: https://github.com/OWNER/NAME@TAG"):
         exec(tool.SETUP, {})
-
-
-def test_the_setup_cell_gets_the_package_from_its_address(monkeypatch, capsys):
-    class Shell:
-        def run_line_magic(self, *words):
-            assert words == ("pip", "install -q --no-deps git+https://x.org/y@v1")
-
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "torch" or None)
-    source = tool.SETUP.replace('REPO = ""', 'REPO = "https://x.org/y@v1"')
-    exec(source.replace("dermai.setup()", ""), {"get_ipython": Shell})
 
 
 def test_an_error_in_a_notebook_is_one_line():
@@ -178,23 +183,12 @@ VERSION, INSTALLING = "DermAI-ISIC2018 0.3.0\n", "setup: installing timm>=1.0\n"
     ],
 )
 def test_a_setup_cell_that_changes_what_is_there_or_works_twice_is_found(looks, again, complaint):
-    import colab
-
-    def cell(printed):
-        return new_code_cell(outputs=[new_output("stream", text=printed)])
-
-    look = [cell(json.dumps(found)) for found in looks]
-    cells = [look[0], cell(INSTALLING + VERSION), look[1], cell(again), look[2]]
+    notebook = new_notebook(cells=[new_code_cell(tool.SETUP), new_code_cell("1")])
+    colab.prepared(notebook, "file:///x.git@v1")
+    cells = notebook.cells[:5]
+    assert cells[1].source == cells[3].source and 'REPO = "file:///x.git@v1"' in cells[1].source
+    printed = [json.dumps(looks[0]), INSTALLING + VERSION, json.dumps(looks[1]), again]
+    for cell, text in zip(cells, [*printed, json.dumps(looks[2])], strict=True):
+        cell.outputs = [new_output("stream", text=text)]
     wrong = " ".join(colab.judge(cells))
     assert complaint in wrong and bool(wrong) == bool(complaint)
-
-
-def test_colab_runs_the_setup_cell_twice_with_an_address(project):
-    import colab
-
-    path = project / "notebooks" / "01_one.ipynb"
-    notebook, before = colab.prepared(path, "file:///x.git@v1")
-    cells = tool.code_cells(notebook)
-    assert cells[1].source == cells[3].source and 'REPO = "file:///x.git@v1"' in cells[1].source
-    assert cells[0].source == cells[2].source == cells[4].source == colab.PROBE
-    assert len(cells) == 2 + 4 and len(before) == 2

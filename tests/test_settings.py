@@ -19,12 +19,8 @@ def test_later_sources_win(tmp_path):
     assert read({"DERMAI_SIZE": "96"}, size="", test=[]).size == 96  # empty: not set
 
 
-def test_every_preset_is_valid():
-    for preset in PRESETS:
-        assert read({}, preset=preset).preset == preset
-
-
-def test_the_default_run_is_not_called_as_a_preset():
+def test_every_preset_is_valid_and_none_shares_its_name_with_the_default_run():
+    assert [read({}, preset=preset).preset for preset in PRESETS] == list(PRESETS)
     assert read({}).run_name not in PRESETS
 
 
@@ -36,9 +32,7 @@ def test_the_default_run_is_not_called_as_a_preset():
         (dict(epochs="2.5"), "epochs='2.5': expected a whole number"),
         (dict(epochs=True), "epochs=True: expected a whole number"),
         (dict(epochs="9" * 5000), "expected a whole number"),
-        (dict(epochs=[1]), "epochs=[1]: expected a whole number"),
         (dict(epochs=0), "epochs=0: expected 1 to 1000"),
-        (dict(seed=-1), "seed=-1: expected 0 to"),
         (dict(learning_rate="fast"), "learning_rate='fast': expected a number"),
         (dict(learning_rate="nan"), "learning_rate='nan': expected a number"),
         (dict(data=""), "data='' names nothing: expected sample, isic2018 or a path"),
@@ -46,13 +40,10 @@ def test_the_default_run_is_not_called_as_a_preset():
         (dict(imbalance="class_weight"), "did you mean class_weights?"),
         (dict(split="lesions"), "split='lesions': no such file or folder; expected lesion, random"),
         (dict(split="lesions"), "did you mean lesion?"),
-        (dict(data="samples"), "data='samples': no such file or folder; expected sample, isic2018"),
         (dict(test="/no/such"), "test='/no/such': no such file or folder"),
-        (dict(weights="imagenet1k"), "did you mean imagenet?"),
         (dict(test_fraction="0.6"), "test_fraction='0.6': expected auto, or 0.0 to 0.5"),
         (dict(test_fraction="some"), "test_fraction='some': expected auto, or 0.0 to 0.5"),
         (dict(run_name="../other"), "expected a plain folder name"),
-        (dict(run_name="x" * 300), "expected a plain folder name"),
         (dict(run_name="ends in a dot."), "expected a plain folder name"),
         (dict(work_dir="a\0b"), "work_dir='a\\x00b': expected plain characters"),
         (dict(data="two\nlines"), "data='two\\nlines': expected plain characters"),
@@ -72,53 +63,32 @@ def test_an_unknown_setting_in_the_environment_is_named():
         read({"DERMAI_BATCHSIZE": "8"})
 
 
-@pytest.mark.parametrize("field", FIELDS.values(), ids=FIELDS)
-def test_numbers_and_choices_refuse_other_words(field):
-    if not isinstance(field.metadata["allowed"], str):
-        with pytest.raises(UserError, match=field.name):
-            read({}, **{field.name: "no such thing"})
-
-
-def test_several_test_sets(tmp_path):
+def test_several_test_sets_and_the_samples_second_clinic(tmp_path):
     one, two = str(tmp_path / "one"), str(tmp_path / "two")
     os.mkdir(one), os.mkdir(two)
     for given in ([one, two], (one, two), os.pathsep.join([one, two])):
         assert read({}, test=given).test == (one, two)
     assert read({"DERMAI_TEST": one}).test_sets == (one,)
-
-
-def test_the_sample_is_also_tested_on_a_second_clinic():
-    [elsewhere] = read({}).test_sets
-    assert os.path.isdir(elsewhere)
-    assert read({}, data="isic2018").test_sets == ()
+    assert os.path.isdir(*read({}).test_sets) and read({}, data="isic2018").test_sets == ()
 
 
 def test_the_page_of_settings_is_up_to_date():
     page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
     assert page == settings.page(), "python -m dermai_utils settings > docs/settings.md"
+    assert all(f"| `{name}` |" in page for name in FIELDS)
 
 
 def test_an_installed_package_works_in_the_current_folder(tmp_path):
     ignored = shutil.ignore_patterns("__pycache__", "*.zip")
     shutil.copytree(settings.PACKAGE, tmp_path / "site" / "dermai_utils", ignore=ignored)
-    (tmp_path / "here").mkdir()
     code = "from dermai_utils.settings import *; c = read(); print(c.cache, c.work)"
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path / "here",
-        env=os.environ | {"PYTHONPATH": str(tmp_path / "site")},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    here = tmp_path / "here"
-    assert done.stdout.split() == [str(here / "cache/sample"), str(here / "work/sample")]
+    options = dict(cwd=tmp_path, env=os.environ | {"PYTHONPATH": "site"}, text=True)
+    said = subprocess.check_output([sys.executable, "-c", code], **options)
+    assert said.split() == [str(tmp_path / kind / "sample") for kind in ("cache", "work")]
     assert read({}).run_folder == ROOT / "work" / "sample" / "runs" / "first"  # a checkout
 
 
-def test_the_home_folder_may_be_written_as_a_tilde(monkeypatch, tmp_path):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("USERPROFILE", str(tmp_path))
-    (tmp_path / "w.pth").touch()
-    found = read({}, work_dir="~/w", weights="~/w.pth")
-    assert (found.work_dir, found.weights) == (str(tmp_path / "w"), str(tmp_path / "w.pth"))
+def test_the_home_folder_may_be_written_as_a_tilde():
+    home = os.path.expanduser("~")
+    found = read({}, work_dir="~/w", extra="~")
+    assert (found.work_dir, found.extra) == (os.path.join(home, "w"), (home,))

@@ -1,16 +1,16 @@
 """Speed, as ratios measured side by side in one run: python tools/bench.py [--images FOLDER]
-[--n 512] [--json FILE] [--parts building,input,training,memory,beside,growth]
+[--n 512] [--json FILE] [--parts building,input,training,...]
 
 Writes a table and a JSON. FOLDER holds real JPEGs, best the originals (600×450); smaller ones are
 enlarged to that size first. Without a folder, the pictures of the sample are enlarged, which
 compress better than real ones: the ratios are then a little kinder to decoding. Absolute figures
-hold for this machine alone.
+hold for this machine alone. What a library or a device is missing for is "not measured".
 """
 
 import argparse
 import contextlib
+import functools
 import importlib.util
-import itertools
 import os
 import statistics
 import subprocess
@@ -24,7 +24,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 
-from dermai_utils import colab  # noqa: E402
+from dermai_utils import cli, colab  # noqa: E402
 
 colab.tune_process()  # before torch, as the command line does
 
@@ -34,9 +34,9 @@ import torch  # noqa: E402
 from PIL import Image  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torchvision import transforms as T  # noqa: E402
+from torchvision.datasets import ImageFolder  # noqa: E402
 
 from dermai_utils import augmentation, files, inference, networks, pixels  # noqa: E402
-from dermai_utils.app import predictor  # noqa: E402
 from dermai_utils.basics import CLASSES  # noqa: E402
 from dermai_utils.datasets import SAMPLE, Dataset  # noqa: E402
 from dermai_utils.settings import PRESETS  # noqa: E402
@@ -45,7 +45,8 @@ from dermai_utils.training import Training  # noqa: E402
 CORES = os.cpu_count()
 LOADERS = 2  # what Colab has, and what its warnings advise
 ON_GPU = torch.cuda.is_available()
-SIZE, BATCH = 224, 64
+SMALL = "--tiny" in sys.argv  # everything as small as can be: it shows that it runs, no speed
+SIZE, BATCH, BACKBONE = (64, 8, "timm:test_resnet") if SMALL else (224, 64, "resnet18")
 LITE = {k: PRESETS["quick_cpu"][k] for k in ("backbone", "size", "batch_size", "freeze")}
 TINY = {"backbone": "timm:test_resnet", "size": 64}
 BUSY = [sys.executable, "-c", "while True: pass"]
@@ -94,7 +95,7 @@ class Over(Exception):
 
 
 @contextlib.contextmanager
-def training(paths, folder, n=None, backbone="resnet18", size=SIZE, **options):
+def training(paths, folder, n=None, backbone=BACKBONE, size=SIZE, **options):
     """A Training on `n` images (by default all) of `paths`, repeated where there are fewer: 6 parts
     training, 1 part validation."""
     n = n or len(paths)
@@ -119,16 +120,16 @@ def epoch(run):
         run.step(run.loss(run.net(images), labels))
 
 
-# The parts: each yields rows of (text, figure, bar, whether a larger figure is better, detail).
+# The parts: each yields rows of (text, figure, aim, whether a larger figure is better, detail).
 
 
-def ratio(text, ours, theirs, bar, larger=False):
-    return text, ours / theirs, bar, larger, f"{ours:.3g} / {theirs:.3g}"
+def ratio(text, ours, theirs, aim, larger=False):
+    return text, ours / theirs, aim, larger, f"{ours:.3g} / {theirs:.3g}"
 
 
-def building(paths, many, folder, n=2000):
-    """An array of `n`, against plainly decoding the same files, and that and a plain write."""
-    paths, one = many[:n], pixels.decode(paths[0].read_bytes(), *pixels.shape(SIZE)).tobytes()
+def building(paths, folder, n=2000):
+    """An array of `n` pictures, against plainly decoding the same files."""
+    many = (paths * -(-n // len(paths)))[:n]
 
     def decode(path):
         with Image.open(path) as image:
@@ -136,48 +137,31 @@ def building(paths, many, folder, n=2000):
 
     def decoding():
         with ThreadPoolExecutor(CORES) as pool:
-            list(pool.map(decode, paths))
-
-    def writing():
-        with open(folder / "plain", "wb") as file:
-            decoding()
-            for _ in paths:
-                file.write(one)
+            list(pool.map(decode, many))
 
     def ours():
-        pixels.build(paths, SIZE, folder / "bench.npy")
+        pixels.build(many, SIZE, folder / "bench.npy")
 
-    ours, decoding, written = n / np.array(seconds(ours, decoding, writing, repeats=9))
-    text = "building the array / plain decoding"
-    yield ratio(f"{text}, images/s", ours, decoding, 0.9, True)
-    yield ratio(f"{text} and a plain write of its bytes, images/s", ours, written, 0.9, True)
+    ours, decoding = n / np.array(seconds(ours, decoding, repeats=9))
+    yield ratio("building the array / plain decoding, images/s", ours, decoding, 0.9, True)
 
 
-class Files(torch.utils.data.Dataset):
-    """(3, size, size) of a JPEG, decoded and augmented by PIL and torchvision each time."""
-
-    def __init__(self, paths):
-        s, height = augmentation.STRENGTH, pixels.shape(SIZE)[0]
-        moves = dict(translate=(s["shift"],) * 2, scale=(1 / s["scale"], s["scale"]))
-        affine = T.RandomAffine(s["rotation"], **moves, interpolation=T.InterpolationMode.BILINEAR)
-        colour = T.ColorJitter(s["brightness"], s["contrast"], s["colour"])
-        cut = [T.CenterCrop(height), T.Resize(SIZE), T.ToTensor()]
-        steps = [T.Resize(height), T.RandomHorizontalFlip(), affine, colour, *cut]
-        self.paths, self.transform = paths, T.Compose(steps)
-
-    def __len__(self):
-        return len(self.paths)
-
-    def __getitem__(self, k):
-        with Image.open(self.paths[k]) as image:
-            return self.transform(image.convert("RGB"))
+def usual_steps():
+    """The augmentation as it is usually written, for a PIL image."""
+    s, height = augmentation.STRENGTH, pixels.shape(SIZE)[0]
+    moves = dict(translate=(s["shift"],) * 2, scale=(1 / s["scale"], s["scale"]))
+    affine = T.RandomAffine(s["rotation"], **moves, interpolation=T.InterpolationMode.BILINEAR)
+    colour = T.ColorJitter(s["brightness"], s["contrast"], s["colour"])
+    cut = [T.CenterCrop(height), T.Resize(SIZE), T.ToTensor()]
+    return T.Compose([T.Resize(height), T.RandomHorizontalFlip(), affine, colour, *cut])
 
 
-def input_path(paths, many, folder):
+def input_path(paths, folder):
     """The input path alone, ours against the usual one."""
     device, rows = inference.device("auto"), np.arange(len(paths))
     array = inference.place(built(paths, folder), device)
-    loader = DataLoader(Files(paths), BATCH, shuffle=True, num_workers=LOADERS)
+    images = ImageFolder(paths[0].parents[1], usual_steps())
+    loader = DataLoader(images, BATCH, shuffle=True, num_workers=LOADERS)
     chunks = [rows[k : k + BATCH] for k in range(0, len(rows), BATCH)]
 
     def ours():
@@ -186,7 +170,7 @@ def input_path(paths, many, folder):
             augmentation.augment(images, SIZE)
 
     def usual():
-        for batch in loader:
+        for batch, _ in loader:
             batch.to(device)
 
     ours, usual = len(paths) / np.array(seconds(ours, usual))
@@ -194,18 +178,8 @@ def input_path(paths, many, folder):
     yield ratio(text, ours, usual, 50 if ON_GPU else 4, True)
 
 
-class Network(predictor.Predictor):
-    """A predictor that gives the network's probabilities alone."""
-
-    def __init__(self, run):
-        self.run = run
-
-    def __call__(self, names, images, maps=False):
-        return list(self.run.probabilities(images, nets=[self.run.inside]))
-
-
-def steps(paths, many, folder):
-    """A training epoch, an evaluation and predictions, against the bare network's passes."""
+def steps(paths, folder):
+    """A training epoch and an evaluation, against the bare network's passes and fastai's epoch."""
     with training(paths, folder) as run:
         images, labels = next(run.batches())
 
@@ -215,8 +189,8 @@ def steps(paths, many, folder):
                 run.step(run.loss(run.net(images), labels))
             run.total.item()
 
-        text, ours = "epoch / the same steps on one resident batch, s", lambda: epoch(run)
-        whole, bare = seconds(ours, resident, repeats=3)
+        text = "epoch / the same steps on one resident batch, s"
+        whole, bare = seconds(lambda: epoch(run), resident, repeats=3)
         yield ratio(text, whole, bare, 1.05 if ON_GPU else 1.1)
         array, net = run.pixels[: 2 * BATCH], run.inside
 
@@ -232,19 +206,13 @@ def steps(paths, many, folder):
 
         text = "evaluation with tta=8 / the same forward passes on resident batches, s"
         yield ratio(text, *seconds(evaluation, forward, repeats=3), 1.1)
-        network, decoded = Network(run), built(many[:1000], folder)
-
-        def alone():
-            for k in range(0, len(decoded), predictor.AT_ONCE):
-                network(None, decoded[k : k + predictor.AT_ONCE])
-
-        ours = seconds(lambda: list(network.each(many[:1000], False)), alone, repeats=3)
-        yield ratio("predicting 1,000 pictures / the network alone, s", *ours, 1.15)
-        if importlib.util.find_spec("fastai"):
-            mine = np.flatnonzero(run.subset == "train")
-            theirs = fastai_epoch([paths[k] for k in mine], run.labels, run.device)
-            text = "epoch / fastai vision_learner's, s"
-            yield ratio(text, whole, theirs, 0.25 if ON_GPU else 0.5)
+        text, aim = "epoch / fastai vision_learner's, s", 0.25 if ON_GPU else 0.5
+        if not importlib.util.find_spec("fastai"):
+            yield text, None, aim, False, "fastai is not installed"
+            return
+        mine = np.flatnonzero(run.subset == "train")
+        theirs = fastai_epoch([paths[k] for k in mine], run.labels, run.device)
+        yield ratio(text, whole, theirs, aim)
 
 
 def fastai_epoch(paths, labels, device):
@@ -254,10 +222,11 @@ def fastai_epoch(paths, labels, device):
     from torchvision.models import resnet18
 
     frame = pd.DataFrame({"name": [str(path) for path in paths], "label": labels})
-    resize = fastai.Resize(pixels.shape(SIZE)[0])
-    warps = fastai.aug_transforms(size=SIZE, max_rotate=180, max_zoom=1.25, max_warp=0.0)
     options = dict(valid_pct=0, bs=BATCH, num_workers=LOADERS, device=device)
-    options |= dict(item_tfms=resize, batch_tfms=warps)
+    options["item_tfms"] = fastai.Resize(pixels.shape(SIZE)[0])
+    options["batch_tfms"] = fastai.aug_transforms(
+        size=SIZE, max_rotate=180, max_zoom=1.25, max_warp=0.0
+    )
     loaders = fastai.ImageDataLoaders.from_df(frame, path="/", **options)
     learner = fastai.vision_learner(loaders, resnet18, pretrained=False, metrics=[])
     learner.unfreeze()
@@ -270,9 +239,9 @@ def fastai_epoch(paths, labels, device):
     return seconds(epoch, repeats=2)[0]
 
 
-def in_a_process(folder, body, env=None, **options):
+def in_a_process(folder, body, **options):
     """The numbers that a Training `run` on the CPU in a process of its own prints last, by `body`;
-    `imports` is its peak of resident memory before it."""
+    `imports` is its peak of resident memory before it (Linux; 0 elsewhere)."""
     code = f"""
 import sys; sys.path[:0] = [{str(ROOT / "tools")!r}]
 import bench, pathlib, time
@@ -280,91 +249,105 @@ def peak():
     status = open("/proc/self/status")  # not getrusage: a child inherits its parent's peak
     return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
 imports, folder = peak() if sys.platform == "linux" else 0, pathlib.Path({str(folder)!r})
-paths = sorted((folder / "jpeg").iterdir())
+paths = sorted((folder / "jpeg" / "all").iterdir())
 with bench.training(paths, folder, device="cpu", **{options!r}) as run:
 {body}
 """
-    command, env = [sys.executable, "-c", code], os.environ | (env or {})
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return [float(n) for n in done.stdout.splitlines()[-1].split()]
 
 
-def memory(paths, many, folder):
-    """Peak of resident memory of a CPU run over the array's size; Linux only."""
+def memory(paths, folder):
+    """Peak of resident memory of a CPU run over the array's size."""
+    text = "peak memory of a CPU run over the array, GB"
     body = "    bench.epoch(run); run.validate(); print(peak() - run.pixels.nbytes, imports)"
-    for text, options in {"quick_cpu": LITE, "ResNet18 at 224 px in batches of 64": {}}.items():
+    for name, options in {"quick_cpu": LITE, "ResNet18 at 224 px in batches of 64": {}}.items():
+        if sys.platform != "linux":
+            yield text, None, 2, False, "only Linux keeps a process's peak"
+            return
         over, imports = (n / 1e9 for n in in_a_process(folder, body, **options))
-        detail = f"{text}; imports alone {imports:.2f} GB"
-        yield "peak memory of a CPU run over the array, GB", over, 2, False, detail
+        yield text, over, 2, False, f"{name}; imports alone {imports:.2f} GB"
 
 
-def beside(paths, many, folder, turns=3):
+def beside(paths, folder, turns=3):
     """Training beside programs that use a core each without a pause."""
     body = "    bench.epoch(run); t = time.perf_counter(); bench.epoch(run)\n"
     body += "    print(time.perf_counter() - t)"
-    spinning = {"GOMP_SPINCOUNT": "300000"}  # GNU's own default
-    cases = {"alone": (0, {}), "spinning": (0, spinning), "one": (1, {}), "two": (2, {})}
+    cases = {"alone": 0, "one": 1, "two": 2}
     for name, options in {"quick_cpu": {"n": 224} | LITE, "tiny": {"n": 448} | TINY}.items():
         taken = {case: [] for case in cases}
-        for case, (programs, env) in [*cases.items()] * turns:
+        for case, programs in [*cases.items()] * turns:
             busy = [subprocess.Popen(BUSY) for _ in range(programs)]
             try:
-                taken[case] += in_a_process(folder, body, env, **options)
+                taken[case] += in_a_process(folder, body, **options)
             finally:
                 for program in busy:
                     program.kill()
                     program.wait()
         took = {case: statistics.median(each) for case, each in taken.items()}
-        for case, bar in (("one", 2), ("two", 3)):
+        for case, aim in (("one", 2), ("two", 3)):
             text = f"training of {name} beside {case} busy / alone, s"
-            yield ratio(text, took[case], took["alone"], bar)
-        text = f"training of {name} alone / with OpenMP's default waiting, s"
-        yield ratio(text, took["alone"], took["spinning"], 1.03)
+            yield ratio(text, took[case], took["alone"], aim)
 
 
-def growth(paths, many, folder, turns=3):
-    """Time an image of an epoch at several numbers of images, fastest of some turns."""
-    each = {}
-    for n, _ in itertools.product((1000, 2500, 5000, 10_000), range(turns)):
-        with training(many, folder, n, backbone="timm:test_resnet", size=128) as run:
-            begin = time.perf_counter()
-            epoch(run)
-            taken = (time.perf_counter() - begin) / (run.mix.steps * run.mix.batch)
-            each[n] = min(taken, each.get(n, taken))
-    text = "time an image, slowest / fastest of 1k to 10k images, s"
-    yield ratio(text, max(each.values()), min(each.values()), 1.1)
+def answering(paths, folder):
+    """`predict` for one photo, in a process of its own, against importing torch alone."""
+    text = "an answer about one photo / importing torch, s"
+    if not (ROOT / "dermai_utils" / "weights").is_dir():
+        yield text, None, 2.5, False, "no model comes with this package"
+        return
+    words = ["-m", "dermai_utils", "predict", "--image", str(paths[0])], ["-c", "import torch"]
+    quiet = dict(env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True)
+    run = functools.partial(subprocess.run, check=True, **quiet)
+    ours, bare = (functools.partial(run, [sys.executable, *each]) for each in words)
+    yield ratio(text, *seconds(ours, bare), 2.5)
 
 
 PARTS = {"building": building, "input": input_path, "training": steps, "memory": memory}
-PARTS |= {"beside": beside, "growth": growth}
+PARTS |= {"beside": beside, "answering": answering}
 
 
-def main():
+def measure(parts, names, target, images, n):
+    """Measure those of `parts` ({name: function}) that the JSON `target` does not have yet, and
+    write it after each. images: a folder of JPEGs, of which n are enlarged."""
+    about = {"versions": colab.version_line(), "images": n, "source": str(images), "parts": {}}
+    found = files.read_json(target) or about
+    with tempfile.TemporaryDirectory() as temporary:
+        folder, source = Path(temporary), Path(images)
+        if not any(source.rglob("*.jpg")):
+            source = folder / "sample"
+            # the test images: those of training include broken ones
+            zipfile.ZipFile(SAMPLE / "ISIC2018_Task3_Test_Input.zip").extractall(source)
+        paths = enlarged(source, folder / "jpeg" / "all", n)
+        for name in (name for name in names if name not in found["parts"]):
+            rows = [shown(*row) for row in parts[name](paths, folder)]
+            found["parts"][name] = rows
+            files.write_json(target, found)
+    print(target)
+
+
+def shown(text, figure, aim, larger, detail):
+    """A row for the JSON; it is also printed. figure, aim: a number or None, for "not measured" and
+    for no aim."""
+    both = figure is not None and aim is not None
+    met = bool(figure >= aim if larger else figure <= aim) if both else None
+    value = "not measured" if figure is None else f"{figure:.3g}"
+    wanted = "" if aim is None else f", aim {'≥' if larger else '≤'} {aim}"
+    print(f"{text}: {value} ({detail}){wanted}", flush=True)
+    return dict(row=text, figure=figure, aim=aim, met=met, detail=detail)
+
+
+def main(words):
     parser = argparse.ArgumentParser(description=__doc__.partition(":")[0])
     parser.add_argument("--images", type=Path, default=ROOT / "cache" / "isic2018" / "images")
     parser.add_argument("--n", type=int, default=512)
-    parser.add_argument("--json", default=ROOT / "work" / "bench.json")
+    parser.add_argument("--json", type=Path, default=ROOT / "work" / "bench.json")
     parser.add_argument("--parts", default=",".join(PARTS))
-    given, rows = parser.parse_args(), []
-    with tempfile.TemporaryDirectory() as temporary:
-        folder, source = Path(temporary), given.images
-        if not any(source.rglob("*.jpg")):
-            source = folder / "sample"
-            archive = zipfile.ZipFile(SAMPLE / "ISIC2018_Task3_Test_Input.zip")
-            archive.extractall(source)  # those of training include broken ones
-        paths = enlarged(source, folder / "jpeg", given.n)
-        many = (paths * -(-10_000 // len(paths)))[:10_000]
-        for part in given.parts.split(","):
-            for text, figure, bar, larger, detail in PARTS[part](paths, many, folder):
-                met = bool(figure >= bar if larger else figure <= bar)
-                rows.append(dict(row=text, figure=figure, bar=bar, met=met, detail=detail))
-                print(
-                    f"{text}: {figure:.3g} ({detail}), {'≥' if larger else '≤'} {bar}", flush=True
-                )
-    about = {"versions": colab.version_line(), "images": given.n, "source": str(given.images)}
-    files.write_json(given.json, about | {"rows": rows})
-    print(given.json)
+    parser.add_argument("--tiny", action="store_true", help="only shows that it runs")
+    given = parser.parse_args(words)
+    given.json.unlink(missing_ok=True)
+    measure(PARTS, given.parts.split(","), given.json, given.images, given.n)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(cli.exit_status(main, sys.argv[1:]))

@@ -24,18 +24,14 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
+from nbformat.v4 import new_code_cell
 
 ROOT = Path(__file__).resolve().parents[1]
 REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell; Colab has no jupytext
-TAG = "v-now"
-PACKAGE = "dermai-isic2018"
+TAG, PACKAGE = "v-now", "dermai-isic2018"
 # prints {package: version}; defines no name that a notebook could lean on
 PROBE = """print(__import__("json").dumps({d.name: d.version for d in reversed(list(
     __import__("importlib.metadata").metadata.distributions()))}))"""
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def serve(folder):
@@ -53,15 +49,15 @@ def layer(folder):
     """
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    site = "import site; print(site.getsitepackages()[0])"
+    code = "import site; print(site.getsitepackages()[0])"
     inner, base = (
-        subprocess.check_output([p, "-c", site], text=True).strip()
-        for p in (python, sys.executable)
+        subprocess.check_output([each, "-c", code], text=True).strip()
+        for each in (python, sys.executable)
     )
     Path(inner, "base.pth").write_text(f"import site; site.addsitedir({base!r})\n")
-    command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     kernel = folder / "share" / "jupyter" / "kernels" / "python3" / "kernel.json"
     kernel.parent.mkdir(parents=True, exist_ok=True)
+    command = [str(python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     about = {"argv": command, "display_name": "Python 3", "language": "python"}
     kernel.write_text(json.dumps(about))
     return folder / "share" / "jupyter"
@@ -79,22 +75,19 @@ def surroundings(jupyter):
     }
 
 
-def prepared(path, address):
-    """(the notebook with `address` in its setup cell, what its cells printed in the repository).
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
-    The setup cell stands twice, with a look at the installed packages before, between and after:
-    cells 0 to 4 of the code cells.
-    """
-    notebook = nbformat.read(path, as_version=4)
-    setup, before = code_cells(notebook)[0], outputs(notebook)
-    setup.source, addresses = REPO.subn(f'REPO = "{address}"', setup.source)
-    if addresses != 1:
-        sys.exit(f"error: {path.name}: the setup cell has no line REPO = ...")
+
+def prepared(notebook, address):
+    """Put `address` into the setup cell, which then stands twice, with a look at the installed
+    packages before, between and after: code cells 0 to 4."""
+    setup = code_cells(notebook)[0]
+    setup.source = REPO.sub(f'REPO = "{address}"', setup.source)
+    look = [new_code_cell(PROBE) for _ in range(3)]
     number = notebook.cells.index(setup)
-    look = [nbformat.v4.new_code_cell(PROBE) for _ in range(3)]
-    again = nbformat.v4.new_code_cell(setup.source)
-    notebook.cells[number : number + 1] = [look[0], setup, look[1], again, look[2]]
-    return notebook, before
+    five = [look[0], setup, look[1], new_code_cell(setup.source), look[2]]
+    notebook.cells[number : number + 1] = five
 
 
 def text(cell):
@@ -106,38 +99,31 @@ def output_of(cell):
     return text(cell), [o["data"].get("text/plain") for o in cell.outputs if "data" in o]
 
 
-def outputs(notebook):
-    """[(cell, its output)] of the code cells that are compared."""
-    return [
-        (cell, output_of(cell))
-        for cell in code_cells(notebook)
-        if "nbval-ignore-output" not in cell.metadata.get("tags", [])
-    ]
-
-
 def judge(first_cells):
     """What the setup cell did wrong, in words, by the five cells that `prepared` makes."""
-    look, setup, again = first_cells[::2], first_cells[1], first_cells[3]
-    before, between, after = (json.loads(text(cell)) for cell in look)
+    before, between, after = (json.loads(text(cell)) for cell in first_cells[::2])
+    first, again = (text(cell) for cell in first_cells[1::2])
     wrong = []
     if PACKAGE in before or PACKAGE not in between:
         wrong.append(f"{PACKAGE} did not come from the setup cell")
     for name, version in before.items():
         if version != between.get(name):
             wrong.append(f"the setup cell changed {name} {version} -> {between.get(name)}")
-    longer = len(text(again).splitlines()) > len(text(setup).splitlines())
-    if between != after or "installing" in text(again) or longer:
-        wrong.append(f"the setup cell is no no-op the second time: {text(again).strip()}")
+    longer = len(again.splitlines()) > len(first.splitlines())
+    if between != after or "installing" in again or longer:
+        wrong.append(f"the setup cell is no no-op the second time: {again.strip()}")
     return wrong
 
 
 def alone(path, address, keep):
     """Run one notebook; returns what went wrong as lines."""
-    started = time.monotonic()
+    started, notebook = time.monotonic(), nbformat.read(path, as_version=4)
+    tagged = [cell.metadata.get("tags", []) for cell in code_cells(notebook)]
+    before = [output_of(cell) for cell in code_cells(notebook)]
+    prepared(notebook, address)
     with tempfile.TemporaryDirectory() as folder:
         environment, empty = surroundings(layer(Path(folder, "layer"))), Path(folder, "content")
         empty.mkdir()
-        notebook, before = prepared(path, address)
         os.environ |= environment
         arguments = ["--IPKernelApp.log_level=ERROR"]
         arguments += ["--IPKernelApp.exec_lines=import google.colab"]
@@ -152,10 +138,12 @@ def alone(path, address, keep):
             if keep:
                 nbformat.write(notebook, keep / path.name)
     print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
-    return judge(code_cells(notebook)[:5]) + [
-        f"output {output_of(cell)} where the repository has {old}"
-        for cell, old in before
-        if output_of(cell) != old
+    cells = code_cells(notebook)
+    after = map(output_of, [cells[1], *cells[5:]])
+    return judge(cells[:5]) + [
+        f"output {new} where the repository has {old}"
+        for new, old, tags in zip(after, before, tagged, strict=True)
+        if new != old and "nbval-ignore-output" not in tags
     ]
 
 

@@ -327,11 +327,6 @@ def elsewhere_pictures():
     return number({k: [1] * n for k, n in ELSEWHERE.items()}, 9_700_001, first_lesion=701)
 
 
-def as_ham10000(picture):
-    """The picture under HAM10000's class, which holds AK and SCC of ISIC 2019."""
-    return picture._replace(label="AKIEC") if picture.label in ("AK", "SCC") else picture
-
-
 def break_files(files):
     """Put the table's faults into {id: JPEG bytes}."""
     fault = {n: isic(9_000_000 + n) for n in range(901, 921)}
@@ -403,10 +398,6 @@ def lesion_id(picture):
     return f"HAM_{9_000_000 + picture.lesion}"
 
 
-def grouping(picture):
-    return (picture.image, lesion_id(picture), CONFIRMED[person(picture)[0]])
-
-
 def one_hot(image, labels, columns=CLASSES):
     return (image, *(str(float(name in labels)) for name in columns))
 
@@ -419,6 +410,12 @@ def table(header, rows):
 
 # The archives.
 
+NOTES = {
+    "ATTRIBUTION.txt": b"Made-up pictures by tools/make_sample.py of DermAI-ISIC2018; "
+    b"no patient is shown.\n",
+    "LICENSE.txt": b"Made-up pictures, part of DermAI-ISIC2018 and under its licence.\n",
+}
+
 
 def archive(folder, name, members):
     """Write NAME.zip with members under NAME/, stored: deflate's bytes depend on the zlib build."""
@@ -430,12 +427,7 @@ def archive(folder, name, members):
 
 
 def image_archive(folder, name, files):
-    notes = {
-        "ATTRIBUTION.txt": b"Made-up pictures by tools/make_sample.py of DermAI-ISIC2018; "
-        b"no patient is shown.\n",
-        "LICENSE.txt": b"Made-up pictures, part of DermAI-ISIC2018 and under its licence.\n",
-    }
-    archive(folder, name, {f"{image}.jpg": content for image, content in files.items()} | notes)
+    archive(folder, name, {f"{image}.jpg": content for image, content in files.items()} | NOTES)
 
 
 def official_archives(folder, subset, files, labels):
@@ -452,13 +444,14 @@ def make_training(folder):
     break_files(files)
     labels = break_labels([(p.image, (p.label,)) for p in pictures])
     official_archives(folder, "Training", files, labels)
-    groupings = [grouping(p) for p in pictures if p.image != isic(9_000_919)]
-    header = "image,lesion_id,diagnosis_confirm_type"
-    name = "ISIC2018_Task3_Training_LesionGroupings.csv"
-    (folder / name).write_bytes(table(header, groupings))
-    header = "lesion_id,image_id,dx,dx_type,age,sex,localization"
-    rows = sorted(map(metadata, pictures))
-    (folder / METADATA).write_bytes(table(header, rows))
+    rows = [(p.image, lesion_id(p), CONFIRMED[person(p)[0]]) for p in pictures]
+    rows = [row for row in rows if row[0] != isic(9_000_919)]
+    text = table("image,lesion_id,diagnosis_confirm_type", rows)
+    (folder / "ISIC2018_Task3_Training_LesionGroupings.csv").write_bytes(text)
+    text = table(
+        "lesion_id,image_id,dx,dx_type,age,sex,localization", sorted(map(metadata, pictures))
+    )
+    (folder / METADATA).write_bytes(text)
 
 
 def make_test(folder):
@@ -471,7 +464,9 @@ def make_test(folder):
 
 def make_elsewhere(folder):
     pictures, name = elsewhere_pictures(), "ISIC_2019_Training"
-    files = {p.image: jpeg(paint(as_ham10000(p), AWAY)[0]) for p in pictures}
+    looks = {"AK": "AKIEC", "SCC": "AKIEC"}  # HAM10000's class, which holds both
+    painted = (paint(p._replace(label=looks.get(p.label, p.label)), AWAY)[0] for p in pictures)
+    files = {p.image: jpeg(pixels) for p, pixels in zip(pictures, painted, strict=True)}
     image_archive(folder, f"{name}_Input", files)
     rows = [one_hot(p.image, (p.label,), ELSEWHERE_COLUMNS) for p in pictures]
     truth = table("image," + ",".join(ELSEWHERE_COLUMNS), rows)
@@ -491,12 +486,10 @@ def checksum(package):
 
 def make(package=PACKAGE):
     """Write all files into package/sample and package/sample_elsewhere."""
-    home, elsewhere = package / "sample", package / "sample_elsewhere"
-    for folder in (home, elsewhere):
-        folder.mkdir(parents=True, exist_ok=True)
-    make_training(home)
-    make_test(home)
-    make_elsewhere(elsewhere)
+    parts = {make_training: "sample", make_test: "sample", make_elsewhere: "sample_elsewhere"}
+    for part, name in parts.items():
+        (package / name).mkdir(parents=True, exist_ok=True)
+        part(package / name)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ from dermai_utils.basics import UserError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
 REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell
+TEXTS = (".md", ".txt", ".py")
+CLONE = r"^(git clone )\S+ (DermAI-ISIC2018).*"  # with the comment that says what to fill in
 SETUP = """\
 # @title Setup: get the package where it is missing, print the versions { display-mode: "form" }
 REPO = ""  # `make publish` fills in the address of this project
@@ -150,7 +152,8 @@ def write(notebook, path):
 
 
 def publish(repository, tag, root=ROOT):
-    """Write the address into every setup cell and badge. Executes nothing: the outputs stay.
+    """Write the address into every setup cell and badge, into CITATION.cff, and in README, docs/
+    and spaces/ into `git clone URL` and `git+URL`. Executes nothing: the outputs stay.
 
     repository: `owner/name` on GitHub, or a URL that `pip install git+URL@TAG` understands.
     """
@@ -159,17 +162,30 @@ def publish(repository, tag, root=ROOT):
     # the setup cell hands both to a shell
     if not re.fullmatch(r"[\w.-]+", tag) or not re.fullmatch(r"\w+://[\w.:/~%+-]+", repository):
         raise UserError("publish: expected REPO=owner/name (or a URL) and TAG=v1, without slashes")
-    setup, readme = setup_of(root), root / "README.md"
-    old, new = REPO.search(setup)[1], f"{repository}@{tag}"
-    page = readme.read_text(encoding="utf-8")
+    setup, address = setup_of(root), f"{repository}@{tag}"
+    old = REPO.search(setup)[1]
+    folders = (root / name for name in ("docs", "spaces"))
+    pages = [path for folder in folders for path in folder.rglob("*.*") if path.suffix in TEXTS]
+    for page in [root / "README.md", *pages]:
+        text = re.sub(CLONE, rf"\1{repository} \2", page.read_text(encoding="utf-8"), flags=re.M)
+        text = text.replace(f"git+{old or 'URL'}", f"git+{address}")
+        for py in notebooks(root):
+            text = text.replace(badge(py.stem, old), badge(py.stem, address))
+        rewrite(page, text)
+    citation = root / "CITATION.cff"
+    text = re.sub("^repository-code: .*\n", "", citation.read_text(encoding="utf-8"), flags=re.M)
+    line = f'repository-code: "{repository}"'
+    rewrite(citation, re.sub("^(license: .*)", rf"\1\n{line}", text, flags=re.M))
     for py in notebooks(root):
-        page = page.replace(badge(py.stem, old), badge(py.stem, new))
         for half in (py, py.with_suffix(".ipynb")):
-            fresh = REPO.sub(f'REPO = "{new}"', setup)
+            fresh = REPO.sub(f'REPO = "{address}"', setup)
             write(stamp(jupytext.read(half), py.stem, fresh), half)
-    with files.atomic(readme) as file:
-        file.write(page)
-    print(f"notebooks get the package from {new}: now commit, `git tag {tag}`, and push both")
+    print(f"notebooks get the package from {address}: now commit, `git tag {tag}`, and push both")
+
+
+def rewrite(path, text):
+    with files.atomic(path) as file:
+        file.write(text)
 
 
 # Execution.

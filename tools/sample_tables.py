@@ -30,7 +30,6 @@ from dermai_utils.reports import maps  # noqa: E402
 from dermai_utils.study import decisions  # noqa: E402
 
 FILE = settings.ROOT / "assets" / "sample.json"
-SEEDS, SPLIT_SEEDS = range(5, 10), range(10)
 
 
 def row_of(s, dataset) -> dict:
@@ -41,10 +40,9 @@ def row_of(s, dataset) -> dict:
     found = dermai.evaluate(run.predictions, run.table)
     rows = predictions.primary_rows(decisions.called(run.predictions, found["decisions"]))
     wrong, right = predictions.mistakes(rows), rows[rows["truth"] == rows["prediction"]]
-    away = found["elsewhere"]["sample_elsewhere"]["operating_points"]
-    pairs = zip(found["operating_points"], away, strict=True)
+    places = found["operating_points"], found["elsewhere"]["sample_elsewhere"]["operating_points"]
     # the threshold that finds 90 % of the melanomas of validation
-    home, away = next((a, b) for a, b in pairs if a["rate"] == "sensitivity")
+    home, away = (next(p for p in points if p["rate"] == "sensitivity") for points in places)
     return {
         "seed": s.seed,
         "balanced_accuracy": found["subsets"]["official"]["balanced_accuracy"],
@@ -73,27 +71,23 @@ def on_the_lesion(run, dataset, rows) -> float:
     return float(np.mean(hits))
 
 
-def leak(s, dataset) -> dict:
-    """{classifier: {random, lesion, difference, low, high, by_seed}}, of the split seeds."""
-    _, found = dermai.predict(commands.new_network(s), dataset.pixels, with_features=True)
-    pairs = dermai.near_duplicates(s.near_duplicates)
-    effect = dermai.leakage_effect(found, dataset.table, pairs, seeds=SPLIT_SEEDS)
-    names = ("random", "lesion", "difference", "low", "high", "by_seed")
-    classifiers = effect["classifiers"].items()
-    return {name: {k: np.round(row[k], 4).tolist() for k in names} for name, row in classifiers}
-
-
 def main():
     with tempfile.TemporaryDirectory() as folder:
         places = dict(cache_dir=f"{folder}/cache", work_dir=f"{folder}/work", device="cpu")
-        every = [settings.read({}, run_name=f"seed-{k}", seed=k, **places) for k in SEEDS]
+        every = [settings.read({}, run_name=f"{k}", seed=k, **places) for k in range(5, 10)]
         dataset = commands.load(every[0])
         seeds = pd.DataFrame([row_of(s, dataset) for s in every]).round(4)
-        effect = leak(settings.read({}, **places), dataset)
+        net = commands.new_network(settings.read({}, **places))
+        features = dermai.predict(net, dataset.pixels, with_features=True)[1]
+        pairs = dermai.near_duplicates("listed")
+        effect = dermai.leakage_effect(features, dataset.table, pairs, seeds=range(10))
+    names = ("random", "lesion", "difference", "low", "high", "by_seed")
+    classifiers = effect["classifiers"].items()
+    effect = {name: {k: np.round(row[k], 4).tolist() for k in names} for name, row in classifiers}
     pictures = make_sample.checksum(make_sample.PACKAGE)
     table = {"pictures": pictures, "seeds": seeds.to_dict("records"), "leakage_effect": effect}
     files.write_json(FILE, table)
-    print(seeds.to_string(index=False), pd.DataFrame(effect).T.to_string(), FILE, sep="\n")
+    print(seeds.to_string(index=False), FILE, sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,0 @@
-class SecretNotFoundError(Exception):
-    pass
-
-
-def get(key):
-    """As for a user without secrets."""
-    raise SecretNotFoundError(f"Secret {key} does not exist.")
