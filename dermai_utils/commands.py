@@ -288,6 +288,31 @@ def near_duplicates(s):
     return path
 
 
+# Anybody's split or predictions.
+
+
+def audit(s, files, against=""):
+    """check anybody's split or predictions, without images: leaks, score, verdict"""
+    from dermai_utils import audits
+
+    pairs = dermai.near_duplicates(s.near_duplicates)
+    options = dict(against=against, cache=s.cache, pairs=pairs)
+    found = audits.audit_files(files, _known_images(s), **options)
+    print("\n".join(audits.lines(found)))
+    return audits.save(found, s.work / "audits" / Path(found["files"][0]).stem)
+
+
+def _known_images(s):
+    """The table of the images in --data: of a copy with images, or a table alone. None: no --data."""
+    from dermai_utils.audits import reading
+
+    if s.data in settings.NAMES:
+        return None
+    path = Path(s.data)
+    table = reading.described(reading.read(path)) if path.is_file() else load(s, 32).table
+    return table.assign(known_as=s.name)
+
+
 # Answers.
 
 

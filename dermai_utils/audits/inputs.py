@@ -1,0 +1,104 @@
+"""What a FILE of the audit is, by what it holds; the files beside it that are needed."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from dermai_utils.audits import auditing, known, reading
+from dermai_utils.basics import ZERO_WEIGHT, UserError
+from dermai_utils.copies import fetch
+from dermai_utils.image_names import base_id
+from dermai_utils.settings import ROOT
+from dermai_utils.split_files import read_subsets
+from dermai_utils.splits import LEFT_OUT
+
+OURS = ROOT / "assets" / "predictions"  # out-of-fold predictions; a checkout has them
+ADDRESS = ""  # of that folder on the network; known when the project is published
+OURS_FILE = "out_of_fold.csv.gz"
+
+
+def audit_files(paths, data=None, *, against="", cache, address=known.DATAVERSE, **options) -> dict:
+    """The audit of files: predictions, a split, or both.
+
+    paths: tables or folders. The first table with probabilities is audited, further ones are
+    compared with it; everything else is the split. data: a table of further images (image and some
+    of `auditing.FACTS`), or None. against: a file of predictions, or "ours". cache: the folder for
+    what is fetched. address: of the official test images' table. options: of `auditing.audit`.
+    Beside its keys: files, classes ({number: class}) and notes. UserError names the file.
+    """
+    frames = tables_of([Path(path).expanduser() for path in paths])
+    given = {path: f for path, f in frames.items() if f is not None and reading.is_predictions(f)}
+    listed = [path for path in frames if path not in given]
+    split = _split(listed) if listed else None
+    if against and against != "ours":
+        given |= tables_of([Path(against).expanduser()])
+    tables, notes = [known.training(), *([] if data is None else [data])], []
+    ids = pd.concat(tables)["image"]
+    own = [reading.described(f, ids) for f in frames.values() if f is not None]
+    own = [rows[(rows["label"] != "") | (rows["lesion_id"] != "")] for rows in own]
+    named = [] if split is None else [split["image"]]
+    for frame in given.values():
+        if column := reading.id_column(frame, ids):
+            named.append(reading.photographs(frame[column]))
+    tables += _official_test(pd.concat(named), cache, address, notes) if named else []
+    facts, said = auditing.knowledge(*tables, *(t.assign(known_as=auditing.BY_FILE) for t in own))
+    read, classes = _predictions(given, facts["label"], notes)
+    if against == "ours":
+        read |= ours(cache, notes)
+    predicted = read.pop(next(iter(read))) if given else None
+    about = {"files": [path.name for path in frames], "classes": classes, "notes": notes + said}
+    return about | auditing.audit(facts, predicted, split, read, **options)
+
+
+def tables_of(paths) -> dict:
+    """{path: its table, None for a folder}. UserError for what is not there or cannot be read."""
+    for path in paths:
+        if not path.exists():
+            raise UserError(f"{path}: no such file or folder; expected predictions or a split")
+    return {path: None if path.is_dir() else reading.read(path) for path in paths}
+
+
+def _split(paths) -> pd.DataFrame:
+    """(image, subset) of a split, by photograph; what has no subset is left out."""
+    rows = read_subsets(paths)
+    images = rows["image"].map(base_id)
+    return rows.assign(image=images, subset=rows["subset"].replace("", LEFT_OUT))
+
+
+def _official_test(images, cache, address, notes) -> list:
+    """[what is known of the official test images] where one of `images` is one; notes what is
+    not."""
+    numbered = images[images.map(known.is_test) & (images != ZERO_WEIGHT)]
+    if not len(numbered):
+        return []
+    table, note = known.test(cache, address)
+    notes += [note] if note else []
+    return [table, pd.DataFrame({"image": numbered, "known_as": known.TEST})]
+
+
+def _predictions(given, labels, notes):
+    """({name: rows of predictions}, {class number: class} of the first) of tables by path."""
+    read, classes = {}, []
+    for path, frame in given.items():
+        try:
+            rows, numbers, said = reading.predictions(frame, labels)
+        except UserError as reason:
+            raise UserError(f"{path}: {reason}") from None
+        read[path.stem if path.stem not in read else str(path)] = rows
+        classes.append(numbers)
+        notes += [f"{path.name}: {line}" for line in said]
+    return read, classes[0] if classes else {}
+
+
+def ours(cache, notes) -> dict:
+    """{name: rows} of this project's own out-of-fold predictions; {} and a note where they are not
+    to be had."""
+    found = sorted(OURS.glob("*.csv.gz"))
+    if not found and ADDRESS and fetch.fetch([ADDRESS], Path(cache) / OURS_FILE):
+        found = [Path(cache) / OURS_FILE]
+    if not found:
+        where = ADDRESS or "the project has no address on the network yet"
+        notes.append(f"not compared with ours: no predictions in {OURS}, and {where}")
+    empty = pd.Series(dtype=str)
+    tables = {f"ours ({path.name})": pd.read_csv(path, dtype=str) for path in found}
+    return {name: reading.predictions(frame, empty)[0] for name, frame in tables.items()}
