@@ -303,7 +303,7 @@ def audit(s, files, against=""):
 
 
 def _known_images(s):
-    """The table of the images in --data: of a copy with images, or a table alone. None: no --data."""
+    """What --data says of its images: a copy of a data set, or a table alone. None without it."""
     from dermai_utils.audits import reading
 
     if s.data in settings.NAMES:

@@ -9,10 +9,11 @@ from dermai_utils.audits.scores import compared, scores
 from dermai_utils.basics import CLASSES, ZERO_WEIGHT, UserError
 from dermai_utils.metrics import jsonable
 from dermai_utils.splits import LEFT_OUT
+from dermai_utils.study.text import with_interval
 
 FACTS = ["known_as", "label", "lesion_id", "patient_id", "pixel_hash"]
 BY_FILE = "the file alone"
-NOT_KNOWN = "not known"
+NOT_KNOWN, PREDICTED = "not known", "predicted"
 
 
 def knowledge(*tables) -> tuple[pd.DataFrame, list[str]]:
@@ -35,140 +36,108 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
     others: {name: rows of other predictions}. pairs: near-duplicates, None for the shipped list.
     options: of `intervals.interval`. UserError where none of the images is known, or the tables
     have no image in common.
+
+    >>> facts, _ = knowledge(pd.DataFrame({"image": list("abc"), "lesion_id": list("LLM")}))
+    >>> split = pd.DataFrame({"image": list("abc"), "subset": ["train", "test", "test"]})
+    >>> audit(facts.assign(known_as="mine"), split=split)["sentence"]
+    '1 of 2 test images show a lesion that is also in train.'
     """
     pairs = splits.near_duplicates() if pairs is None else pairs
-    table, subset = subsets(facts, predicted, split)
-    asked = table[subset != sharing.OUTSIDE]
-    counts = asked.drop_duplicates("image")["known_as"].replace("", NOT_KNOWN).value_counts()
+    table = placed(facts, predicted, split)
+    asked = table[table["subset"] != sharing.OTHERS].drop_duplicates("image")
+    counts = asked["known_as"].replace("", NOT_KNOWN).value_counts()
     if set(counts.index) <= {NOT_KNOWN}:
-        first = table["image"].iloc[0]
-        raise UserError(
-            f"none of the {len(asked):,} images is known ({first}, ...): expected ids such as "
-            "ISIC_0024306, lesion_id and label in the file, or --data with their table"
-        )
-    shared, a = sharing.sharing(table, subset, pairs), sharing.training_side(subset)
-    b = scored_subset(subset, predicted is not None and table["image"].isin(predicted["image"]))
-    name, why = sharing.verdict(table, subset, shared, a, b)
-    found = {"images": {"n": int(counts.sum()), **counts.to_dict()}}
-    strangers = asked.loc[asked["known_as"] == "", "image"]
-    found |= {"not_known": list(strangers.unique()[:5]), "subsets": _described(table, subset)}
-    pairs_found = shared.astype(object).where(shared.notna(), None).to_dict("records")
-    found |= {"sharing": pairs_found, "sentence": sharing.sentence(shared, a, b)}
-    found |= {"verdict": {"name": name, "why": why}, "learnt": a, "scored": b, "scores": None}
-    found |= {"compared": {}, "quote": None}
+        what = f"none of the {len(asked):,} images is known ({asked['image'].iloc[0]}, ...)"
+        expected = "ids such as ISIC_0024306, lesion_id and label in the file, or --data"
+        raise UserError(f"{what}: expected {expected}")
+    shared = sharing.sharing(table, table["subset"], pairs)
+    a, b = sharing.training_side(table["subset"]), scored_subset(table, predicted)
+    name, why = sharing.verdict(table, table["subset"], shared, a, b)
+    found = {"images": {"n": len(asked), **counts}, "learnt": a, "scored": b, "scores": None}
+    found["not_known"] = list(asked.loc[asked["known_as"] == "", "image"][:5])
+    found["sharing"] = shared.astype(object).where(shared.notna(), None).to_dict("records")
+    found["sentence"] = sharing.sentence(shared, a, b)
+    found |= {"verdict": {"name": name, "why": why}, "compared": {}, "quote": None}
     if predicted is not None:
-        found |= _scored(table, subset, predicted, others or {}, a, b, pairs, options)
+        rows, found["left_out"] = scored_rows(table, predicted, a, b)
+        prior, whose = prior_of(table, a)
+        common = sharing.in_common(sharing.links(table), table["subset"], a, b)
+        common = table["image"].iloc[common.loc[common["kind"].isin(("images", "lesions")), "row"]]
+        known_lesions = (rows["lesion_id"] != "").any()
+        same = rows["image"].isin(common).to_numpy() if a and known_lesions else None
+        found["scores"] = scores(rows, prior, same, **options) | {"prior_of": whose}
+        found["scores"]["by"] = "lesion" if known_lesions else "image (no lesion is known)"
+        for other, theirs in (others or {}).items():
+            found["compared"][other] = compared(rows, theirs, prior, other, **options)
         found["quote"] = quote(found)
     return jsonable(found)
 
 
-def subsets(facts, predicted, split) -> tuple[pd.DataFrame, pd.Series]:
-    """(table with FACTS, subset of each row) of a split; without one, of the subsets that the
-    predictions name; without these, of the predicted images and OUTSIDE."""
+def placed(facts, predicted, split) -> pd.DataFrame:
+    """image, subset and FACTS: of a split; without one, of the subsets that the predictions name;
+    without these, of PREDICTED images and the other official ones."""
     if split is None and "subset" in predicted:
         split = predicted[["image", "subset"]]
     if split is None:
-        images = predicted["image"]
-        split = pd.DataFrame({"image": images, "subset": sharing.PREDICTED})
-        outside = facts.index[facts["known_as"] == known.TRAINING].difference(images, sort=False)
-        if facts["known_as"].reindex(images).isin([known.TRAINING, known.TEST]).any():
-            outside = pd.DataFrame({"image": outside, "subset": sharing.OUTSIDE})
-            split = pd.concat([outside, split], ignore_index=True)
-    split = split.drop_duplicates(["image", "subset"], ignore_index=True)
-    table = split[["image"]].join(facts, on="image").fillna("")
-    return table, split["subset"].astype(str).str.replace("/", "-")
+        split = pd.DataFrame({"image": predicted["image"], "subset": PREDICTED})
+        home = facts.index[facts["known_as"] == known.TRAINING]
+        if facts["known_as"].reindex(split["image"]).isin([known.TRAINING, known.TEST]).any():
+            rest = home.difference(split["image"], sort=False)
+            rest = pd.DataFrame({"image": rest, "subset": sharing.OTHERS})
+            split = pd.concat([rest, split])
+    split = split.drop_duplicates(["image", "subset"], ignore_index=True).astype(str)
+    return split.join(facts, on="image").fillna("")
 
 
-def scored_subset(subset, predicted=False) -> str:
-    """The subset whose score is quoted: "folds", or the first held-out one; of those with a
-    `predicted` image (N,) bool, where there are any. UserError where there is none."""
-    here = subset[predicted] if predicted is not False else subset
-    if here.str.isdigit().any():
-        return "folds"
-    names = [n for n in dict.fromkeys(here) if n not in ("train", LEFT_OUT, sharing.OUTSIDE)]
+def scored_subset(table, predicted=None) -> str:
+    """The subset whose score is quoted, of those with a predicted image: all folds, or the first
+    held-out one. UserError where there is none."""
+    here = table if predicted is None else table[table["image"].isin(predicted["image"])]
+    if here["subset"].str.isdigit().any():
+        return sharing.FOLDS
+    learnt = ("train", LEFT_OUT, sharing.OTHERS)
+    names = [name for name in here["subset"].unique() if name not in learnt]
     if names:
         return prediction_tables.primary_subset(names)
-    if predicted is False:
-        raise UserError("the split has no subset beside train: expected val or test too")
-    raise UserError(
-        f"no predicted image is held out: {len(here):,} of them are in the split's train, none in "
-        "another subset; expected predictions of its val or test images"
-    )
+    what = "the split has" if predicted is None else f"{len(here):,} predicted images are in train,"
+    raise UserError(f"{what} none in another subset: expected images of val or test")
 
 
-def _described(table, subset):
-    """{subset: {images, and how many of them have a known label, lesion and patient}}."""
-    names = {"labels": "label", "lesions": "lesion_id", "patients": "patient_id"}
-    rows = (table[list(names.values())] != "").set_axis(list(names), axis=1)
-    return {
-        name: {"images": len(part), **{key: int(n) for key, n in part.sum().items()}}
-        for name, part in rows.groupby(subset, sort=False)
+def scored_rows(table, predicted, a, b) -> tuple[pd.DataFrame, dict]:
+    """(the predictions of subset b with truth and lesion, {why: how many images are left out})."""
+    inside = table[sharing.members(table["subset"], b)].drop_duplicates("image")
+    rows = inside.merge(predicted[["image", "truth", *CLASSES]], on="image")
+    rows["truth"] = rows["label"].where(rows["label"] != "", rows["truth"])
+    left = {
+        "without a known label": (rows["truth"] == "").sum(),
+        f"predicted, but not of {b}": (~predicted["image"].isin(inside["image"])).sum(),
+        f"of {b}, without a prediction": len(inside) - len(rows),
     }
+    rows = rows[(rows["truth"] != "") & (rows["image"] != ZERO_WEIGHT)].reset_index(drop=True)
+    if not len(rows):
+        what = f"no true class of the predicted {b} images is known"
+        raise UserError(f"{what}: expected a column truth in the file, or --data with their labels")
+    return rows, {why: int(n) for why, n in left.items() if n}
 
 
-def prior_of(table, subset, a) -> tuple[pd.Series, str]:
-    """(shares of the classes, whose): of what was trained on, where it is given and its labels are
-    known; else of the official training images that are not in the table."""
-    learnt = subset.str.isdigit() if a == "fold" else subset == a
-    labels, whose = table.loc[learnt, "label"], "all folds" if a == "fold" else a
+def prior_of(table, a) -> tuple[pd.Series, str]:
+    """(shares of the classes, whose): of what was learnt from, where its labels are known; else of
+    the official training images that are not in the table."""
+    labels, whose = table.loc[sharing.members(table["subset"], a), "label"], a
     if not (labels != "").any():
         rest = known.training()
-        labels, whose = rest.loc[~rest["image"].isin(table["image"]), "label"], sharing.OUTSIDE
+        labels, whose = rest.loc[~rest["image"].isin(table["image"]), "label"], sharing.OTHERS
     shares = labels[labels != ""].value_counts(normalize=True)
     return shares.reindex(CLASSES, fill_value=0.0), whose
 
 
-def _scored(table, subset, predicted, others, a, b, pairs, options) -> dict:
-    """The keys scores, compared and left_out."""
-    inside = subset.str.isdigit() if b == "folds" else subset == b
-    leaks = sharing.affected(table, subset, a, b, pairs)[["images", "lesions"]].any(axis=1)
-    rows = table.assign(shared=leaks)[inside].drop_duplicates("image")
-    rows = rows.merge(predicted.drop(columns=["subset", "lesion_id"], errors="ignore"), on="image")
-    rows["truth"] = rows["label"].where(rows["label"] != "", rows["truth"])
-    usable = (rows["truth"] != "") & (rows["image"] != ZERO_WEIGHT)
-    left = {"without a known label": int((rows["truth"] == "").sum())}
-    left["in no scored subset"] = int((~predicted["image"].isin(rows["image"])).sum())
-    left[f"of {b}, without a prediction"] = int(inside.sum() - len(rows))
-    rows = rows[usable].reset_index(drop=True)
-    if not len(rows):
-        raise UserError(
-            f"no true class is known for the predicted images of {b}: expected a column truth in "
-            "the file, or --data with their labels"
-        )
-    prior, whose = prior_of(table, subset, a)
-    truth, p = prediction_tables.arrays(rows)
-    lesions, covered = prediction_tables.lesions(rows), (rows["lesion_id"] != "").any()
-    found = scores(truth, p, prior, lesions, rows["shared"] if a and covered else None, **options)
-    found |= {"prior": prior.to_dict(), "prior_of": whose}
-    found |= {"by": "lesion" if covered else "image (no lesion is known)"}
-    compared_with = {
-        name: _comparison(rows, other, prior, name, options) for name, other in others.items()
-    }
-    left = {reason: n for reason, n in left.items() if n}
-    return {"scores": found, "compared": compared_with, "left_out": left}
-
-
-def _comparison(rows, other, prior, name, options):
-    """What `compared` finds on the images that both predictions have."""
-    other = other[["image", *CLASSES]].rename(columns={c: f"other {c}" for c in CLASSES})
-    rows = rows.merge(other, on="image")
-    if not len(rows):
-        raise UserError(f"{name} has none of the scored images: expected predictions of the same")
-    truth, p = prediction_tables.arrays(rows)
-    theirs = rows[[f"other {c}" for c in CLASSES]].to_numpy()
-    lesions = prediction_tables.lesions(rows)
-    return {"n": len(rows), "minus": compared(truth, p, theirs, prior, lesions, **options)}
-
-
 def quote(found: dict) -> str:
     """The line to quote: score, interval, n, protocol."""
-    scored, name = found["scores"], found["verdict"]["name"]
-    by_rule, by_argmax = (
-        f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-        for row in (scored[part]["balanced_accuracy"] for part in ("prior_corrected", "argmax"))
-    )
+    scored, verdict = found["scores"], found["verdict"]
+    rules = (scored[rule]["balanced_accuracy"] for rule in ("argmax", "prior_corrected"))
+    by_argmax, by_rule = map(with_interval, jsonable(list(rules)))
     return (
         f"Balanced accuracy {by_argmax} by argmax, {by_rule} after prior correction; "
-        f"n = {scored['n']:,} {sharing.words(found['scored'])} images; protocol: {name} "
-        f"({found['verdict']['why']}); 95 % intervals by {scored['by']}."
+        f"n = {scored['n']:,} {found['scored']} images; protocol: {verdict['name']} "
+        f"({verdict['why']}); 95 % intervals by {scored['by']}."
     )
