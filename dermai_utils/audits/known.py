@@ -62,4 +62,4 @@ def test(cache, address=DATAVERSE) -> tuple[pd.DataFrame, str]:
         note = f"labels and lesions of the official test set: not known, {where}"
         return pd.DataFrame(columns=[*COLUMNS, "known_as"]), note
     rows = rows.merge(labels[["image", "label"]], on="image").reindex(columns=COLUMNS)
-    return rows.fillna("").astype(str).assign(known_as=TEST), ""
+    return rows.astype(object).fillna("").astype(str).assign(known_as=TEST), ""

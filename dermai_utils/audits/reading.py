@@ -72,11 +72,10 @@ def photographs(column: pd.Series) -> pd.Series:
 def id_column(frame: pd.DataFrame, known=()) -> str | None:
     """The column that names images: that with most `known` ids or ids of the archive, else the one
     with a usual name; None if there is none."""
-    known = set(known)
-    hits = {name: 0 for name in frame}
+    known, hits = set(known), {}
     for name in frame:
         ids = photographs(frame[name].iloc[:500])
-        hits[name] = (ids.isin(known) | ids.map(is_archive_id)).sum()
+        hits[name] = sum(image in known or is_archive_id(image) for image in ids)
     best = max(hits, key=hits.get, default=None)
     return best if best and hits[best] else tables.column_of(list(frame), "image")
 
@@ -176,7 +175,7 @@ def described(frame: pd.DataFrame, known=()) -> pd.DataFrame:
     name = id_column(frame, known)
     if not name:
         return pd.DataFrame(columns=columns, dtype=str)
-    found = frame.reindex(columns=columns).assign(image=photographs(frame[name]))
+    found = frame.reindex(columns=columns).astype(object).assign(image=photographs(frame[name]))
     hot = class_columns(frame.columns)
     if truth := next((c for c in TRUTH if c in frame), None):
         found["label"] = frame[truth].map(tables.class_of, na_action="ignore")
