@@ -133,11 +133,11 @@ def prior_of(table, a) -> tuple[pd.Series, str]:
 
 def quote(found: dict) -> str:
     """The line to quote: score, interval, n, protocol."""
-    scored, verdict = found["scores"], found["verdict"]
+    scored, protocol = found["scores"], found["verdict"]["name"]
     rules = (scored[rule]["balanced_accuracy"] for rule in ("argmax", "prior_corrected"))
     by_argmax, by_rule = map(with_interval, jsonable(list(rules)))
     return (
-        f"Balanced accuracy {by_argmax} by argmax, {by_rule} after prior correction; "
-        f"n = {scored['n']:,} {found['scored']} images; protocol: {verdict['name']} "
-        f"({verdict['why']}); 95 % intervals by {scored['by']}."
+        f"Balanced accuracy {by_argmax} by argmax, {by_rule} after prior correction "
+        f"(95 % intervals by {scored['by']}); n = {scored['n']:,}; protocol: {protocol}. "
+        f"{found['sentence']}"
     )

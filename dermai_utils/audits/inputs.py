@@ -18,13 +18,20 @@ OURS_FILE = "out_of_fold.csv.gz"
 
 
 def audit_files(paths, data=None, *, against="", cache, address=known.DATAVERSE, **options) -> dict:
-    """The audit of files: predictions, a split, or both.
+    """The audit of files: `auditing.audit` of what `read_files` reads, and files, classes and notes
+    beside its keys."""
+    tables, about = read_files(paths, data, against=against, cache=cache, address=address)
+    return about | auditing.audit(**tables, **options)
+
+
+def read_files(paths, data=None, *, against="", cache, address=known.DATAVERSE):
+    """({facts, predicted, split, others} for `auditing.audit`, {files, classes, notes}).
 
     paths: tables or folders. The first table with probabilities is audited, further ones are
     compared with it; everything else is the split. data: a table of further images (image and some
     of `auditing.FACTS`), or None. against: a file of predictions, or "ours". cache: the folder for
-    what is fetched. address: of the official test images' table. options: of `auditing.audit`.
-    Beside its keys: files, classes ({number: class}) and notes. UserError names the file.
+    what is fetched. address: of the official test images' table. classes: {class number: class} of
+    the first predictions; notes: lines. UserError names the file.
     """
     frames = tables_of([Path(path).expanduser() for path in paths])
     given = {path: f for path, f in frames.items() if f is not None and reading.is_predictions(f)}
@@ -43,11 +50,10 @@ def audit_files(paths, data=None, *, against="", cache, address=known.DATAVERSE,
     tables += _official_test(pd.concat(named), cache, address, notes) if named else []
     facts, said = auditing.knowledge(*tables, *(t.assign(known_as=auditing.BY_FILE) for t in own))
     read, classes = _predictions(given, facts["label"], notes)
-    if against == "ours":
-        read |= ours(cache, notes)
     predicted = read.pop(next(iter(read))) if given else None
+    others = read | (ours(cache, notes) if against == "ours" else {})
     about = {"files": [path.name for path in frames], "classes": classes, "notes": notes + said}
-    return about | auditing.audit(facts, predicted, split, read, **options)
+    return dict(facts=facts, predicted=predicted, split=split, others=others), about
 
 
 def tables_of(paths) -> dict:

@@ -53,7 +53,10 @@ def scores(rows, prior, shared=None, **options) -> dict:
         }
     whole, right = metrics.all_metrics(truth, p), named == truth
     found |= {"n_shared": None if shared is None else int(shared.sum()), "ece": ece(truth, p)}
-    found |= {"overconfidence": p.max(1).mean() - right.mean(), "prior": dict(zip(CLASSES, prior, strict=True))}
+    found |= {
+        "overconfidence": p.max(1).mean() - right.mean(),
+        "prior": dict(zip(CLASSES, prior, strict=True)),
+    }
     return found | {name: whole[name] for name in ("per_class", "confusion")}
 
 

@@ -10,7 +10,7 @@ from dermai_utils.audits.known import TEST, TRAINING
 from dermai_utils.basics import ZERO_WEIGHT
 
 KINDS = (*splits.KEYS, "near_duplicates")
-OTHERS = "other official training images"  # where no list of training images is given
+OTHERS = "the other official training images"  # where no list of training images is given
 FOLDS, ANOTHER = "out-of-fold", "another fold"  # all folds; each of them beside the others
 COUNTED = 1_511  # images of the official test set that the official scorer counts
 
@@ -114,8 +114,7 @@ def verdict(table, subset, found: pd.DataFrame, a: str, b: str) -> tuple[str, st
     if len(counted) == COUNTED and (inside["known_as"] == TEST).all():
         return "official test set", f"all {COUNTED:,} images that the official scorer counts"
     if not given:
-        note = f"; {sentence(found, a, b).removesuffix('.')}" if len(rows) else ""
-        return "unknown", f"the list of images that were trained on is not given{note}"
+        return "unknown", "the list of images that were trained on is not given"
     if not rows.loc["lesions", "complete"]:
         return "unknown", "no shared lesion was found, but not every image's lesion is known"
     return "lesion-safe", f"no {b} image is related to {a} by image, lesion or near-duplicate"

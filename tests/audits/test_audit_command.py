@@ -61,7 +61,7 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     assert found["scores"]["n_shared"] == n and found["scores"]["prior_of"] == "train"
     shares = split.loc[split["subset"] == "train", "label"].value_counts(normalize=True)
     assert found["scores"]["prior"] == pytest.approx(shares.to_dict())
-    assert f"n = {len(test)} test images; protocol: leaking" in lines[-2]
+    assert f"n = {len(test)}; protocol: leaking. {n} of" in lines[-2]
 
 
 def test_our_own_predictions_bring_their_subsets(call):
