@@ -123,7 +123,8 @@ def scored_rows(table, predicted, a, b) -> tuple[pd.DataFrame, dict]:
 def prior_of(table, a) -> tuple[pd.Series, str]:
     """(shares of the classes, whose): of what was learnt from, where its labels are known; else of
     the official training images that are not in the table."""
-    labels, whose = table.loc[sharing.members(table["subset"], a), "label"], a
+    labels = table.loc[sharing.members(table["subset"], a), "label"]
+    whose = "all folds" if a == sharing.ANOTHER else a
     if not (labels != "").any():
         rest = known.training()
         labels, whose = rest.loc[~rest["image"].isin(table["image"]), "label"], sharing.OTHERS
