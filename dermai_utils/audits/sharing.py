@@ -49,7 +49,7 @@ def sharing(table: pd.DataFrame, subset, pairs=()) -> pd.DataFrame:
         for kind in KINDS:
             some = known.loc[inside, kind].any() and known.loc[there, kind].any()
             complete = known.loc[inside | there, kind].all()
-            both = counts.loc[kind] if some else (pd.NA, pd.NA)
+            both = counts.loc[kind] if some or counts.loc[kind, "row"] else (pd.NA, pd.NA)
             rows.append((a, b, kind, *both, inside.sum(), complete))
     columns = ["a", "b", "kind", "shared", "images", "of", "complete"]
     found = pd.DataFrame(rows, columns=columns).astype({"shared": "Int64", "images": "Int64"})
