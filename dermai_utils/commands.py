@@ -309,8 +309,9 @@ def _known_images(s):
     if s.data in settings.NAMES:
         return None
     path = Path(s.data)
-    table = reading.described(reading.read(path)) if path.is_file() else load(s, 32).table
-    return table.assign(known_as=s.name)
+    table_alone = path.is_file() and path.suffix.lower() != ".zip"
+    table = reading.read(path) if table_alone else load(s, 32).table.fillna("").astype(str)
+    return reading.described(table).assign(known_as=s.name)
 
 
 # Answers.

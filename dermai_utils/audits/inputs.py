@@ -39,16 +39,17 @@ def read_files(paths, data=None, *, against="", cache, address=known.DATAVERSE):
     split = _split(listed) if listed else None
     if against and against != "ours":
         given |= tables_of([Path(against).expanduser()])
-    tables, notes = [known.training(), *([] if data is None else [data])], []
-    ids = pd.concat(tables)["image"]
+    home, data, notes = known.training(), [] if data is None else [data], []
+    ids = pd.concat([home, *data])["image"]
     own = [reading.described(f, ids) for f in frames.values() if f is not None]
     own = [rows[(rows["label"] != "") | (rows["lesion_id"] != "")] for rows in own]
-    named = [] if split is None else [split["image"]]
-    for frame in given.values():
-        if column := reading.id_column(frame, ids):
-            named.append(reading.photographs(frame[column]))
-    tables += _official_test(pd.concat(named), cache, address, notes) if named else []
-    facts, said = auditing.knowledge(*tables, *(t.assign(known_as=auditing.BY_FILE) for t in own))
+    columns = [(f, reading.id_column(f, ids)) for f in given.values()]
+    images = [reading.photographs(f[column]) for f, column in columns if column]
+    images = pd.concat([*images, pd.Series(dtype=str) if split is None else split["image"]])
+    data = [_official_test(images, cache, address, notes), *data]
+    facts, said = auditing.knowledge(
+        home, *data, *(rows.assign(known_as=auditing.BY_FILE) for rows in own)
+    )
     read, classes = _predictions(given, facts["label"], notes)
     predicted = read.pop(next(iter(read))) if given else None
     others = read | (ours(cache, notes) if against == "ours" else {})
@@ -71,15 +72,13 @@ def _split(paths) -> pd.DataFrame:
     return rows.assign(image=images, subset=rows["subset"].replace("", LEFT_OUT))
 
 
-def _official_test(images, cache, address, notes) -> list:
-    """[what is known of the official test images] where one of `images` is one; notes what is
-    not."""
+def _official_test(images, cache, address, notes) -> pd.DataFrame:
+    """What is known of the official test images, where one of `images` is one; notes what is not,
+    then their numbers alone tell which they are."""
     numbered = images[images.map(known.is_test) & (images != ZERO_WEIGHT)]
-    if not len(numbered):
-        return []
-    table, note = known.test(cache, address)
+    table, note = known.test(cache, address) if len(numbered) else (numbered, "")
     notes += [note] if note else []
-    return [table, pd.DataFrame({"image": numbered, "known_as": known.TEST})]
+    return table if len(table) else pd.DataFrame({"image": numbered, "known_as": known.TEST})
 
 
 def _predictions(given, labels, notes):

@@ -13,11 +13,10 @@ from dermai_utils.audits import numbering
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.copies import tables
 from dermai_utils.image_names import base_id, is_archive_id
+from dermai_utils.split_files import SUBSET_COLUMNS
 
 TRUTH = ("truth", "true_label", "true_class", "true", "y_true", "ground_truth", "gt", "target")
 TRUTH += ("label", "labels", "dx", "diagnosis", "class", "actual")
-SUBSET = ("subset", "split", "fold", "partition")
-FURTHER = ("lesion_id", "patient_id")  # of the file's own, taken as they are
 # What surrounds a class's name or number in a column's name: prob_MEL, probability_class_0, P(NV)
 _AROUND = "prob|probs|proba|probability|probabilities|p|pred|prediction|score|scores|logit|logits"
 _AROUND += "|class|output|softmax|conf|confidence|y"
@@ -53,10 +52,8 @@ def class_columns(names) -> dict:
 def is_predictions(frame: pd.DataFrame) -> bool:
     """Whether a table has probabilities: several class columns that are not only 0 and 1, which
     would be labels."""
-    columns = list(class_columns(frame.columns))
-    if len(columns) < 2:
-        return False
-    return not frame[columns].apply(tables.numbers).isin([0, 1]).all(axis=None)
+    values = frame[list(class_columns(frame.columns))].apply(tables.numbers)
+    return values.shape[1] > 1 and not values.isin([0, 1]).all(axis=None)
 
 
 def photographs(column: pd.Series) -> pd.Series:
@@ -85,7 +82,7 @@ def predictions(frame: pd.DataFrame, labels: pd.Series) -> tuple[pd.DataFrame, d
 
     frame: as from `read`. labels: the known class of images, by photograph. rows: one a photograph,
     with image, truth (the file's own, "" where not known), seven probabilities in columns CLASSES,
-    and subset and FURTHER where the file has them. mapping: {number: class}, or {}. UserError where
+    and subset where the file has one. mapping: {number: class}, or {}. UserError where
     the table is no table of predictions, or its classes are not clear.
     """
     notes, columns, name = [], class_columns(frame.columns), id_column(frame, labels.index)
@@ -96,28 +93,29 @@ def predictions(frame: pd.DataFrame, labels: pd.Series) -> tuple[pd.DataFrame, d
         raise UserError(f"{len(columns)} columns of probabilities ({listed}); {EXPECTED}")
     images = photographs(frame[name])
     p = _probabilities(frame[list(columns)].apply(tables.numbers), images, notes)
-    truth = next((c for c in TRUTH if c in frame and c not in columns), None)
-    words = frame[truth].fillna("") if truth else pd.Series("", frame.index)
+    truth, subset = (
+        next((_whole(frame[c]) for c in known if c in frame and c not in columns), None)
+        for known in (TRUTH, SUBSET_COLUMNS)
+    )
+    words = pd.Series("", frame.index) if truth is None else truth
     mapping = {}
     if isinstance(next(iter(columns.values())), int):
-        columns, mapping = _numbered(columns, p, words, images.map(labels).fillna(""))
+        known = images.map(labels).fillna("")
+        mapping = _numbering(list(columns.values()), p, words, known)
+        columns = {column: mapping[number] for column, number in columns.items()}
         said = ", ".join(f"{number} {label}" for number, label in sorted(mapping.items()))
         notes.append(f"class numbers, found from the images' known labels: {said}")
     named = {str(number): label for number, label in mapping.items()}
-    own = _whole(words).map(lambda word: named.get(word) or tables.class_of(word))
+    own = words.map(lambda word: named.get(word) or tables.class_of(word))
     rows = pd.DataFrame({"image": images, "truth": own})
     rows[list(columns.values())] = p
-    for column in FURTHER:
-        if column in frame:
-            rows[column] = frame[column].fillna("")
-    if subset := next((c for c in SUBSET if c in frame and c not in columns), None):
-        rows["subset"] = _whole(frame[subset].fillna(""))
+    rows = rows if subset is None else rows.assign(subset=subset)
     return _once(rows, notes), mapping, notes
 
 
 def _whole(words):
-    """Whole numbers that pandas made decimal (3.0) as they were (3)."""
-    return words.str.replace(r"^(\d+)\.0$", r"\1", regex=True)
+    """A column of text; whole numbers that pandas made decimal (3.0) as they were (3)."""
+    return words.fillna("").str.replace(r"^(\d+)\.0$", r"\1", regex=True)
 
 
 def _probabilities(values, images, notes) -> np.ndarray:
@@ -143,27 +141,24 @@ def _probabilities(values, images, notes) -> np.ndarray:
     return softmax(p, axis=1)
 
 
-def _numbered(columns, p, words, labels):
-    """({column: class}, {number: class}) of columns that are named by number."""
-    numbers, known = list(columns.values()), labels != ""
-    digits = pd.to_numeric(words, errors="coerce")
-    if digits.notna().all() and digits.isin(numbers).all():
-        mapping = numbering.from_labels(digits[known].astype(int), labels[known], numbers)
-    else:
-        mapping = numbering.from_probabilities(p[known], labels[known], numbers)
-    return {column: mapping[number] for column, number in columns.items()}, mapping
+def _numbering(numbers, p, words, labels):
+    """{class number: class}, by the file's own numbers in `words` or else by the probabilities."""
+    digits, known = pd.to_numeric(words, errors="coerce"), labels != ""
+    if digits.isin(numbers).all():
+        return numbering.from_labels(digits[known].astype(int), labels[known], numbers)
+    return numbering.from_probabilities(p[known], labels[known], numbers)
 
 
 def _once(rows, notes):
     """One row a photograph. UserError where two rows of one differ."""
-    if (rows["image"] == "").any():
-        raise UserError(f"{(rows['image'] == '').sum():,} rows have no image id; {EXPECTED}")
+    if n := (rows["image"] == "").sum():
+        raise UserError(f"{n:,} rows have no image id; {EXPECTED}")
     if again := int(rows.duplicated().sum()):
         notes.append(f"{again:,} rows stand there twice: each counts once")
         rows = rows.drop_duplicates()
-    if (twice := rows["image"].duplicated(keep=False)).any():
-        n, first = rows.loc[twice, "image"].nunique(), rows.loc[twice, "image"].iloc[0]
-        what = f"{n:,} images have several rows with other values (such as {first})"
+    twice = rows.loc[rows["image"].duplicated(), "image"].unique()
+    if len(twice):
+        what = f"{len(twice):,} images have several rows with other values (such as {twice[0]})"
         raise UserError(f"{what}: expected one row an image; give the mean of them")
     return rows.reset_index(drop=True)
 
