@@ -58,8 +58,10 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
     found["sharing"] = shared.astype(object).where(shared.notna(), None).to_dict("records")
     found["sentence"] = sharing.sentence(shared, a, b)
     found |= {"verdict": {"name": name, "why": why}, "compared": {}, "quote": None}
+    found["left_out"] = {}
     if predicted is not None:
-        rows, found["left_out"] = scored_rows(table, predicted, a, b)
+        rows, found["left_out"] = scored_rows(table, predicted, b)
+    if predicted is not None and len(rows):
         prior, whose = prior_of(table, a)
         common = sharing.in_common(sharing.links(table), table["subset"], a, b)
         common = table["image"].iloc[common.loc[common["kind"].isin(("images", "lesions")), "row"]]
@@ -74,17 +76,18 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
 
 
 def placed(facts, predicted, split) -> pd.DataFrame:
-    """image, subset and FACTS: of a split; without one, of the subsets that the predictions name;
-    without these, of PREDICTED images and the other official ones."""
+    """image, subset and FACTS: of a split; without one, of the subsets that the predictions name,
+    else PREDICTED. Where nothing was learnt from, the other official training images come first."""
     if split is None and "subset" in predicted:
         split = predicted[["image", "subset"]]
     if split is None:
         split = pd.DataFrame({"image": predicted["image"], "subset": PREDICTED})
+    official = facts["known_as"].reindex(split["image"]).isin([known.TRAINING, known.TEST]).any()
+    if official and not sharing.training_side(split["subset"]):
         home = facts.index[facts["known_as"] == known.TRAINING]
-        if facts["known_as"].reindex(split["image"]).isin([known.TRAINING, known.TEST]).any():
-            rest = home.difference(split["image"], sort=False)
-            rest = pd.DataFrame({"image": rest, "subset": sharing.OTHERS})
-            split = pd.concat([rest, split])
+        rest = home.difference(split["image"], sort=False)
+        rest = pd.DataFrame({"image": rest, "subset": sharing.OTHERS})
+        split = pd.concat([rest, split])
     split = split.drop_duplicates(["image", "subset"], ignore_index=True).astype(str)
     return split.join(facts, on="image").fillna("")
 
@@ -99,11 +102,13 @@ def scored_subset(table, predicted=None) -> str:
     names = [name for name in here["subset"].unique() if name not in learnt]
     if names:
         return prediction_tables.primary_subset(names)
-    what = "the split has" if predicted is None else f"{len(here):,} predicted images are in train,"
-    raise UserError(f"{what} none in another subset: expected images of val or test")
+    if predicted is not None and not len(here):
+        raise UserError("no predicted image is in the split: expected the split they come from")
+    which = "images of the split" if predicted is None else "predicted images"
+    raise UserError(f"all {len(here):,} {which} are in train: expected some of val or test")
 
 
-def scored_rows(table, predicted, a, b) -> tuple[pd.DataFrame, dict]:
+def scored_rows(table, predicted, b) -> tuple[pd.DataFrame, dict]:
     """(the predictions of subset b with truth and lesion, {why: how many images are left out})."""
     inside = table[sharing.members(table["subset"], b)].drop_duplicates("image")
     rows = inside.merge(predicted[["image", "truth", *CLASSES]], on="image")
@@ -114,9 +119,6 @@ def scored_rows(table, predicted, a, b) -> tuple[pd.DataFrame, dict]:
         f"of {b}, without a prediction": len(inside) - len(rows),
     }
     rows = rows[(rows["truth"] != "") & (rows["image"] != ZERO_WEIGHT)].reset_index(drop=True)
-    if not len(rows):
-        what = f"no true class of the predicted {b} images is known"
-        raise UserError(f"{what}: expected a column truth in the file, or --data with their labels")
     return rows, {why: int(n) for why, n in left.items() if n}
 
 

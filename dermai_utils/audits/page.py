@@ -28,9 +28,10 @@ def lines(found: dict) -> list[str]:
     """What an audit found, for the screen."""
     images, scored = dict(found["images"]), found["scores"]
     sources = f"{images.pop('n'):,} images: " + ", ".join(f"{n:,} {k}" for k, n in images.items())
-    said = [sources, *found["notes"], shared_table(found).to_string(), found["sentence"]]
+    shared = [shared_table(found).to_string()] if found["sharing"] else []
+    said = [sources, *found["notes"], *shared, found["sentence"]]
+    said += [f"not scored: {n:,} images {why}" for why, n in found["left_out"].items()]
     if scored:
-        said += [f"not scored: {n:,} images {why}" for why, n in found["left_out"].items()]
         said.append(f"{found['scored']}, n={scored['n']:,}, 95 % intervals by {scored['by']}:")
         parts = {"argmax": "by argmax", "prior_corrected": "prior-corrected"}
         parts |= {"where": f"where the lesion is also in {found['learnt']}, and where it is not"}

@@ -104,10 +104,9 @@ def test_the_official_test_set_is_fetched_once_or_not_known(tmp_path):
             assert found["scores"]["argmax"]["accuracy"]["value"] == 1
             assert found["scores"]["by"] == "lesion" and not found["notes"]
     assert len(server.asked) == 1
-    split = tmp_path / "test.csv"
-    pd.read_csv(path)[["image"]].to_csv(split, index=False)
-    found = inputs.audit_files([split], cache=tmp_path / "x", address="http://127.0.0.1:9/")
-    assert found["images"] == {"n": 40, "official test": 40}
+    found = inputs.audit_files([path], cache=tmp_path / "x", address="http://127.0.0.1:9/")
+    assert found["images"] == {"n": 40, "official test": 40} and found["scores"] is None
+    assert found["left_out"] == {"without a known label": 40}
     assert "labels and lesions of the official test set: not known" in found["notes"][0]
     assert found["verdict"]["name"] == "unknown"
 
@@ -137,12 +136,17 @@ def test_bad_words_are_one_line(call, leaking, tmp_path):
     other.drop_duplicates("image").to_csv(tmp_path / "other.csv", index=False)
     learnt = split.assign(subset="train")
     learnt.to_csv(tmp_path / "learnt.csv", index=False)
+    other[["image"]].assign(subset="test").to_csv(tmp_path / "elsewhere.csv", index=False)
     for words, said in {
         (): "the following arguments are required: FILE",
         (tmp_path / "no.csv",): "no.csv: no such file or folder",
         (mine, path, "--against", tmp_path / "other.csv"): "other has none of the scored images",
-        (mine, tmp_path / "learnt.csv"): "predicted images are in train, none in another subset",
-        (tmp_path / "learnt.csv",): "the split has none in another subset",
+        (
+            mine,
+            tmp_path / "learnt.csv",
+        ): "predicted images are in train: expected some of val or test",
+        (tmp_path / "learnt.csv",): "images of the split are in train: expected",
+        (mine, tmp_path / "elsewhere.csv"): "no predicted image is in the split",
         (mine,): "none of the",
         (mine, "--epochs", 3): "unexpected --epochs, which this command does not read",
     }.items():
