@@ -23,9 +23,7 @@ def knowledge(*tables) -> tuple[pd.DataFrame, list[str]]:
     rows = rows.astype(object).where(rows != "")
     facts, notes = rows.groupby("image", sort=False).first(), []
     if differ := (rows.groupby("image")["label"].nunique() > 1).sum():
-        notes.append(
-            f"{differ:,} images have another label here than in their set: the set's counts"
-        )
+        notes.append(f"{differ:,} images have another label in the file than in their set's table")
     return facts.fillna(""), notes
 
 
@@ -48,8 +46,7 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
     counts = asked["known_as"].replace("", NOT_KNOWN).value_counts()
     if set(counts.index) <= {NOT_KNOWN}:
         what = f"none of the {len(asked):,} images is known ({asked['image'].iloc[0]}, ...)"
-        expected = "ids such as ISIC_0024306, lesion_id and label in the file, or --data"
-        raise UserError(f"{what}: expected {expected}")
+        raise UserError(f"{what}: expected ids such as ISIC_0024306, or their table as --data")
     shared = sharing.sharing(table, table["subset"], pairs)
     a, b = sharing.training_side(table["subset"]), scored_subset(table, predicted)
     name, why = sharing.verdict(table, table["subset"], shared, a, b)
@@ -58,10 +55,8 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
     found["sharing"] = shared.astype(object).where(shared.notna(), None).to_dict("records")
     found["sentence"] = sharing.sentence(shared, a, b)
     found |= {"verdict": {"name": name, "why": why}, "compared": {}, "quote": None}
-    found["left_out"] = {}
-    if predicted is not None:
-        rows, found["left_out"] = scored_rows(table, predicted, b)
-    if predicted is not None and len(rows):
+    rows, found["left_out"] = scored_rows(table, predicted, b)
+    if len(rows):
         prior, whose = prior_of(table, a)
         common = sharing.in_common(sharing.links(table), table["subset"], a, b)
         common = table["image"].iloc[common.loc[common["kind"].isin(("images", "lesions")), "row"]]
@@ -110,6 +105,8 @@ def scored_subset(table, predicted=None) -> str:
 
 def scored_rows(table, predicted, b) -> tuple[pd.DataFrame, dict]:
     """(the predictions of subset b with truth and lesion, {why: how many images are left out})."""
+    if predicted is None:
+        return table[:0], {}
     inside = table[sharing.members(table["subset"], b)].drop_duplicates("image")
     rows = inside.merge(predicted[["image", "truth", *CLASSES]], on="image")
     rows["truth"] = rows["label"].where(rows["label"] != "", rows["truth"])

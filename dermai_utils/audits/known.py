@@ -5,7 +5,6 @@ its own). The Dataverse has those of the test images: they are fetched once wher
 network, and are not known elsewhere.
 """
 
-import functools
 from pathlib import Path
 
 import pandas as pd
@@ -14,17 +13,11 @@ from dermai_utils.basics import UserError
 from dermai_utils.copies import fetch, tables
 from dermai_utils.image_names import ARCHIVE_ID, OFFICIAL_IDS
 
-FOLDER = Path(__file__).with_name("official")
-TABLE = FOLDER / "table.csv.gz"
+TABLE = Path(__file__).parent / "official" / "table.csv.gz"
 COLUMNS = ["image", "lesion_id", "label", "sex", "age", "localization"]
 TRAINING, TEST = "official training", "official test"
 DATAVERSE = "https://dataverse.harvard.edu/api/access/datafile"
 TEST_FILE = "6924466"  # ISIC2018_Task3_Test_GroundTruth.tab of doi:10.7910/DVN/DBW86T
-
-
-@functools.cache
-def _training():
-    return pd.read_csv(TABLE, keep_default_na=False, dtype=str).assign(known_as=TRAINING)
 
 
 def training() -> pd.DataFrame:
@@ -33,7 +26,7 @@ def training() -> pd.DataFrame:
     >>> len(training()), training()["lesion_id"].nunique()
     (10015, 7470)
     """
-    return _training().copy()
+    return pd.read_csv(TABLE, keep_default_na=False, dtype=str).assign(known_as=TRAINING)
 
 
 def is_test(image: str) -> bool:
@@ -58,8 +51,7 @@ def test(cache, address=DATAVERSE) -> tuple[pd.DataFrame, str]:
         rows, _ = tables.read_metadata(target)
         labels = tables.read_labels(target)
     except UserError:
-        where = f"{address} (the HAM10000 Dataverse) gives none now"
-        note = f"labels and lesions of the official test set: not known, {where}"
+        note = f"labels and lesions of the official test set: not known, {address} gives none now"
         return pd.DataFrame(columns=[*COLUMNS, "known_as"]), note
     rows = rows.merge(labels[["image", "label"]], on="image").reindex(columns=COLUMNS)
     return rows.astype(object).fillna("").astype(str).assign(known_as=TEST), ""

@@ -30,12 +30,11 @@ def from_labels(numbers, labels, columns) -> dict:
     found = {int(counts.index[k]): CLASSES[c] for k, c in zip(rows, chosen, strict=True)}
     images = counts.sum(axis=1)
     if (images == 0).sum() > 1:
-        absent = ", ".join(str(k) for k in images.index[images == 0])
+        absent = ", ".join(map(str, images.index[images == 0]))
         raise UserError(f"class numbers {absent} have no image whose class is known; {ADVICE}")
     for number, name in found.items():
-        if images[number] and counts.loc[number, name] < AGREE * images[number]:
-            most = counts.loc[number].nlargest(2)
-            said = ", ".join(f"{n:,} {label}" for label, n in most.items())
+        if counts.loc[number, name] < AGREE * images[number]:
+            said = ", ".join(f"{n:,} {c}" for c, n in counts.loc[number].nlargest(2).items())
             raise UserError(f"class number {number} is no single class ({said}); {ADVICE}")
     return found
 
@@ -54,9 +53,9 @@ def from_probabilities(probabilities, labels, columns) -> dict:
     """
     p, labels = np.asarray(probabilities, float), np.asarray(labels)
     known = [labels == name for name in CLASSES]
-    if absent := [name for name, rows in zip(CLASSES, known, strict=True) if not rows.any()]:
-        none = f"no image is known to be {', '.join(absent)}"
-        raise UserError(f"which class is which number is not known: {none}; {ADVICE}")
+    if absent := ", ".join(name for name in CLASSES if name not in set(labels)):
+        why = f"no image is known to be {absent}"
+        raise UserError(f"which class is which number is not known: {why}; {ADVICE}")
     ranks = rankdata(p, axis=0)
     mean = np.array([ranks[rows].mean(axis=0) for rows in known])  # (class, column)
     n = np.array([rows.sum() for rows in known])[:, None]
@@ -65,8 +64,8 @@ def from_probabilities(probabilities, labels, columns) -> dict:
     logs = np.log(np.clip(p[:, column], 1e-12, None))  # in the order of CLASSES
     for a, b in itertools.combinations(range(len(CLASSES)), 2):
         if _told_apart(logs[:, a] - logs[:, b], known[a], known[b]) < CLEAR:
-            unclear = f"{CLASSES[a]} and {CLASSES[b]} may be swapped"
-            raise UserError(f"which class is which number is not clear: {unclear}; {ADVICE}")
+            why = f"{CLASSES[a]} and {CLASSES[b]} may be swapped"
+            raise UserError(f"which class is which number is not clear: {why}; {ADVICE}")
     return {int(list(columns)[k]): CLASSES[c] for c, k in enumerate(column)}
 
 

@@ -9,8 +9,8 @@ from dermai_utils.reports import page
 from dermai_utils.study.text import percent, pretty_name, with_interval
 
 VERDICTS = {  # what each verdict means, for people
-    "leaking": "The score is too high: some images are related to images that were learnt from.",
-    "official test set": "The challenge's own test images, which few people train on by accident.",
+    "leaking": "Some images are related to images that were learnt from: expect less on new ones.",
+    "official test set": "The challenge's own images. What was learnt from is the author's to say.",
     "lesion-safe": "No lesion was learnt from. It is still easier than another hospital's images.",
     "unknown": "Too little is known to say whether the score is too high.",
 }

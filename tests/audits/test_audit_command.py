@@ -64,7 +64,9 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     assert f"n = {len(test)}; protocol: leaking. {n} of" in lines[-2]
 
 
-def test_our_own_predictions_bring_their_subsets(call):
+def test_our_own_predictions_bring_their_subsets_and_ask_nobody(call):
+    """Not even of the official image without weight, which the sample has too."""
+    assert ZERO_WEIGHT in (RUN / "predictions.csv").read_text()
     status, lines, _ = call(RUN / "predictions.csv", "--against", "ours")
     assert status == 0 and any("official, n=80, 95 % intervals by image" in line for line in lines)
     assert sum("the project has no address" in line for line in lines) == 1
@@ -81,20 +83,12 @@ def test_against_ours_reads_the_out_of_fold_file(call, leaking, tmp_path, monkey
     assert status == 0 and line.endswith("0.000 [0.000, 0.000]")
 
 
-def official_submission(tmp_path):
-    images = [f"ISIC_{number:07d}" for number in range(34_524, 34_564)]
-    labels = np.arange(40) % 7
-    p = np.eye(7)[labels] * 0.5 + 0.5 / 7
-    frame = pd.DataFrame(p, columns=list(CLASSES))
-    frame.insert(0, "image", images)
-    frame.to_csv(tmp_path / "submission.csv", index=False)
-    words = np.array([name.lower() for name in CLASSES])[labels]
-    table = pd.DataFrame({"lesion_id": [f"HAM_{k // 2}" for k in range(40)], "image_id": images})
-    return tmp_path / "submission.csv", table.assign(dx=words)
-
-
 def test_the_official_test_set_is_fetched_once_or_not_known(tmp_path):
-    path, table = official_submission(tmp_path)
+    images, labels = [f"ISIC_{number:07d}" for number in range(34_524, 34_564)], np.arange(40) % 7
+    table = pd.DataFrame({"lesion_id": [f"HAM_{k // 2}" for k in range(40)], "image_id": images})
+    table["dx"] = np.array([name.lower() for name in CLASSES])[labels]
+    path, p = tmp_path / "submission.csv", np.eye(7)[labels] * 0.5 + 0.5 / 7
+    pd.DataFrame(p, images, list(CLASSES)).rename_axis("image").to_csv(path)
     served = {known.TEST_FILE: table.to_csv(sep="\t", index=False).encode()}
     with mirror.serving(served) as server:
         options = dict(cache=tmp_path / "cache", n_resamples=20)
@@ -109,12 +103,6 @@ def test_the_official_test_set_is_fetched_once_or_not_known(tmp_path):
     assert found["left_out"] == {"without a known label": 40}
     assert "labels and lesions of the official test set: not known" in found["notes"][0]
     assert found["verdict"]["name"] == "unknown"
-
-
-def test_the_image_without_weight_asks_nobody(call):
-    """The sample has it too; the fixture of all tests refuses any address but this machine's."""
-    assert ZERO_WEIGHT in (RUN / "table.csv").read_text()
-    assert call(RUN / "table.csv")[0] == 0
 
 
 def test_data_tells_of_other_images(call, tmp_path):

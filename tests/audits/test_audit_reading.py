@@ -80,12 +80,7 @@ def broken(**cells):
         (broken(MEL="-0.2", NV="1.2", BCC="0", AKIEC="0", BKL="0", DF="0", VASC="0"), "negative"),
         (made(scc="0.1")[0].rename(columns={"scc": "SCC"}), "8 columns of probabilities"),
         (made()[0].drop(columns="DF"), "6 columns of probabilities"),
-        (
-            made()[0]
-            .iloc[[0, *range(40)]]
-            .assign(MEL=made(41 - 1)[0]["MEL"].iloc[[1, *range(40)]].to_numpy()),
-            "1 images have several rows",
-        ),
+        (pd.concat([made()[0], made(1, seed=1)[0]]), "1 images have several rows"),
         (made()[0].drop(columns="image"), "no column with image ids"),
         (made()[0].iloc[:0], "no row"),
         (broken(image=""), "1 rows have no image id"),
@@ -98,8 +93,7 @@ def test_bad_predictions_are_one_line(frame, line):
 
 
 def test_equal_rows_of_one_image_count_once():
-    frame = made()[0]
-    rows, _, notes = reading.predictions(pd.concat([frame, frame.iloc[:3]]), LABELS)
+    rows, _, notes = reading.predictions(pd.concat([made()[0], made()[0].iloc[:3]]), LABELS)
     assert len(rows) == 40 and notes == ["3 rows stand there twice: each counts once"]
 
 
