@@ -5,6 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from dermai_utils import files
+from dermai_utils.audits.sharing import KINDS
 from dermai_utils.reports import page
 from dermai_utils.study.text import percent, pretty_name, with_interval
 
@@ -14,7 +15,6 @@ VERDICTS = {  # what each verdict means, for people
     "lesion-safe": "No lesion was learnt from. It is still easier than another hospital's images.",
     "unknown": "Too little is known to say whether the score is too high.",
 }
-KIND = {"near_duplicates": "listed near-duplicates", "copies": "equal pixels"}
 
 
 def save(found: dict, folder) -> Path:
@@ -54,6 +54,6 @@ def shared_table(found: dict) -> pd.DataFrame:
     for row in found["sharing"]:
         text = "not known" if row["shared"] is None else f"{row['shared']:,}"
         if row["shared"]:
-            text += f" ({row['images']:,} of {row['of']:,} images, {percent(row['share'])})"
-        cells.setdefault(f"{row['a']} / {row['b']}", {})[KIND.get(row["kind"], row["kind"])] = text
+            text += f" ({row['images']:,} of {row['of']:,}, {percent(row['share'])})"
+        cells.setdefault(f"{row['a']} / {row['b']}", {})[KINDS[row["kind"]]] = text
     return pd.DataFrame(cells).T

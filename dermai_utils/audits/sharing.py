@@ -9,7 +9,8 @@ from dermai_utils import splits
 from dermai_utils.audits.known import TEST, TRAINING
 from dermai_utils.basics import ZERO_WEIGHT
 
-KINDS = (*splits.KEYS, "near_duplicates")
+KINDS = {kind: kind for kind in splits.KEYS}  # in words
+KINDS |= {"copies": "equal pixels", "near_duplicates": "listed near-duplicates"}
 OTHERS = "the other official training images"  # where no list of training images is given
 FOLDS, ANOTHER = "out-of-fold", "another fold"  # all folds; each of them beside the others
 COUNTED = 1_511  # images of the official test set that the official scorer counts
@@ -45,7 +46,7 @@ def sharing(table: pd.DataFrame, subset, pairs=()) -> pd.DataFrame:
     for a, b in each:
         inside, there = members(subset, b), members(subset, a)
         common = in_common(every, subset, a, b).groupby("kind")
-        counts = common[["value", "row"]].nunique().reindex(KINDS, fill_value=0)
+        counts = common[["value", "row"]].nunique().reindex([*KINDS], fill_value=0)
         for kind in KINDS:
             some = known.loc[inside, kind].any() and known.loc[there, kind].any()
             complete = known.loc[inside | there, kind].all()
@@ -105,8 +106,7 @@ def verdict(table, subset, found: pd.DataFrame, a: str, b: str) -> tuple[str, st
     """
     rows = found[(found["a"] == a) & (found["b"] == b)].set_index("kind")
     given = len(rows) and a != OTHERS
-    leaks = rows["images"].dropna()
-    leaks = [f"{n:,} by {kind.replace('near_', 'near-')}" for kind, n in leaks.items() if n]
+    leaks = [f"{n:,} by {KINDS[k]}" for k, n in rows["images"].dropna().items() if n]
     if leaks and given:
         return "leaking", f"{b} images that are related to {a}: {', '.join(leaks)}"
     inside = table[members(subset, b)]
