@@ -109,7 +109,8 @@ def predictions(frame: pd.DataFrame, labels: pd.Series) -> tuple[pd.DataFrame, d
     own = words.map(lambda word: named.get(word) or tables.class_of(word))
     rows = pd.DataFrame({"image": images, "truth": own})
     rows[list(columns.values())] = p
-    rows = rows if subset is None else rows.assign(subset=subset)
+    if subset is not None:
+        rows["subset"] = [tables.subset_of(word) or word for word in subset]
     return _once(rows, notes), mapping, notes
 
 

@@ -29,8 +29,11 @@ def test_columns_in_any_order_with_names_or_words_and_ids_of_any_kind():
     for names in (WORDS, [f"prob_{c.lower()}" for c in CLASSES], [f"P({c})" for c in CLASSES]):
         for ids in ("/home/x/{}.jpg", "aug_{}_crop.png", "{}_downsampled"):
             other = made(names=names, ids=ids)[0].iloc[::-1, ::-1].reset_index(drop=True)
-            other = other.rename(columns={"image": "which"}).assign(predicted_label="nv")
+            other = other.rename(columns={"image": "which"}).assign(
+                predicted_label="nv", split="dev"
+            )
             found = reading.predictions(other, LABELS)[0].sort_values("image", ignore_index=True)
+            assert set(found["subset"]) == {"val"}
             pd.testing.assert_frame_equal(found[plain.columns], plain)
 
 
