@@ -1,5 +1,9 @@
 """What a FILE of the audit is, by what it holds; the files beside it that are needed."""
 
+import contextlib
+import importlib.metadata
+import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -13,8 +17,7 @@ from dermai_utils.split_files import read_subsets
 from dermai_utils.splits import LEFT_OUT
 
 OURS = ROOT / "assets" / "predictions"  # out-of-fold predictions; a checkout has them
-ADDRESS = ""  # of that folder on the network; known when the project is published
-OURS_FILE = "out_of_fold.csv.gz"
+OURS_FILE = "out_of_fold.csv.gz"  # of that folder, where the package is installed without it
 
 
 def audit_files(paths, data=None, *, against="", cache, address=known.DATAVERSE, **options) -> dict:
@@ -98,12 +101,24 @@ def _predictions(given, labels, notes):
 def ours(cache, notes) -> dict:
     """{name: rows} of this project's own out-of-fold predictions; {} and a note where they are not
     to be had."""
-    found = sorted(OURS.glob("*.csv.gz"))
-    if not found and ADDRESS and fetch.fetch([ADDRESS], Path(cache) / OURS_FILE):
+    found, address = sorted(OURS.glob("*.csv.gz")), repository()
+    if not found and address and fetch.fetch([address], Path(cache) / OURS_FILE):
         found = [Path(cache) / OURS_FILE]
     if not found:
-        where = ADDRESS or "the project has no address on the network yet"
-        notes.append(f"not compared with ours: no predictions in {OURS}, and {where}")
+        where = address or "the project's address is not known (not installed from a repository)"
+        notes.append(f"not compared with ours: no predictions in {OURS}, nor there: {where}")
     empty = pd.Series(dtype=str)
     tables = {f"ours ({path.name})": pd.read_csv(path, dtype=str) for path in found}
     return {name: reading.predictions(frame, empty)[0] for name, frame in tables.items()}
+
+
+def repository() -> str:
+    """The address of assets/predictions in the GitHub repository that pip installed this package
+    from; "" where it came from elsewhere, such as a checkout."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError, KeyError):
+        said = importlib.metadata.distribution("dermai-isic2018").read_text("direct_url.json")
+        about = json.loads(said or "{}")
+        commit = about["vcs_info"]["commit_id"]
+        if name := re.fullmatch(r"https://github\.com/([^/]+/[^/]+?)(\.git)?/?", about["url"]):
+            return f"https://raw.githubusercontent.com/{name[1]}/{commit}/assets/predictions"
+    return ""

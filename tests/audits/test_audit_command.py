@@ -1,6 +1,8 @@
 """The command, as a user gives it, and its page."""
 
+import importlib.metadata
 import json
+from types import SimpleNamespace
 
 import mirror
 import numpy as np
@@ -69,18 +71,37 @@ def test_our_own_predictions_bring_their_subsets_and_ask_nobody(call):
     assert ZERO_WEIGHT in (RUN / "predictions.csv").read_text()
     status, lines, _ = call(RUN / "predictions.csv", "--against", "ours")
     assert status == 0 and any("official, n=80, 95 % intervals by image" in line for line in lines)
-    assert sum("the project has no address" in line for line in lines) == 1
+    assert sum("the project's address is not known" in line for line in lines) == 1
 
 
-def test_against_ours_reads_the_out_of_fold_file(call, leaking, tmp_path, monkeypatch):
+def test_against_ours_reads_the_out_of_fold_file_or_fetches_it(call, leaking, monkeypatch):
     mine, path, _ = leaking
-    monkeypatch.setattr(inputs, "OURS", tmp_path / "ours")
-    (tmp_path / "ours").mkdir()
+    monkeypatch.setattr(inputs, "OURS", mine.parent / "ours")
     ours = pd.read_csv(mine, dtype=str).iloc[::-1].assign(fold="0")
-    ours.to_csv(tmp_path / "ours" / "sample.csv.gz", index=False)
-    status, lines, _ = call(mine, path, "--against", "ours")
-    line = next(line for line in lines if "minus that of ours (sample.csv.gz)" in line)
+    ours.to_csv(mine.parent / "ours.csv.gz", index=False)
+    files = {f"repo/{inputs.OURS_FILE}": (mine.parent / "ours.csv.gz").read_bytes()}
+    with mirror.serving(files) as server:
+        monkeypatch.setattr(inputs, "repository", lambda: f"{server.url}repo")
+        status, lines, _ = call(mine, path, "--against", "ours")
+    line = next(line for line in lines if f"minus that of ours ({inputs.OURS_FILE})" in line)
     assert status == 0 and line.endswith("0.000 [0.000, 0.000]")
+    inputs.OURS.mkdir()
+    (mine.parent / "ours.csv.gz").rename(inputs.OURS / "sample.csv.gz")
+    assert any("that of ours (sample.csv.gz)" in x for x in call(mine, path, "--against=ours")[1])
+
+
+@pytest.mark.parametrize(
+    "url, expected",
+    [
+        ("https://github.com/someone/name.git", "com/someone/name/abc/assets/predictions"),
+        ("file:///home/someone/name", ""),
+    ],
+)
+def test_the_address_is_that_of_the_repository_that_pip_installed_from(url, expected, monkeypatch):
+    about = json.dumps({"url": url, "vcs_info": {"commit_id": "abc"}})
+    installed = SimpleNamespace(read_text=lambda name: about)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: installed)
+    assert inputs.repository().endswith(expected) and bool(inputs.repository()) == bool(expected)
 
 
 def test_the_official_test_set_is_fetched_once_or_not_known(tmp_path):
