@@ -123,10 +123,11 @@ class _Once(argparse.Action):
 def parser(name) -> Parser:
     """The parser of a command: the settings that it reads, and its own options."""
     this = COMMANDS[name]
+    files = "FILE [FILE ...] " if "files" in this.options else ""
     made = Parser(
         prog=f"python -m dermai_utils {name}",
         description=this.function.__doc__,
-        usage="%(prog)s [--setting value ...]",
+        usage=f"%(prog)s {files}[--setting value ...]",
     )
     for flag, options in this.options.items():
         name = flag if flag == "files" else f"--{flag}"

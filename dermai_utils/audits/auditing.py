@@ -97,10 +97,8 @@ def scored_subset(table, predicted=None) -> str:
     names = [name for name in here["subset"].unique() if name not in learnt]
     if names:
         return prediction_tables.primary_subset(names)
-    if predicted is not None and not len(here):
-        raise UserError("no predicted image is in the split: expected the split they come from")
-    which = "images of the split" if predicted is None else "predicted images"
-    raise UserError(f"all {len(here):,} {which} are in train: expected some of val or test")
+    which = f"{len(table):,}" if predicted is None else f"{len(predicted):,} predicted"
+    raise UserError(f"none of the {which} images is in val or test of the split: expected some")
 
 
 def scored_rows(table, predicted, b) -> tuple[pd.DataFrame, dict]:

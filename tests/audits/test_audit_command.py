@@ -153,9 +153,9 @@ def test_bad_words_are_one_line(call, leaking, tmp_path):
         (
             mine,
             tmp_path / "learnt.csv",
-        ): "predicted images are in train: expected some of val or test",
-        (tmp_path / "learnt.csv",): "images of the split are in train: expected",
-        (mine, tmp_path / "elsewhere.csv"): "no predicted image is in the split",
+        ): "none of the 62 predicted images is in val or test of the split",
+        (tmp_path / "learnt.csv",): "none of the 242 images is in val or test",
+        (mine, tmp_path / "elsewhere.csv"): "none of the 62 predicted images is in val or test",
         (mine,): "none of the",
         (mine, "--epochs", 3): "unexpected --epochs, which this command does not read",
     }.items():
