@@ -26,6 +26,7 @@ Research and education only: never a medical device.
     training      the loop
     study/        calibration, decision rule, conformal sets, linear probe, leakage effect
     reports/      a run -> report.html, figures, model card
+    audits/       anybody's split or predictions -> leaks, score, verdict, a page
     app/          a photo -> an answer; the page, pack, export
     settings      the settings of the command line
     colab         the setup cell, Drive, what this machine can do

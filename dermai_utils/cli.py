@@ -123,13 +123,15 @@ class _Once(argparse.Action):
 def parser(name) -> Parser:
     """The parser of a command: the settings that it reads, and its own options."""
     this = COMMANDS[name]
+    files = "FILE [FILE ...] " if "files" in this.options else ""
     made = Parser(
         prog=f"python -m dermai_utils {name}",
         description=this.function.__doc__,
-        usage="%(prog)s [--setting value ...]",
+        usage=f"%(prog)s {files}[--setting value ...]",
     )
     for flag, options in this.options.items():
-        made.add_argument(f"--{flag}", **{"action": _Once} | options)
+        name = flag if flag == "files" else f"--{flag}"
+        made.add_argument(name, **{"action": _Once} | options)
     for field in FIELDS.values():
         if field.metadata["group"] in this.reads or field.name in this.reads:
             add_setting(made, field)
@@ -178,6 +180,10 @@ class Command(NamedTuple):
 IMAGE = {"image": dict(action="extend", nargs="+", help="your own pictures")}
 PACK = {"run": dict(metavar="FILE_OR_URL", help="a pack, in place of a run of this machine")}
 OTHER = {"other": dict(metavar="NAME", help="the run to compare with")}
+FILES = {
+    "files": dict(action="store", nargs="+", metavar="FILE", help="predictions, a split, both")
+}
+FILES |= {"against": dict(metavar="FILE", help="predictions to compare with; ours: this project's")}
 COMMANDS = {
     "run": Command(commands.run, ALL),
     "data": Command(commands.data, DATA),
@@ -194,5 +200,6 @@ COMMANDS = {
     "probe": Command(commands.probe, FEATURES),
     "leakage-effect": Command(commands.leakage_effect, FEATURES),
     "near-duplicates": Command(commands.near_duplicates, FEATURES),
+    "audit": Command(commands.audit, ("data", "cache_dir", "work_dir", "near_duplicates"), FILES),
     "settings": Command(settings.page, ()),
 }

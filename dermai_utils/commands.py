@@ -291,6 +291,32 @@ def near_duplicates(s):
     return path
 
 
+# Anybody's split or predictions.
+
+
+def audit(s, files, against=""):
+    """check anybody's split or predictions, without images: leaks, score, verdict"""
+    from dermai_utils import audits
+
+    pairs = dermai.near_duplicates(s.near_duplicates)
+    options = dict(against=against, cache=s.cache, pairs=pairs)
+    found = audits.audit_files(files, _known_images(s), **options)
+    print("\n".join(audits.lines(found)))
+    return audits.save(found, s.work / "audits" / Path(found["files"][0]).stem)
+
+
+def _known_images(s):
+    """What --data says of its images: a copy of a data set, or a table alone. None without it."""
+    from dermai_utils.audits import reading
+
+    if s.data in settings.NAMES:
+        return None
+    path = Path(s.data)
+    table_alone = path.is_file() and path.suffix.lower() != ".zip"
+    table = reading.read(path) if table_alone else load(s, 32).table.fillna("").astype(str)
+    return reading.described(table).assign(known_as=s.name)
+
+
 # Answers.
 
 

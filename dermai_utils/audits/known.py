@@ -1,0 +1,57 @@
+"""What is known about the official images without any download but one small table.
+
+The package has the labels and lesions of the 10,015 training images (official/, with a licence of
+its own). The Dataverse has those of the test images: they are fetched once where there is a
+network, and are not known elsewhere.
+"""
+
+from pathlib import Path
+
+import pandas as pd
+
+from dermai_utils.basics import UserError
+from dermai_utils.copies import fetch, tables
+from dermai_utils.image_names import ARCHIVE_ID, OFFICIAL_IDS
+
+TABLE = Path(__file__).parent / "official" / "table.csv.gz"
+COLUMNS = ["image", "lesion_id", "label", "sex", "age", "localization"]
+TRAINING, TEST = "official training", "official test"
+DATAVERSE = "https://dataverse.harvard.edu/api/access/datafile"
+TEST_FILE = "6924466"  # ISIC2018_Task3_Test_GroundTruth.tab of doi:10.7910/DVN/DBW86T
+
+
+def training() -> pd.DataFrame:
+    """COLUMNS and known_as of the official training images, all of them text; "" is not known.
+
+    >>> len(training()), training()["lesion_id"].nunique()
+    (10015, 7470)
+    """
+    return pd.read_csv(TABLE, keep_default_na=False, dtype=str).assign(known_as=TRAINING)
+
+
+def is_test(image: str) -> bool:
+    """Whether an id is one of the official test set's, by its number.
+
+    >>> is_test("ISIC_0034524"), is_test("ISIC_0024306"), is_test("clinic_1")
+    (True, False, False)
+    """
+    number = ARCHIVE_ID.fullmatch(image)
+    return bool(number) and OFFICIAL_IDS[0] <= int(number[1]) <= OFFICIAL_IDS[1]
+
+
+def test(cache, address=DATAVERSE) -> tuple[pd.DataFrame, str]:
+    """(the same columns of the official test images, a note), fetched into the folder `cache` once.
+
+    Without a network the table is empty, and the note says so.
+    """
+    target = Path(cache) / TEST_FILE
+    try:
+        if not fetch.fetch([address], target, wait=0.1, timeout=(5, 20)):
+            raise UserError(f"{address}/{TEST_FILE} is not there")
+        rows, _ = tables.read_metadata(target)
+        labels = tables.read_labels(target)
+    except UserError:
+        note = f"labels and lesions of the official test set: not known, {address} gives none now"
+        return pd.DataFrame(columns=[*COLUMNS, "known_as"]), note
+    rows = rows.merge(labels[["image", "label"]], on="image").reindex(columns=COLUMNS)
+    return rows.astype(object).fillna("").astype(str).assign(known_as=TEST), ""

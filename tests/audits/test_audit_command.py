@@ -1,0 +1,185 @@
+"""The command, as a user gives it, and its page."""
+
+import importlib.metadata
+import json
+from types import SimpleNamespace
+
+import mirror
+import numpy as np
+import pandas as pd
+import pytest
+from browser import check_accessible, chromium
+
+from dermai_utils import cli, settings
+from dermai_utils.audits import inputs, known
+from dermai_utils.basics import CLASSES, ZERO_WEIGHT
+
+RUN = settings.PACKAGE / "sample_run"
+
+
+@pytest.fixture
+def call(tmp_path, capsys):
+    """call(*words): (exit status, printed lines, the error's line)."""
+
+    def run(*words):
+        folders = [f"--work-dir={tmp_path / 'work'}", f"--cache-dir={tmp_path / 'cache'}"]
+        status = cli.main(["audit", *map(str, words), *folders])
+        out, err = capsys.readouterr()
+        return status, out.splitlines(), err.strip()
+
+    return run
+
+
+@pytest.fixture
+def leaking(tmp_path):
+    """Predictions of the sample's val images, and a random split that has them in test."""
+    rows = pd.read_csv(RUN / "predictions.csv", dtype=str)
+    val = rows[rows["subset"] == "val"]
+    val[["image", *CLASSES]].to_csv(tmp_path / "mine.csv", index=False)
+    table = pd.read_csv(RUN / "table.csv", dtype=str).fillna("")
+    home = table[table["source"] == "train"]
+    drawn = np.random.default_rng(0).random(len(home)) < 0.5
+    test = home["image"].isin(val["image"]) & drawn
+    split = home[["image", "lesion_id", "label"]].assign(subset=np.where(test, "test", "train"))
+    split.to_csv(tmp_path / "split.csv", index=False)
+    return tmp_path / "mine.csv", tmp_path / "split.csv", split
+
+
+def test_predictions_and_their_split(call, leaking, tmp_path):
+    mine, path, split = leaking
+    status, lines, _ = call(path, mine)
+    lesions = {name: set(rows["lesion_id"]) for name, rows in split.groupby("subset")}
+    test = split[split["subset"] == "test"]
+    n = test["lesion_id"].isin(lesions["train"]).sum()
+    assert status == 0 and n > 0
+    assert f"{n} of {len(test)} test images show a lesion that is also in train." in lines
+    assert any(line.startswith("verdict: leaking") for line in lines)
+    folder = tmp_path / "work" / "audits" / "split"
+    assert lines[-1] == str(folder / "audit.html")
+    found = json.loads((folder / "audit.json").read_text())
+    rows = pd.read_csv(mine).set_index("image").loc[test["image"]]
+    right = rows[list(CLASSES)].idxmax(axis=1).to_numpy() == test["label"].to_numpy()
+    assert found["scores"]["argmax"]["accuracy"]["value"] == pytest.approx(right.mean())
+    assert found["scores"]["n_shared"] == n and found["scores"]["prior_of"] == "train"
+    shares = split.loc[split["subset"] == "train", "label"].value_counts(normalize=True)
+    assert found["scores"]["prior"] == pytest.approx(shares.to_dict())
+    assert f"n = {len(test)}; protocol: leaking. {n} of" in lines[-2]
+
+
+def test_our_own_predictions_bring_their_subsets_and_ask_nobody(call):
+    """Not even of the official image without weight, which the sample has too."""
+    assert ZERO_WEIGHT in (RUN / "predictions.csv").read_text()
+    status, lines, _ = call(RUN / "predictions.csv", "--against", "ours")
+    assert status == 0 and any("official, n=80, 95 % intervals by image" in line for line in lines)
+    assert sum("the project's address is not known" in line for line in lines) == 1
+
+
+def test_against_ours_reads_the_out_of_fold_file_or_fetches_it(call, leaking, monkeypatch):
+    mine, path, _ = leaking
+    monkeypatch.setattr(inputs, "OURS", mine.parent / "ours")
+    ours = pd.read_csv(mine, dtype=str).iloc[::-1].assign(fold="0")
+    ours.to_csv(mine.parent / "ours.csv.gz", index=False)
+    files = {f"repo/{inputs.OURS_FILE}": (mine.parent / "ours.csv.gz").read_bytes()}
+    with mirror.serving(files) as server:
+        monkeypatch.setattr(inputs, "repository", lambda: f"{server.url}repo")
+        status, lines, _ = call(mine, path, "--against", "ours")
+    line = next(line for line in lines if f"minus that of ours ({inputs.OURS_FILE})" in line)
+    assert status == 0 and line.endswith("0.000 [0.000, 0.000]")
+    inputs.OURS.mkdir()
+    (mine.parent / "ours.csv.gz").rename(inputs.OURS / "sample.csv.gz")
+    assert any("that of ours (sample.csv.gz)" in x for x in call(mine, path, "--against=ours")[1])
+
+
+@pytest.mark.parametrize(
+    "url, expected",
+    [
+        ("https://github.com/someone/name.git", "com/someone/name/abc/assets/predictions"),
+        ("file:///home/someone/name", ""),
+    ],
+)
+def test_the_address_is_that_of_the_repository_that_pip_installed_from(url, expected, monkeypatch):
+    about = json.dumps({"url": url, "vcs_info": {"commit_id": "abc"}})
+    installed = SimpleNamespace(read_text=lambda name: about)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: installed)
+    assert inputs.repository().endswith(expected) and bool(inputs.repository()) == bool(expected)
+
+
+def test_the_official_test_set_is_fetched_once_or_not_known(tmp_path):
+    images, labels = [f"ISIC_{number:07d}" for number in range(34_524, 34_564)], np.arange(40) % 7
+    table = pd.DataFrame({"lesion_id": [f"HAM_{k // 2}" for k in range(40)], "image_id": images})
+    table["dx"] = np.array([name.lower() for name in CLASSES])[labels]
+    path, p = tmp_path / "submission.csv", np.eye(7)[labels] * 0.5 + 0.5 / 7
+    pd.DataFrame(p, images, list(CLASSES)).rename_axis("image").to_csv(path)
+    served = {known.TEST_FILE: table.to_csv(sep="\t", index=False).encode()}
+    with mirror.serving(served) as server:
+        options = dict(cache=tmp_path / "cache", n_resamples=20)
+        for address in (server.url, "http://127.0.0.1:9"):  # the second time from the cache
+            found = inputs.audit_files([path], address=address, **options)
+            assert found["images"] == {"n": 40, "official test": 40}
+            assert found["scores"]["argmax"]["accuracy"]["value"] == 1
+            assert found["scores"]["by"] == "lesion" and not found["notes"]
+    assert len(server.asked) == 1
+    found = inputs.audit_files([path], cache=tmp_path / "x", address="http://127.0.0.1:9/")
+    assert found["images"] == {"n": 40, "official test": 40} and found["scores"] is None
+    assert found["left_out"] == {"without a known label": 40}
+    assert "labels and lesions of the official test set: not known" in found["notes"][0]
+    assert found["verdict"]["name"] == "unknown"
+
+
+def test_data_tells_of_other_images(call, tmp_path):
+    table = pd.DataFrame({"image": [f"clinic_{k}" for k in range(8)], "label": "NV"})
+    table.assign(lesion_id=list("AABBCCDD")).to_csv(tmp_path / "clinic.csv", index=False)
+    split = table[["image"]].assign(split=["train", "test"] * 4)
+    split.to_csv(tmp_path / "split.csv", index=False)
+    status, lines, _ = call(tmp_path / "split.csv", "--data", tmp_path / "clinic.csv")
+    assert status == 0 and "8 images: 8 clinic.csv" in lines
+    assert "4 of 4 test images show a lesion that is also in train." in lines
+    status, _, error = call(tmp_path / "split.csv")
+    assert status == 2 and "none of the 8 images is known (clinic_0, ...): expected ids" in error
+
+
+def test_bad_words_are_one_line(call, leaking, tmp_path):
+    mine, path, split = leaking
+    table = pd.read_csv(mine, dtype=str)
+    other = table.assign(image=[f"ISIC_00243{k % 90 + 10}" for k in range(len(table))])
+    other.drop_duplicates("image").to_csv(tmp_path / "other.csv", index=False)
+    learnt = split.assign(subset="train")
+    learnt.to_csv(tmp_path / "learnt.csv", index=False)
+    other[["image"]].assign(subset="test").to_csv(tmp_path / "elsewhere.csv", index=False)
+    for words, said in {
+        (): "the following arguments are required: FILE",
+        (tmp_path / "no.csv",): "no.csv: no such file or folder",
+        (mine, path, "--against", tmp_path / "other.csv"): "other has none of the scored images",
+        (
+            mine,
+            tmp_path / "learnt.csv",
+        ): "none of the 62 predicted images is in val or test of the split",
+        (tmp_path / "learnt.csv",): "none of the 242 images is in val or test",
+        (mine, tmp_path / "elsewhere.csv"): "none of the 62 predicted images is in val or test",
+        (mine,): "none of the",
+        (mine, "--epochs", 3): "unexpected --epochs, which this command does not read",
+    }.items():
+        status, _, error = call(*words)
+        assert status == 2 and said in error and "\n" not in error, (words, error)
+
+
+def test_the_page_on_a_telephone(call, leaking, tmp_path):
+    mine, path, _ = leaking
+    assert call(mine, path, "--against", RUN / "predictions.csv")[0] == 0
+    page_file = tmp_path / "work" / "audits" / "mine" / "audit.html"
+    text = page_file.read_text()
+    found = json.loads(page_file.with_name("audit.json").read_text())
+    assert found["sentence"] in text and found["quote"] in text and "not known" in text
+    with chromium() as browser:
+        for colours in ("light", "dark"):
+            context = browser.new_context(
+                viewport={"width": 390, "height": 900}, color_scheme=colours
+            )
+            page, wrong = context.new_page(), []
+            page.on(
+                "request", lambda r, wrong=wrong: r.url.startswith("file:") or wrong.append(r.url)
+            )
+            page.goto(page_file.as_uri())
+            assert page.evaluate("document.documentElement.scrollWidth") == 390
+            check_accessible(page)
+            assert not wrong
