@@ -51,7 +51,7 @@ _MODULES = {
     "study.evaluation": "evaluate",
     "study.probe": "linear_probe leakage_effect",
     "reports": "report",
-    "app": "answer",
+    "app": "answer pretrained",
     "colab": "setup",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

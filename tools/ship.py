@@ -1,17 +1,55 @@
 """The model that comes with the package: what it must not learn, and how it is made from a run.
 
-    python tools/ship.py split --data HAM           the split to train it on: work/HAM/ship.csv
-    python -m dermai_utils train --data HAM --split work/HAM/ship.csv ...
+    python tools/ship.py split --preset quick_cpu --data HAM10000
+        the split to train it on, WORK/ship.csv: the official one, without what the official test
+        set shows. Then: python -m dermai_utils train --data HAM10000 --split WORK/ship.csv ...
+    python tools/ship.py model --data HAM10000 --run-name NAME --test MSK BCN20000
+        rounds the run to half precision, calibrates, evaluates and packs it:
+        dermai_utils/weights/, assets/shipped.json
+    python tools/ship.py table
+        fills the rows of README.md and docs/results.md from assets/shipped.json
+
+A row of a test set that nobody here has (the official one) may be added to assets/shipped.json by
+hand, from the report of `evaluate --pretrained --test FOLDER`; `table` shows it.
 """
 
+import dataclasses
+import re
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dermai_utils import cli, commands, files, image_names, settings, splits  # noqa: E402
+import dermai_utils as dermai  # noqa: E402
+from dermai_utils import (  # noqa: E402
+    cli,
+    commands,
+    files,
+    image_names,
+    predictions,
+    settings,
+    splits,  # noqa: E402
+)
+from dermai_utils.app import clinic, pack, predictor, state  # noqa: E402
+from dermai_utils.basics import UserError  # noqa: E402
+from dermai_utils.copies.unpack import unpack  # noqa: E402
+from dermai_utils.runs import Run, load_checkpoint, save_checkpoint  # noqa: E402
+from dermai_utils.study import evaluation, text  # noqa: E402
+
+FIGURES = settings.ROOT / "assets" / "shipped.json"
+PAGES = [settings.ROOT / "README.md", settings.ROOT / "docs" / "results.md"]
+MARKS = "<!-- shipped model: python tools/ship.py table -->", "<!-- end of shipped model -->"
+LARGEST = 10_000_000  # bytes of the folder
+CHECKED = 200  # images on which pack and run are compared
+AGREE = 1e-6  # of a probability
+SCORES = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy", "macro_auc", "malignant_auc")
+
+
+# The split
 
 
 def without_official(table: pd.DataFrame, **options) -> pd.Series:
@@ -41,10 +79,181 @@ def split(s) -> Path:
     return path
 
 
+# The model
+
+
+def model(s) -> Path:
+    """Make dermai_utils/weights/ and assets/shipped.json from the run of these Settings."""
+    run = dermai.open_run(s.run_folder, device=s.device)
+    dataset = commands.load(dataclasses.replace(s, test=()), run.size)
+    made = rounded(run, s.work / "shipped" / pack.SHIPPED.name)
+    files.write_table(made.predict(dataset), made.folder / "predictions.csv")
+    fixed = state.prepare(made, dataset)
+    dermai.report(made, dataset, answers=state.save(made, fixed))
+    rows, table = made.predictions, made.table
+    tests = None
+    if s.test:
+        tests = clinic.load(s.test, run.size, s.work.parent / "shipped_tests")
+        leaks = clinic.leaking(table, tests.table)
+        print(*clinic.said(leaks, tests.table), sep="\n")
+        tests.table = tests.table[~tests.table["image"].isin(leaks["image"])]
+        rows = pd.concat([rows, clinic.predicted(made, tests)], ignore_index=True)
+    found = figures(made, fixed, rows, tests)
+    card = made.folder / "model_card.md"
+    card.write_text(card.read_text("utf-8") + away(found), "utf-8")
+    archive = pack.pack(made)
+    shutil.rmtree(pack.SHIPPED, ignore_errors=True)
+    shutil.copytree(unpack(archive, s.work / "shipped" / "unpacked"), pack.SHIPPED)
+    found["sha256"] = {"pack": files.checksum(archive)}
+    found["sha256"] |= {name: files.checksum(pack.SHIPPED / name) for name in (pack.WEIGHTS,)}
+    found["bytes"] = compared(made, dataset)
+    files.write_json(FIGURES, found)
+    return pack.SHIPPED
+
+
+def rounded(run, folder) -> Run:
+    """A copy of a run whose weights are rounded to half precision, without what was counted."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name in ("settings.json", "table.csv", "history.csv"):
+        shutil.copy(run.folder / name, folder)
+    checkpoint = load_checkpoint(run.folder / "best.pt")
+    weights = checkpoint["model"]
+    checkpoint["model"] = {
+        name: t.half().float() if t.is_floating_point() else t for name, t in weights.items()
+    }
+    if not all(bool(t.isfinite().all()) for t in checkpoint["model"].values()):
+        raise UserError(f"{run.folder}: a weight is too large for half precision")
+    save_checkpoint(folder / "best.pt", checkpoint)
+    return Run(folder, device=run.device.type)
+
+
+def compared(made, dataset) -> int:
+    """The bytes of the shipped folder. UserError where it is too large, or answers otherwise than
+    the rounded run."""
+    size = sum(path.stat().st_size for path in pack.SHIPPED.rglob("*"))
+    if size > LARGEST:
+        raise UserError(f"{pack.SHIPPED}: {size:,} bytes, {LARGEST:,} at most")
+    val = made.table.loc[made.table["subset"] == "val", "image"].head(CHECKED)
+    images = np.stack([dataset.pixels[k] for k in dataset.rows(val)])
+    ours, theirs = (
+        np.stack([one.probabilities for one in predictor.Predictor(run)(val, images, maps=False)])
+        for run in (pack.pretrained(made.device.type), made)
+    )
+    apart = float(np.abs(ours - theirs).max())
+    print(f"ship: {size:,} bytes; pack and run differ by {apart:.1e} on {len(images)} images")
+    if apart > AGREE:
+        raise UserError(f"the pack's probabilities differ from the run's by {apart:.1e}")
+    return size
+
+
+# Its figures
+
+
+def figures(run, fixed, rows, tests) -> dict:
+    """What assets/shipped.json holds: of validation and of each test set, one dict of figures."""
+    val = rows[rows["subset"] == "val"]
+    found = {"val": (evaluation.evaluate(val, run.table), fixed.about)}
+    for name in predictions.own_test_sets(rows["subset"]):
+        both = rows[rows["subset"].isin(("val", name))]
+        of = tests.table[tests.table["source"] == name].assign(subset=name)
+        table = pd.concat([run.table, of[of.columns.intersection(run.table.columns)]])
+        about = state.counted(run, fixed, both, tests)
+        found[name] = evaluation.evaluate(both, table), about
+    keep = ("backbone", "size", "epochs", "tta", "version", "date", "machine")
+    learned = run.table["subset"].value_counts()
+    return {
+        "name": run.name,
+        "trained": {name: run.settings.get(name) for name in keep},
+        "images": {name: int(learned.get(name, 0)) for name in ("train", "val", "left out")},
+        "left_out": run.table.loc[run.table["subset"] == splits.LEFT_OUT, "image"].tolist(),
+        "rule": text.rule_name(found["val"][0]["decisions"]),
+        "subsets": {name: _row(name, *of) for name, of in found.items()},
+    }
+
+
+def _row(name, found, about):
+    """The figures of one subset."""
+    melanoma = found["subsets"][name]["per_class"]["MEL"]
+    point = next(p for p in found["operating_points"] if p["rate"] == "sensitivity")
+    return {
+        "n": found["subsets"][name]["n"],
+        "classes": sum(row["n"] > 0 for row in found["subsets"][name]["per_class"].values()),
+        "chosen_on_it": name == "val",
+        "by_rule": {score: found["intervals"][name][score] for score in SCORES},
+        "argmax": {score: found["argmax"]["intervals"][name][score] for score in SCORES[:4]},
+        "melanoma_auc": melanoma["auc"],
+        "melanoma_at_90_sensitivity": point["scored"],
+        "ece": {when: found["calibration"][when]["ece"] for when in ("before", "after")},
+        "answers": {
+            key: about[key] for key in ("n", "answered", "answered_held", "melanomas", "size")
+        },
+        "unlike": about["unlike"].get(name),
+    }
+
+
+HEADER = ["images", "n", "balanced accuracy", "by argmax", "macro F1", "weighted F1", "macro AUC"]
+HEADER += ["melanoma AUC", "answered", "answers that hold the truth", "melanomas missed"]
+
+
+def lines(found) -> list[str]:
+    """The table of the figures, in Markdown."""
+    rows = [HEADER, ["---"] * len(HEADER)]
+    names = {"val": "HAM10000, validation (rule, temperature chosen on it)"}
+    for name, row in found["subsets"].items():
+        classes = f", {row['classes']} classes" if row["classes"] < 7 else ""
+        melanomas, answers = row["answers"]["melanomas"], row["answers"]
+        scores = [text.with_interval(row["by_rule"]["balanced_accuracy"])]
+        scores += [text.with_interval(row["argmax"]["balanced_accuracy"])]
+        scores += [text.format_number(row["by_rule"][s]["value"]) for s in ("macro_f1",)]
+        scores += [text.format_number(row["by_rule"]["weighted_f1"]["value"])]
+        scores += [text.with_interval(row["by_rule"]["macro_auc"])]
+        scores += [text.format_number(row["melanoma_auc"]), text.percent(answers["answered"])]
+        scores += [text.percent(answers["answered_held"])]
+        missed = f"{melanomas['without']} of {melanomas['answered']}"
+        rows.append([f"{names.get(name, name)}{classes}", f"{row['n']:,}", *scores, missed])
+    if "official" not in found["subsets"]:
+        rows.append(["official test set", "1,511", *["not measured yet"] * 2, *[""] * 7])
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def away(found) -> str:
+    """The section of the model card about what was measured on the shipped file."""
+    say = (
+        "Measured on these very weights, in half precision. Nothing was learned from the images of "
+        "the other clinics. No image that the list of near-duplicates ties to the official test "
+        f"set was learned from either ({', '.join(found['left_out'])})."
+    )
+    return "\n".join(["", "## The shipped weights", "", say, "", *lines(found), ""])
+
+
+def table(s) -> Path:
+    """Fill the table between the two marks of each page that has them."""
+    found = files.read_json(FIGURES)
+    if found is None:
+        raise UserError(f"{FIGURES} is missing: first python tools/ship.py model")
+    block = "\n".join([MARKS[0], "", *lines(found), "", MARKS[1]])
+    for path in PAGES:
+        page = path.read_text("utf-8")
+        if MARKS[0] not in page:
+            print(f"{path.name} has no line {MARKS[0]}: left as it is")
+            continue
+        pattern = re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1])
+        path.write_text(re.sub(pattern, lambda _: block, page, flags=re.S), "utf-8")
+    return FIGURES
+
+
+COMMANDS = {"split": ("split", split), "model": ("report", model), "table": ("report", table)}
+
+
 def main(words) -> int:
     """Exit status, as of `cli.main`."""
-    given, _ = cli.split_words(cli.parser("split"), words[1:])
-    print(split(settings.read(**given)))
+    if not words or words[0] not in COMMANDS:
+        print(__doc__)
+        return 2
+    like, function = COMMANDS[words[0]]
+    given, _ = cli.split_words(cli.parser(like), words[1:])
+    print(function(settings.read(**given)))
     return 0
 
 

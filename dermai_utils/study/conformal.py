@@ -12,7 +12,6 @@ come from data that the network was not trained on, and their error rates from y
 """
 
 import numpy as np
-from scipy.stats import ks_2samp
 
 from dermai_utils.basics import CLASSES, MALIGNANT
 
@@ -53,6 +52,8 @@ def clusters(truth, probabilities, lesions) -> list[list[int]]:
     Else the class with fewest joins the one of its level whose probabilities of the truth are
     distributed most alike (the least Kolmogorov-Smirnov distance), again and again.
     """
+    from scipy.stats import ks_2samp  # an answer needs no SciPy
+
     own = _of_truth(truth, probabilities)
     groups = [[k] for k in range(len(CLASSES)) if (truth == k).any()]
 

@@ -1,6 +1,6 @@
 """Numbers and their names as text, the same in messages, figures and the report."""
 
-from dermai_utils.metrics import UNDEFINED
+from dermai_utils.basics import UNDEFINED
 from dermai_utils.predictions import subset_name
 
 CONFIRMED_BY = {  # HAM10000's codes for how a diagnosis was confirmed

@@ -8,6 +8,7 @@ from dermai_utils.app import export, state
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import dihedral
+from dermai_utils.study import calibration
 
 
 def test_the_whole_is_networks_mean_and_temperature():
@@ -17,17 +18,17 @@ def test_the_whole_is_networks_mean_and_temperature():
     with torch.inference_mode():
         each = [((net(inputs) + net(dihedral(inputs, 1))) / 2).softmax(1) for net in nets]
         found = export.Calibrated(nets, 2.5, tta=2).eval()(inputs)
-    expected = state.calibration.apply_temperature((sum(each) / 2).numpy(), 2.5)
+    expected = calibration.apply_temperature((sum(each) / 2).numpy(), 2.5)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
-def exported(run, data, tmp_path_factory):
+def exported(run, tmp_path_factory):
     import shutil
 
     folder = tmp_path_factory.mktemp("exported") / "baseline"
     shutil.copytree(run.folder, folder)
-    return export.export(runs.Run(folder, device="cpu"), data)
+    return export.export(runs.Run(folder, device="cpu"))
 
 
 def test_the_files_give_what_the_run_answers_for_any_number_of_pictures(exported, run, data):
