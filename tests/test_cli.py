@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 from small import SMALL
@@ -263,15 +264,32 @@ def photo(tmp_path):
 
 def test_predict_and_a_pack_give_the_same_answer(call, made, photo, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    status, lines, _ = call("predict", "--image", str(photo))
+    status, lines, _ = call("predict", "--image", str(photo), run_name="first")
+    assert lines[0].startswith("answers by run first, trained on 2")
     assert status == 0 and DISCLAIMER in lines and photo.name in "".join(lines)
     status, packed, _ = call("pack")
     assert status == 0 and packed[-1].endswith(".zip")
     given = ["--image", str(photo), "--run", packed[-1]]
     status, again, _ = call("predict", *given, cache_dir=tmp_path / "cache")
     assert status == 0 and again[-1] == str(tmp_path / "own_predictions.csv")
+    assert any(line.startswith("answers by pack first-") for line in again)
+    status, _, error = call("predict", *given, run_name="first")
+    assert status == 2 and error.startswith("error: --run and --run-name: give one of them")
     tables = [files.read_table(path) for path in (lines[-1], again[-1])]
     assert tables[0][list(CLASSES)].equals(tables[1][list(CLASSES)])
+
+
+def test_a_pack_is_evaluated_in_a_folder_of_its_own(call, made, tmp_path):
+    """On another clinic's images, without any training; the run's own folder stays as it is."""
+    packed = call("pack")[1][-1]
+    before = sorted(made.run_folder.iterdir())
+    words = ["evaluate", "--run", packed, "--test", str(settings.PACKAGE / "sample_elsewhere")]
+    status, lines, _ = call(*words, cache_dir=tmp_path / "cache", work_dir=tmp_path)
+    page = tmp_path / "packs" / Path(packed).stem / "report.html"
+    assert status == 0 and lines[-1] == str(page) and page.exists()
+    found = files.read_json(page.with_name("metrics.json"))
+    assert found["primary_subset"] == "sample_elsewhere"
+    assert sorted(made.run_folder.iterdir()) == before
 
 
 def test_export(call, made):
@@ -280,5 +298,5 @@ def test_export(call, made):
 
 
 def test_a_photo_that_is_not_there_is_one_line(call):
-    status, _, error = call("predict", "--image", "/no/such.jpg")
+    status, _, error = call("predict", "--image", "/no/such.jpg", run_name="first")
     assert status == 2 and error.startswith("error: /no/such.jpg: ")

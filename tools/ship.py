@@ -14,7 +14,6 @@ hand, from the report of `evaluate --pretrained --test FOLDER`; `table` shows it
 """
 
 import dataclasses
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -93,7 +92,7 @@ def model(s) -> Path:
     rows, table = made.predictions, made.table
     tests = None
     if s.test:
-        tests = clinic.load(s.test, run.size, s.work.parent / "shipped_tests")
+        tests = clinic.load(s.test, run.size, s.cache.parent / "shipped_tests")
         leaks = clinic.leaking(table, tests.table)
         print(*clinic.said(leaks, tests.table), sep="\n")
         tests.table = tests.table[~tests.table["image"].isin(leaks["image"])]
@@ -115,8 +114,11 @@ def rounded(run, folder) -> Run:
     """A copy of a run whose weights are rounded to half precision, without what was counted."""
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    for name in ("settings.json", "table.csv", "history.csv"):
+    for name in ("table.csv", "history.csv"):
         shutil.copy(run.folder / name, folder)
+    made_up = run.settings["data"] == "sample"
+    about = run.settings | {"data": "sample" if made_up else "isic2018"}  # whatever its folder
+    files.write_json(folder / "settings.json", about | {"weights_stored": "half precision"})
     checkpoint = load_checkpoint(run.folder / "best.pt")
     weights = checkpoint["model"]
     checkpoint["model"] = {
@@ -192,39 +194,47 @@ def _row(name, found, about):
     }
 
 
-HEADER = ["images", "n", "balanced accuracy", "by argmax", "macro F1", "weighted F1", "macro AUC"]
-HEADER += ["melanoma AUC", "answered", "answers that hold the truth", "melanomas missed"]
+SCORED = ["images", "n", "balanced accuracy", "by argmax", "macro F1", "weighted F1"]
+SCORED += ["macro AUC", "melanoma AUC"]
+ANSWERED = ["images", "get an answer", "answers that hold the truth"]
+ANSWERED += ["melanomas answered without melanoma", "calibration error", "look like another source"]
+NAMES = {"val": "validation (rule and temperature were chosen on it)"}
 
 
-def lines(found) -> list[str]:
-    """The table of the figures, in Markdown."""
-    rows = [HEADER, ["---"] * len(HEADER)]
-    names = {"val": "HAM10000, validation (rule, temperature chosen on it)"}
+def tables(found) -> dict:
+    """{"scores", "answers"}: the tables of the figures, in Markdown."""
+    scored, answered = [SCORED, ["---"] * len(SCORED)], [ANSWERED, ["---"] * len(ANSWERED)]
     for name, row in found["subsets"].items():
         classes = f", {row['classes']} classes" if row["classes"] < 7 else ""
-        melanomas, answers = row["answers"]["melanomas"], row["answers"]
-        scores = [text.with_interval(row["by_rule"]["balanced_accuracy"])]
-        scores += [text.with_interval(row["argmax"]["balanced_accuracy"])]
-        scores += [text.format_number(row["by_rule"][s]["value"]) for s in ("macro_f1",)]
-        scores += [text.format_number(row["by_rule"]["weighted_f1"]["value"])]
-        scores += [text.with_interval(row["by_rule"]["macro_auc"])]
-        scores += [text.format_number(row["melanoma_auc"]), text.percent(answers["answered"])]
-        scores += [text.percent(answers["answered_held"])]
-        missed = f"{melanomas['without']} of {melanomas['answered']}"
-        rows.append([f"{names.get(name, name)}{classes}", f"{row['n']:,}", *scores, missed])
+        title, by_rule, answers = NAMES.get(name, name), row["by_rule"], row["answers"]
+        of = [by_rule["balanced_accuracy"], row["argmax"]["balanced_accuracy"]]
+        of += [by_rule[score] for score in ("macro_f1", "weighted_f1", "macro_auc")]
+        cells = [*map(text.with_interval, of), text.format_number(row["melanoma_auc"])]
+        scored.append([title + classes, f"{row['n']:,}", *cells])
+        melanomas, unlike = answers["melanomas"], row["unlike"] or {}
+        cells = [text.percent(answers[key]) for key in ("answered", "answered_held")]
+        cells += [f"{melanomas['without']} of {melanomas['answered']}"]
+        cells += [text.format_number(row["ece"]["after"])]
+        far = unlike.get("out_of_distribution")
+        answered.append([title, *cells, "" if far is None else text.percent(far)])
     if "official" not in found["subsets"]:
-        rows.append(["official test set", "1,511", *["not measured yet"] * 2, *[""] * 7])
-    return [f"| {' | '.join(row)} |" for row in rows]
+        scored.append(["official test set", "1,511", "not measured yet", *[""] * (len(SCORED) - 3)])
+    return {"scores": _markdown(scored), "answers": _markdown(answered)}
+
+
+def _markdown(rows):
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def away(found) -> str:
-    """The section of the model card about what was measured on the shipped file."""
+    """The section of the model card about what was measured on the shipped weights."""
     say = (
-        "Measured on these very weights, in half precision. Nothing was learned from the images of "
-        "the other clinics. No image that the list of near-duplicates ties to the official test "
-        f"set was learned from either ({', '.join(found['left_out'])})."
+        "Measured on these very weights, in half precision; scores by the decision rule. Nothing "
+        "was learned from the images of other clinics, and nothing from the images whose group the "
+        f"list of near-duplicates ties to the official test set: {' '.join(found['left_out'])}. "
+        "Answers about validation images are judged by thresholds of the other lesions."
     )
-    return "\n".join(["", "## The shipped weights", "", say, "", *lines(found), ""])
+    return "\n\n".join(["\n## The shipped weights", say, *tables(found).values(), ""])
 
 
 def table(s) -> Path:
@@ -232,14 +242,15 @@ def table(s) -> Path:
     found = files.read_json(FIGURES)
     if found is None:
         raise UserError(f"{FIGURES} is missing: first python tools/ship.py model")
-    block = "\n".join([MARKS[0], "", *lines(found), "", MARKS[1]])
+    made = tables(found)
     for path in PAGES:
-        page = path.read_text("utf-8")
+        shown = [made["scores"]] if path.name == "README.md" else made.values()
+        block, page = "\n\n".join([MARKS[0], *shown, MARKS[1]]), path.read_text("utf-8")
         if MARKS[0] not in page:
             print(f"{path.name} has no line {MARKS[0]}: left as it is")
             continue
-        pattern = re.escape(MARKS[0]) + ".*?" + re.escape(MARKS[1])
-        path.write_text(re.sub(pattern, lambda _: block, page, flags=re.S), "utf-8")
+        before, _, rest = page.partition(MARKS[0])
+        path.write_text(before + block + rest.partition(MARKS[1])[2], "utf-8")
     return FIGURES
 
 

@@ -50,7 +50,7 @@ def evaluate(run, dataset, folder) -> Path:
 def leaking(learned, tests) -> pd.DataFrame:
     """image, source and reason of each image of `tests` that shares something with the images that
     a run learned from or was tuned on (`learned`: the run's table with `subset`)."""
-    learned = learned[learned["subset"] != splits.LEFT_OUT].assign(test=False)
+    learned = learned[learned["subset"].isin(("train", "val"))].assign(test=False)
     archive = tests["image"].map(image_names.is_archive_id)  # another folder's 1 is another image
     names = tests["image"].where(archive, tests["source"] + ":" + tests["image"])
     whole = pd.concat([learned, tests.assign(image=names, test=True)], ignore_index=True)

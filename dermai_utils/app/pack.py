@@ -31,7 +31,7 @@ NEEDED += ("metrics.json", "model_card.md")
 KINDS = (".json", ".csv", ".md", ".safetensors")  # of files in a pack
 LARGEST = 2 * 10**9  # bytes of a pack at an address
 DIGITS = 16  # of the SHA-256, in a pack's name
-PUBLIC = ("sample", "isic2018", "HAM10000")  # data whose ids identify no person
+PUBLIC = ("sample", "isic2018")  # data whose ids identify no person
 PERSONAL = ("patient_id", "age", "sex", "localization", "confirmed_by")  # left out of other data
 SHIPPED = Path(__file__).parents[1] / "weights" / "dermai-lite0"
 

@@ -45,10 +45,15 @@ def serve(predictor: Predictor) -> None:
 def launched(predictor):
     """The page as gradio.Blocks, served on 127.0.0.1 only."""
     blocks = page(predictor)
-    options = dict(server_name="127.0.0.1", share=False, max_file_size=LARGEST, footer_links=[])
-    options |= dict(theme=gradio().themes.Default(font=FONT), quiet=True, prevent_thread_lock=True)
-    blocks.launch(**options, css=fill("page.css", colours=", ".join(overlay_colours())))
+    options = dict(server_name="127.0.0.1", share=False, max_file_size=LARGEST)
+    blocks.launch(**options, quiet=True, prevent_thread_lock=True, **look())
     return blocks
+
+
+def look() -> dict:
+    """How the page looks, for `launch`."""
+    css = fill("page.css", colours=", ".join(overlay_colours()))
+    return dict(theme=gradio().themes.Default(font=FONT), css=css, footer_links=[])
 
 
 def gradio():
@@ -61,8 +66,8 @@ def gradio():
     return gradio
 
 
-def page(predictor):
-    """The page as gradio.Blocks, not served yet."""
+def page(predictor, private: bool = True):
+    """The page as gradio.Blocks, not served yet. private: the photos stay on this machine."""
     gr, run = gradio(), predictor.run
     warning = SAMPLE_WARNING if run.settings.get("data") == "sample" else ""
 
@@ -76,7 +81,8 @@ def page(predictor):
 
     title = dict(title="DermAI-ISIC2018", analytics_enabled=False)
     with gr.Blocks(**title, delete_cache=(FORGET, FORGET)) as blocks:
-        gr.HTML(fill("intro.html.j2", warning=warning, about=description(run)), elem_id="intro")
+        intro = dict(warning=warning, about=description(run), private=private)
+        gr.HTML(fill("intro.html.j2", **intro), elem_id="intro")
         kind = dict(file_count="multiple", type="filepath")
         upload = gr.File(label="Photos", height=150, elem_id="photos", **kind)
         tries = examples(run, predictor.dataset)

@@ -15,7 +15,7 @@ from dermai_utils import files, runs
 from dermai_utils.app import pack, predictor, state
 from dermai_utils.basics import UserError
 
-PHOTO = photos.encoded(photos.tinted("MEL", 1), "PNG")
+PHOTO = photos.encoded(photos.tinted("MEL", 999), "PNG")  # no training image
 WEIGHTS, STATE = "weights.safetensors", "answers.safetensors"
 
 

@@ -101,10 +101,10 @@ def test_a_package_without_its_model_says_so(tmp_path, monkeypatch):
 def test_leaks_into_somebodys_test_set_are_counted_by_their_reason():
     learned = pd.DataFrame(
         {
-            "image": ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003", "1"],
-            "lesion_id": ["L1", "L2", "L3", ""],
-            "pixel_hash": ["a", "b", "c", "d"],
-            "subset": ["train", "val", "left out", "train"],
+            "image": ["ISIC_0000001", "ISIC_0000002", "ISIC_0000003", "1", "ISIC_0000005"],
+            "lesion_id": ["L1", "L2", "L3", "", "M"],
+            "pixel_hash": ["a", "b", "c", "d", "i"],
+            "subset": ["train", "val", "left out", "train", "official"],
         }
     )
     tests = pd.DataFrame(
