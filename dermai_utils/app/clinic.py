@@ -9,6 +9,7 @@ import pandas as pd
 from dermai_utils import datasets, files, image_names, predictions, splits
 from dermai_utils.app import pack, state
 from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.study.text import percent
 
 EDGES = {"images": "image ids", "lesions": "lesions", "patients": "patients", "copies": "pixels"}
 
@@ -44,7 +45,20 @@ def evaluate(run, dataset, folder) -> Path:
     fixed = state.load(made)
     about = fixed.about | state.counted(made, fixed, rows, dataset)
     files.write_json(made.folder / "answers.json", about)
+    for name in about["unlike"]:
+        print(f"evaluate: {name}: {answered(about, name)}")
     return reports.report(made, dataset, answers=about)
+
+
+def answered(about, name) -> str:
+    """How often answers about the images of a test set were right, in one line."""
+    sets, melanomas = about["sets"][name], about["sets"][name]["melanomas"]
+    far = percent(about["unlike"][name]["out_of_distribution"])
+    return (
+        f"{percent(sets['answered'])} get an answer, {percent(sets['answered_held'])} of these "
+        f"hold the truth; {melanomas['without']:,} of {melanomas['answered']:,} answers about "
+        f"melanomas are without melanoma; {far} look like another source's"
+    )
 
 
 def leaking(learned, tests) -> pd.DataFrame:

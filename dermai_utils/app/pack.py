@@ -91,7 +91,7 @@ def pack(run) -> Path:
 
 def _contents(run) -> dict:
     """{name in the zip: bytes} of all but pack.json."""
-    from dermai_utils.app.templating import fill
+    from dermai_utils.app.page import fill  # its imports take long, and answers need none of them
 
     folders = {f"{k}/": run.folder / str(k) for k in range(run.folds)} or {"": run.folder}
     paths = {name: run.folder / name for name in NEEDED}

@@ -43,10 +43,6 @@ class State:
     features: np.ndarray  # (M, D) float16, of length 1; M = 0 in a pack
     known: pd.DataFrame  # image, label and lesion_id of these M images
 
-    image = property(lambda self: self.known["image"].to_numpy(str))
-    label = property(lambda self: self.known["label"].to_numpy(str))
-    lesion_id = property(lambda self: self.known["lesion_id"].to_numpy(str))
-
     def calibrated(self, probabilities) -> np.ndarray:
         """(N, 7) calibrated probabilities, as `calibration.apply_temperature` gives them."""
         smallest = np.finfo(float).eps
@@ -89,7 +85,8 @@ def same_threshold(state) -> float:
     It depends on the network: 4/5 of the way from what images of different lesions reach to 1.
     """
     step = -(-len(state.features) // COMPARED)
-    cosines, lesions = state.similarity(state.features[::step]), state.lesion_id
+    cosines = state.similarity(state.features[::step])
+    lesions = state.known["lesion_id"].to_numpy(str)
     cosines[lesions[::step, None] == lesions] = -1
     nearest = cosines.max(1)
     nearest = nearest[nearest > -1]
@@ -204,28 +201,22 @@ def counted(run, state, rows, dataset) -> dict:
     rows: predictions of val and of the test sets; dataset: their pictures, where they are here.
     """
     from dermai_utils.metrics import jsonable
-    from dermai_utils.study import conformal
 
     subsets = predictions.by_subset(rows)
     subset = predictions.primary_subset(subsets)
     name = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
-    sets = {each: _scores(state, each, of) for each, of in subsets.items()}
-    first = {each: predictions.unseen_by_first(of) for each, of in subsets.items()}
-    described = {each: _described(run, dataset, of) for each, of in first.items()}
-    found = {each: of for each, of in described.items() if of}
-    unlike = {each: _unlike(state, of[2]) for each, of in found.items() if each != "val"}
     if subset == "val":
         name = f"{name.partition(' (')[0]} (each part judged by thresholds of the others)"
-    return jsonable(
-        {
-            **{"subset": subset, "subset_name": name},
-            "levels": dict(zip(CLASSES, conformal.LEVELS, strict=True)),
-            **sets[subset],
-            **unlike.get(subset, {"out_of_distribution": None, "foreign": None}),
-            **{"sets": sets, "unlike": unlike},
-            "similar": _similar(state, *found[subset][:2]) if subset in found else {},
-        }
-    )
+    sets, unlike, similar = {}, {}, {}
+    for each, of in subsets.items():
+        sets[each] = _scores(state, each, of)
+        found = _described(run, dataset, predictions.unseen_by_first(of))
+        if found and each != "val":
+            unlike[each] = _unlike(state, found[2])
+        if found and each == subset:
+            similar = _similar(state, *found[:2])
+    quoted = {"subset": subset, "subset_name": name} | sets[subset]
+    return jsonable(quoted | {"sets": sets, "unlike": unlike, "similar": similar})
 
 
 def _scores(state, subset, rows):

@@ -146,7 +146,9 @@ def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, c
     )
     leaks = files.read_table(tmp_path / "pretrained" / "leaks.csv")
     assert page == tmp_path / "pretrained" / "report.html" and page.exists()
-    assert len(leaks) == 10 and "clinic: 10 of 75 images are left out" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert len(leaks) == 10 and "clinic: 10 of 75 images are left out" in said
+    assert "get an answer" in said and "look like another source's" in said
     found = files.read_json(page.with_name("metrics.json"))
     answers = files.read_json(page.with_name("answers.json"))
     assert found["primary_subset"] == "clinic" and found["subsets"]["clinic"]["n"] == 65

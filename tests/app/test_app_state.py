@@ -32,7 +32,7 @@ def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(run, dat
     *_, texture = ood.describe(run, data.pixels, places(data, rows))
     far = fixed.distance(texture)
     assert about["ood_threshold"] == pytest.approx(np.quantile(far, 0.99), rel=1e-6)
-    assert set(fixed.image) == set(run.table.loc[run.table["subset"] == "train", "image"])
+    assert set(fixed.known["image"]) == set(run.table.loc[run.table["subset"] == "train", "image"])
 
 
 def test_thresholds_and_temperature_are_those_of_the_lesions_of_validation(run):
@@ -77,7 +77,7 @@ def test_similar_images_are_the_nearest_of_other_lesions(run, data):
     fixed, rows = state.load(run), predictions.primary_rows(run.predictions)
     assert set(fixed.about["similar"]) == set(rows["image"])
     _, features, _ = ood.describe(run, data.pixels, places(data, rows))
-    nearest = fixed.image[fixed.similarity(features).argmax(1)]
+    nearest = fixed.known["image"].to_numpy()[fixed.similarity(features).argmax(1)]
     first = [fixed.about["similar"][image][0]["image"] for image in rows["image"]]
     assert first == nearest.tolist()
 
@@ -100,7 +100,7 @@ def test_without_a_test_set_each_fifth_of_validation_is_scored_by_the_others(cop
     photos.files.write_table(rows, copy.folder / "predictions.csv")
     fixed = state.prepare(copy, data)
     found = fixed.about
-    assert (found["subset"], found["n"]) == ("val", 42) and found["out_of_distribution"] is None
+    assert (found["subset"], found["n"]) == ("val", 42)
     assert "each part judged by thresholds of the others" in found["subset_name"]
     parts = splits.stratified(rows["lesion_id"], rows["truth"], np.ones(5), seed=0)
     assert rows.assign(fold=parts).groupby("lesion_id")["fold"].nunique().max() == 1
@@ -115,7 +115,7 @@ def test_with_folds_each_fold_is_scored_by_the_others_and_neighbours_are_the_fir
     photos.files.write_table(rows[rows["subset"] == "val"], made.folder / "predictions.csv")
     fixed = state.prepare(made, data)
     training = made.table[(made.table["subset"] == "val") & (made.table["fold"] != 0)]
-    assert fixed.image.tolist() == training["image"].tolist()
+    assert fixed.known["image"].tolist() == training["image"].tolist()
     held = by_hand(fixed, made.predictions)
     assert fixed.about["n"] == 105 and fixed.about["held"] == pytest.approx(held)
 
@@ -139,7 +139,7 @@ def test_data_that_changed_meanwhile(copy, data):
     """Images that are gone are left out; data without them all, or of another size, is refused."""
     few = dataclasses.replace(data, table=data.table[10:].reset_index(drop=True))
     few = dataclasses.replace(few, pixels=data.pixels[10:])
-    assert len(state.prepare(copy, few).image) == 53
+    assert len(state.prepare(copy, few).known) == 53
     without_test = dataclasses.replace(data, table=data.table[:105], pixels=data.pixels[:105])
     assert state.prepare(copy, without_test).about["similar"] == {}
     none = dataclasses.replace(data, table=data.table[105:].reset_index(drop=True))
