@@ -13,7 +13,7 @@ Research and education only: never a medical device.
     metrics       the official metric, F1, AUC
     predictions   the table of predictions and its subsets
     intervals     bootstrap intervals by lesion, paired comparison, subgroups
-    weights       a network's weights, from a file or a hub
+    weights.py    a network's weights, from a file or a hub
     networks      a pretrained network with a new head; normalisation inside
     augmentation  the augmentation of a batch, on the device
     inference     a network and pixels -> logits and features
@@ -26,6 +26,7 @@ Research and education only: never a medical device.
     study/        calibration, decision rule, conformal sets, linear probe, leakage effect
     reports/      a run -> report.html, figures, model card
     app/          a photo -> an answer; the page, pack, export
+    weights/      the model that comes with it, a pack: `pretrained()` opens it
     settings      the settings of the command line
     colab         the setup cell, Drive, what this machine can do
     commands      what each command does

@@ -133,7 +133,13 @@ def test_one_line_is_all_that_a_notebook_shows(capsys):
 
 def test_run_leaves_everything(made):
     run = made.run_folder
-    for name in ("report.html", "metrics.json", "model_card.md", "gradcam.png", "answers.npz"):
+    for name in (
+        "report.html",
+        "metrics.json",
+        "model_card.md",
+        "gradcam.png",
+        "answers.safetensors",
+    ):
         assert (run / name).stat().st_size > 500, name
     assert set(files.read_json(run / "studies.json")) == {"probe", "leakage_effect"}
     assert run.name in (made.work / "index.html").read_text(encoding="utf-8")
