@@ -19,11 +19,11 @@ MALIGNANT = ("MEL", "BCC", "AKIEC")  # Tschandl et al. 2019, doi.org/10.1016/S14
 ZERO_WEIGHT = "ISIC_0035068"  # the official test image that the official scorer ignores
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".tif", ".tiff", ".bmp")
 IMAGE_SUFFIXES += (".webp", ".heic", ".heif")
-UNDEFINED = "not defined"  # a number that does not exist, such as the recall of no image
 DISCLAIMER = (
     "Research and education only. Not a medical device: never use it to decide about a person's "
     "skin."
 )
+UNDEFINED = "not defined"  # a number that does not exist, such as the recall of no image
 
 
 class UserError(Exception):

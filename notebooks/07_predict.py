@@ -125,31 +125,28 @@ steps
 # ## Where do the thresholds come from?
 #
 # From `val`: the threshold is set so low that it keeps the true class for 90 % of the lesions of this class (97 % for a malignant one).
-# This is called a **conformal** set. Classes with few lesions share a threshold with the class most like them. Here is that of nevi by hand: sort
+# This is called a **conformal** set. A class with too few lesions for that (under 9, of a malignant class under 33) gets the lowest threshold, 1 %. Here is that of nevi by hand: sort
 # what the network gave to the true class, and go down until 90 % of the lesions are kept.
 #
 # What is counted must not have chosen anything. Where the run has no test set, such as the shipped model, half of the lesions of `val`
 # choose here, and the others count. So these thresholds differ a little from those above, which all of `val` chose.
 
 # %%
-from dermai_utils.study import calibration, conformal
-
 from dermai_utils import splits
-
-rows = run.predictions
-val, scored = predictions.scored_rows(rows, "val"), predictions.primary_rows(rows)
-if set(rows["subset"]) == {"val"}:
+from dermai_utils.study import calibration, conformal
+val = predictions.scored_rows(run.predictions, "val")
+scored = predictions.primary_rows(run.predictions)
+if len(val) == len(run.predictions):  # no test set
     half = splits.stratified(predictions.lesions(val), val["truth"], [1, 1], seed=0)
     val, scored = val[half == 0], val[half == 1]
 (truth, p), lesions = predictions.arrays(val), predictions.lesions(val)
 temperature = calibration.fit_temperature(truth, p)
 p = calibration.apply_temperature(p, temperature)
-thresholds = conformal.class_thresholds(truth, p, lesions)  # the helper
+thresholds = conformal.class_thresholds(truth, p, lesions)
 nevus = dermai.CLASSES.index("NV")
-together = next(group for group in conformal.clusters(truth, p, lesions) if nevus in group)
-here = np.isin(truth, together)
-own, lesion = pd.Series(p[here, truth[here]]), pd.Series(lesions[here])
-own = own.sort_values(ascending=False)  # what the network gave to the true class
+here = truth == nevus
+lesion = pd.Series(lesions[here])  # below: what the network gave to the true class
+own = pd.Series(p[here, nevus]).sort_values(ascending=False)
 weight = 1 / lesion.groupby(lesion).transform("size")  # the images of a lesion share its weight
 share = weight[own.index].cumsum() / (lesion.nunique() + 1)  # + 1: the lesion of your photo
 by_hand = next(iter(own[share > 0.9 - 1e-9]), 0)

@@ -18,8 +18,12 @@ def load(paths, size: int, cache) -> datasets.Dataset:
     """The Dataset of these test sets alone; see `datasets.load`."""
     print("data: the test sets are read beside the sample, whose made-up pictures do not count")
     dataset = datasets.load("sample", size, test=paths, cache=cache)
-    own = ~dataset.table["source"].isin(("train", "official"))
-    return dataclasses.replace(dataset, name="test sets", table=dataset.table[own])
+    table = dataset.table[~dataset.table["source"].isin(("train", "official"))]
+    # ISIC_0035068, which the official score leaves out, is in the sample too: its id comes back
+    ids = [i.removeprefix(f"{s}:") for i, s in zip(table["image"], table["source"], strict=True)]
+    ids = pd.Series(ids, table.index)
+    table = table.assign(image=ids.mask(ids.duplicated(keep=False), table["image"]))
+    return dataclasses.replace(dataset, name="test sets", table=table)
 
 
 def evaluate(run, dataset, folder) -> Path:

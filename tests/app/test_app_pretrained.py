@@ -1,6 +1,7 @@
 """The model that comes with the package. Where a checkout has none yet, a stand-in is tested."""
 
 import os
+import runpy
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,9 @@ import pytest
 import torch
 
 import dermai_utils as dermai
-from dermai_utils import files, networks, runs
+from dermai_utils import files, networks, runs, settings
 from dermai_utils.app import clinic, lite0, pack, predictor, state
-from dermai_utils.basics import UserError
+from dermai_utils.basics import DISCLAIMER, ZERO_WEIGHT, UserError
 from dermai_utils.copies.unpack import unpack
 
 
@@ -131,6 +132,19 @@ def test_leaks_into_somebodys_test_set_are_counted_by_their_reason():
     ]
 
 
+def test_test_sets_alone_keep_their_ids(tmp_path):
+    """Also that of the official image that does not count, which is in the sample as well."""
+    made_up, folder = settings.PACKAGE / "sample", tmp_path / "official test"
+    folder.mkdir()
+    for path in made_up.glob("ISIC2018_Task3_Test_*"):
+        shutil.copy(path, folder)
+    found = clinic.load([folder], 32, tmp_path / "cache")
+    assert set(found.table["source"]) == {"official test"}
+    assert ZERO_WEIGHT in set(found.table["image"])
+    image = found.table.index[found.table["image"] == ZERO_WEIGHT][0]
+    assert found.pixels[image].std() > 40  # the picture of noise
+
+
 def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, capsys):
     """Leaks are left out; answers and distances are counted on the clinic's images."""
     from dermai_utils.app import clinic as room
@@ -158,6 +172,21 @@ def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, c
     expected = shipped.probabilities(data.pixels, rows=images.to_numpy())
     np.testing.assert_allclose(rows.loc[own.loc[images, "image"], "MEL"], expected[:, 0], atol=1e-6)
     assert not (stand_in / "report.html").exists()
+
+
+def test_a_space_shows_the_page_and_does_not_promise_that_photos_stay(
+    shipped, tmp_path, monkeypatch
+):
+    pytest.importorskip("gradio")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    demo = runpy.run_path(str(settings.ROOT / "spaces" / "app.py"))["demo"]
+    said = str([getattr(block, "value", "") for block in demo.blocks.values()])
+    assert "They go to the machine that runs this page" in said and DISCLAIMER in said
+    assert "stay on this machine" not in said and predictor.description(shipped) in said
+    ours, its = (
+        settings.ROOT / name for name in ("requirements-app.txt", "spaces/requirements.txt")
+    )
+    assert ours.read_text().splitlines()[-1] in its.read_text().splitlines()
 
 
 HEAVY = ("timm", "torchvision", "scipy", "sklearn", "matplotlib", "requests", "jinja2")
