@@ -11,6 +11,7 @@ import pandas as pd
 import photos
 import pytest
 import torch
+from bs4 import BeautifulSoup
 
 import dermai_utils as dermai
 from dermai_utils import files, networks, runs, settings
@@ -180,8 +181,12 @@ def test_a_space_shows_the_page_and_does_not_promise_that_photos_stay(
     pytest.importorskip("gradio")
     monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
     demo = runpy.run_path(str(settings.ROOT / "spaces" / "app.py"))["demo"]
-    said = str([getattr(block, "value", "") for block in demo.blocks.values()])
-    assert "They go to the machine that runs this page" in said and DISCLAIMER in said
+    parts = (getattr(block, "value", None) for block in demo.blocks.values())
+    said = " ".join(BeautifulSoup(p, "html.parser").text for p in parts if isinstance(p, str))
+    assert (
+        "They go to the machine that runs this page" in " ".join(said.split())
+        and DISCLAIMER in said
+    )
     assert "stay on this machine" not in said and predictor.description(shipped) in said
     ours, its = (
         settings.ROOT / name for name in ("requirements-app.txt", "spaces/requirements.txt")
