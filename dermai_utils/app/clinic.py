@@ -1,6 +1,8 @@
 """A model that somebody gave away, evaluated on the test sets of a clinic, without any training."""
 
+import contextlib
 import dataclasses
+import io
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +17,18 @@ EDGES = {"images": "image ids", "lesions": "lesions", "patients": "patients", "c
 
 
 def load(paths, size: int, cache) -> datasets.Dataset:
-    """The Dataset of these test sets alone; see `datasets.load`."""
-    print("data: the test sets are read beside the sample, whose made-up pictures do not count")
-    dataset = datasets.load("sample", size, test=paths, cache=cache)
+    """The Dataset of these test sets alone; see `datasets.load`. They are read beside the sample,
+    and what is said about its made-up pictures is not shown."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        dataset = datasets.load("sample", size, test=paths, cache=cache)
     table = dataset.table[~dataset.table["source"].isin(("train", "official"))]
+    names = list(table["source"].unique())
+    own = ("test set ", *(f"{name}: " for name in names))
+    notes = [note for note in dataset.notes if note.startswith(own)]
+    rejected = dataset.rejected[dataset.rejected["source"].isin(names)]
+    for (name, reason), n in rejected.groupby(["source", "reason"]).size().items():
+        notes.append(f"{name}: {n:,} left out: {reason}")
+    print(*(f"data: {note}" for note in notes), sep="\n")
     # ISIC_0035068, which the official score leaves out, is in the sample too: its id comes back
     ids = [i.removeprefix(f"{s}:") for i, s in zip(table["image"], table["source"], strict=True)]
     ids = pd.Series(ids, table.index)
@@ -57,12 +67,13 @@ def evaluate(run, dataset, folder) -> Path:
 def answered(about, name) -> str:
     """How often answers about the images of a test set were right, in one line."""
     sets, melanomas = about["sets"][name], about["sets"][name]["melanomas"]
+    said = [f"{percent(sets['answered'])} of the images get an answer"]
+    if sets["answered"]:
+        said.append(f"{percent(sets['answered_held'])} of the answers hold the truth")
+        missed = f"{melanomas['without']:,} of {melanomas['answered']:,} answers about melanomas"
+        said.append(f"{missed} are without melanoma")
     far = percent(about["unlike"][name]["out_of_distribution"])
-    return (
-        f"{percent(sets['answered'])} get an answer, {percent(sets['answered_held'])} of these "
-        f"hold the truth; {melanomas['without']:,} of {melanomas['answered']:,} answers about "
-        f"melanomas are without melanoma; {far} look like another source's"
-    )
+    return "; ".join([*said, f"{far} of the images look like another source's"])
 
 
 def leaking(learned, tests) -> pd.DataFrame:

@@ -5,6 +5,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +15,7 @@ import torch
 from bs4 import BeautifulSoup
 
 import dermai_utils as dermai
-from dermai_utils import files, networks, runs, settings
+from dermai_utils import files, networks, pixels, runs, settings
 from dermai_utils.app import clinic, lite0, pack, predictor, state
 from dermai_utils.basics import DISCLAIMER, ZERO_WEIGHT, UserError
 from dermai_utils.copies.unpack import unpack
@@ -133,17 +134,21 @@ def test_leaks_into_somebodys_test_set_are_counted_by_their_reason():
     ]
 
 
-def test_test_sets_alone_keep_their_ids(tmp_path):
+def test_test_sets_alone_keep_their_ids(tmp_path, capsys):
     """Also that of the official image that does not count, which is in the sample as well."""
     made_up, folder = settings.PACKAGE / "sample", tmp_path / "official test"
     folder.mkdir()
     for path in made_up.glob("ISIC2018_Task3_Test_*"):
         shutil.copy(path, folder)
     found = clinic.load([folder], 32, tmp_path / "cache")
+    said = capsys.readouterr().out.splitlines()
+    assert all("official test" in line for line in said) and "layout official" in said[0]
     assert set(found.table["source"]) == {"official test"}
     assert ZERO_WEIGHT in set(found.table["image"])
-    image = found.table.index[found.table["image"] == ZERO_WEIGHT][0]
-    assert found.pixels[image].std() > 40  # the picture of noise
+    place = found.table.set_index("image")["path"].items()
+    for row, (_, path) in list(zip(found.table.index, place, strict=True))[:5]:
+        expected = pixels.decode(Path(path).read_bytes(), *pixels.shape(32))
+        np.testing.assert_array_equal(found.pixels[row], expected)
 
 
 def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, capsys):
