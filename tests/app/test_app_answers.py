@@ -79,6 +79,9 @@ def test_beside_an_answer_stands_how_often_such_ones_are_wrong():
     assert "for 27 of 30 (90.0 %)" in kind and "at least one malignant" in kind
     assert "of 134 melanomas, 59 got an answer" in melanomas
     assert "2 of these (3.4 %) one without melanoma" in melanomas
+    interval = ABOUT["melanomas"] | {"low": 0.004, "high": 0.117}
+    said = answer(("MEL",), melanomas=interval).error_rates[1]
+    assert "2 of these (3.4 %, 95 % interval 0.4 % to 11.7 %) one without melanoma" in said
     # nothing is promised where nothing is answered
     assert answer(("MEL", "NV", "BKL")).error_rates == [melanomas]
 
