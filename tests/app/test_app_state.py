@@ -158,3 +158,26 @@ def test_the_cosine_of_the_same_picture_lies_beyond_those_of_other_lesions(run):
     few = dataclasses.replace(fixed, features=alike, known=known)
     assert state.same_threshold(few) == pytest.approx(0.92, abs=1e-3)  # 4/5 of the way from 0.6
     assert state.same_threshold(dataclasses.replace(few, known=known.assign(lesion_id="a"))) == 1
+
+
+def test_neighbours_are_one_of_each_lesion_and_none_of_the_pictures_own():
+    known = pd.DataFrame({"image": list("abcd"), "label": "NV", "lesion_id": list("xxyz")})
+    cosines = [0.8, 0.9, 0.7, 0.6]
+    assert [one["image"] for one in state.nearest(known, cosines, 2)] == ["b", "c"]
+    assert [one["image"] for one in state.nearest(known, cosines, 2, "x")] == ["c", "d"]
+
+
+def test_no_part_of_validation_is_scored_by_thresholds_that_it_chose():
+    logits = np.random.default_rng(1).normal(size=(700, 7)) + 2 * np.eye(7)[np.arange(700) % 7]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    ids = [f"i{k}" for k in range(700)]
+    rows = predictions.table(ids, np.arange(700) % 7, p, subset="val", lesion_id=ids)
+    about = {"temperature": 1.0, "thresholds": dict.fromkeys(CLASSES, 0.5)}
+    fixed = state.State(None, None, about, None, None)
+    parts = splits.stratified(ids, rows["truth"], np.ones(5), seed=0)
+    expected = by_hand(fixed, rows.assign(fold=parts))
+    truth, p = predictions.arrays(rows)
+    by_all = conformal.class_thresholds(truth, fixed.calibrated(p), ids)
+    by_all = conformal.scores(truth, fixed.calibrated(p), by_all)["held"]
+    found = state._scores(fixed, "val", rows)["held"]
+    assert found == pytest.approx(expected) and found != pytest.approx(by_all)
