@@ -14,7 +14,7 @@ Research and education only: never a medical device.
     metrics       the official metric, F1, AUC
     predictions   the table of predictions and its subsets
     intervals     bootstrap intervals by lesion, paired comparison, subgroups
-    weights       a network's weights, from a file or a hub
+    weights.py    a network's weights, from a file or a hub
     networks      a pretrained network with a new head; normalisation inside
     augmentation  the augmentation of a batch, on the device
     inference     a network and pixels -> logits and features
@@ -28,6 +28,7 @@ Research and education only: never a medical device.
     reports/      a run -> report.html, figures, model card
     audits/       anybody's split or predictions -> leaks, score, verdict, a page
     app/          a photo -> an answer; the page, pack, export
+    weights/      the model that comes with it, a pack: `pretrained()` opens it
     settings      the settings of the command line
     colab         the setup cell, Drive, what this machine can do
     commands      what each command does
@@ -54,7 +55,7 @@ _MODULES = {
     "study.evaluation": "evaluate",
     "study.probe": "linear_probe leakage_effect",
     "reports": "report",
-    "app": "answer",
+    "app": "answer pretrained",
     "colab": "setup",
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names.split()}

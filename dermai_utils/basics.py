@@ -25,6 +25,7 @@ DISCLAIMER = (
     "Research and education only. Not a medical device: never use it to decide about a person's "
     "skin."
 )
+UNDEFINED = "not defined"  # a number that does not exist, such as the recall of no image
 
 
 class UserError(Exception):

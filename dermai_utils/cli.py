@@ -82,6 +82,8 @@ def command(words) -> None:
         return
     if os.environ.get("RANK", "0") != "0":  # only the main one of several processes prints
         sys.stdout = open(os.devnull, "w")
+    if COMMANDS[name].named:
+        own["run_name"] = given.get("run_name") or os.environ.get("DERMAI_RUN_NAME", "")
     result = COMMANDS[name].function(settings.read(**given), **own)
     if result is not None:
         print(result)
@@ -175,10 +177,13 @@ class Command(NamedTuple):
     function: Callable  # of Settings and the command's own options; returns where the result lies
     reads: tuple  # groups of settings, and single ones
     options: dict = {}  # its own: {flag: arguments of add_argument}
+    named: bool = False  # the function gets run_name, "" where none is given
 
 
 IMAGE = {"image": dict(action="extend", nargs="+", help="your own pictures")}
 PACK = {"run": dict(metavar="FILE_OR_URL", help="a pack, in place of a run of this machine")}
+SHIPPED = {"action": "store_true", "help": "the model that comes with the package"}
+MODEL = PACK | {"pretrained": SHIPPED}
 OTHER = {"other": dict(metavar="NAME", help="the run to compare with")}
 FILES = {
     "files": dict(action="store", nargs="+", metavar="FILE", help="predictions, a split, both")
@@ -190,13 +195,13 @@ COMMANDS = {
     "split": Command(commands.split, SPLIT),
     "train": Command(commands.train, ALL),
     "report": Command(commands.report, RUN),
-    "evaluate": Command(commands.evaluate, RUN, PACK),
+    "evaluate": Command(commands.evaluate, RUN, MODEL),
     "gradcam": Command(commands.gradcam, RUN),
     "compare": Command(commands.compare, RUN, OTHER),
-    "predict": Command(commands.predict, RUN, IMAGE | PACK),
-    "app": Command(commands.app, RUN, PACK),
+    "predict": Command(commands.predict, RUN, IMAGE | PACK, named=True),
+    "app": Command(commands.app, RUN, PACK, named=True),
     "pack": Command(commands.pack, RUN),
-    "export": Command(commands.export, RUN, PACK),
+    "export": Command(commands.export, RUN, MODEL),
     "probe": Command(commands.probe, FEATURES),
     "leakage-effect": Command(commands.leakage_effect, FEATURES),
     "near-duplicates": Command(commands.near_duplicates, FEATURES),

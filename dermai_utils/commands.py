@@ -153,13 +153,30 @@ def _report(s, run, dataset, audit=None):
     return page
 
 
-def opened(s, run=""):
-    """The run of these Settings, or of the pack `run`, a file or an address."""
-    if run:
-        from dermai_utils.app import pack
+def opened(s, run="", pretrained=False):
+    """The run of these Settings, of the pack `run` (a file or an address), or the shipped model."""
+    from dermai_utils.app import pack
 
+    if run and pretrained:
+        raise UserError("--run and --pretrained: give one of them")
+    if pretrained:
+        return dermai.pretrained(s.device)
+    if run:
         return pack.open_pack(run, s.cache, device=s.device)
     return dermai.open_run(s.run_folder, device=s.device)
+
+
+def _answering(s, run, run_name) -> tuple:
+    """(the run that answers, the folder for its table): the run of that name, the pack, else
+    always the shipped model. Prints which."""
+    if run_name and run:
+        raise UserError("--run and --run-name: give one of them")
+    done = opened(s, run, pretrained=not (run or run_name))
+    date = done.settings.get("date")
+    shipped = f"{done.name}, the model that comes with the package"
+    which = f"run {done.name}" if run_name else f"pack {done.name}" if run else shipped
+    print(f"answers by {which}{f', trained on {date}' if date else ''}")
+    return done, done.folder if run_name else Path.cwd()
 
 
 def _dataset_of(s, run):
@@ -178,10 +195,19 @@ def report(s):
     return _report(s, done, _dataset_of(s, done))
 
 
-def evaluate(s, run=""):
-    """the same without pictures; needs no data, but for a new --test"""
-    done = opened(s, run)
-    return dermai.report(done, _dataset_of(s, done) if s.test else None)
+def evaluate(s, run="", pretrained=False):
+    """the same without pictures; --pretrained --test PATH: the shipped model on your own clinic"""
+    done = opened(s, run, pretrained)
+    if not (run or pretrained):
+        return dermai.report(done, _dataset_of(s, done) if s.test else None)
+    from dermai_utils.app import clinic, pack
+
+    work = Path(s.work_dir or settings.ROOT / "work").absolute()
+    folder = work / "pretrained" if pretrained else work / "packs" / done.name
+    if not s.test:
+        return dermai.report(pack.copied(done, folder))
+    cache = Path(s.cache_dir or settings.ROOT / "cache" / "test_sets").absolute()
+    return clinic.evaluate(done, clinic.load(s.test, done.size, cache), folder)
 
 
 def gradcam(s):
@@ -320,36 +346,36 @@ def _known_images(s):
 # Answers.
 
 
-def predict(s, image=(), run=""):
-    """answers about photos of your own: --image FILE, FOLDER or URL"""
+def predict(s, image=(), run="", run_name=""):
+    """answers about photos of your own, by the shipped model: --image FILE, FOLDER or URL"""
     from dermai_utils.app import answers
 
     if not image:
         raise UserError("predict needs --image PHOTO: a file, a folder or a URL")
-    done = opened(s, run)
+    done, folder = _answering(s, run, run_name)
     found = dermai.answer(done, list(image), maps=False)
     print(answers.printed(found))
-    folder = Path.cwd() if run else done.folder
     numbered = (folder / f"own_predictions{k and f'-{k}' or ''}.csv" for k in (0, *range(2, 10**6)))
     path = next(path for path in numbered if not path.exists())
     files.write_table(answers.table(found), path)
     return path
 
 
-def app(s, run=""):
+def app(s, run="", run_name=""):
     """a page on this machine where a photo can be dropped"""
     from dermai_utils.app import page, predictor
 
-    done = opened(s, run)
-    here = not run and s.cache.exists()  # with the data, similar images are shown too
+    done, _ = _answering(s, run, run_name)
+    here = run_name and s.cache.exists()  # with the data, similar images are shown too
     page.serve(predictor.Predictor(done, _dataset_of(s, done) if here else None))
 
 
-def export(s, run=""):
+def export(s, run="", pretrained=False):
     """the network as .pt2 and ONNX, with the preprocessing in it"""
     from dermai_utils.app import export
 
-    return export.export(opened(s, run))[0]
+    done = opened(s, run, pretrained)
+    return export.export(done, folder=Path.cwd() if run or pretrained else done.folder)[0]
 
 
 def pack(s):

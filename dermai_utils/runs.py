@@ -72,10 +72,9 @@ class Run:
         """The trained networks on `device`, in evaluation mode."""
         if self.folds:
             return [member.net for member in self.members]
-        state = load_checkpoint(self.folder / "best.pt")
         net = copy.deepcopy(self._given) or self._built()
         try:
-            net.load_state_dict(state["model"])
+            net.load_state_dict(self._weights())
         except RuntimeError as reason:
             why = str(reason).splitlines()[1].strip()
             raise UserError(
@@ -83,6 +82,9 @@ class Run:
                 "give the network it was trained with"
             ) from None
         return [net.to(self.device, memory_format=torch.channels_last).eval()]
+
+    def _weights(self) -> dict:
+        return load_checkpoint(self.folder / "best.pt")["model"]
 
     def _built(self):
         backbone = self.settings.get("backbone")

@@ -36,8 +36,9 @@ import dermai_utils as dermai; dermai.setup()
 # %% [markdown]
 # ## Settings
 #
-# `photo`: a file, a folder or a web address; or tick `upload` (Colab). With neither, you see pictures that the network was not trained on.
-# A picture stays on the machine that computes: with `upload`, that is Google's. The other fields: as in 05_evaluate.
+# `photo`: a file, a folder or a web address; or tick `upload` (Colab). With neither, you see pictures that the network was not trained on:
+# made-up ones with `data` empty. A picture stays on the machine that computes: with `upload`, that is Google's. `run_name` empty: the
+# model that comes with the package answers. Else a run of yours; the other fields are as in 05_evaluate.
 
 # %%
 from dermai_utils import colab, commands, settings
@@ -49,31 +50,36 @@ upload = False  # @param {type: "boolean"}
 keep_on_drive = False  # @param {type: "boolean"}
 drive = colab.drive_folders(keep_on_drive, settings.read(data=data).name)
 s = settings.read(data=data, run_name=run_name, **drive)
-print(f"data: {s.data}, run: {s.run_name}, photo: {photo or 'none yet'}")
+print(f"data: {s.data}, run: {run_name or 'the shipped model'}, photo: {photo or 'none yet'}")
 
 # %% [markdown]
-# The run is opened, or trained first. Then `prepare` computes once what an answer needs beside the network: thresholds, the features of the
-# training images, and how often answers are wrong.
+# The shipped model has what an answer needs beside the network: thresholds, and how often answers are wrong. For a run of yours (it is
+# trained first, where it is not yet) `prepare` computes that once.
 
 # %% tags=["nbval-ignore-output"]
 from dermai_utils import predictions
 from dermai_utils.app import pictures, predictor, state
 
-run, ds = commands.finished(s)
-try:
-    known = state.load(run)
-except dermai.UserError:  # not computed yet, or for another network
-    state.save(run, state.prepare(run, ds))
-    known = state.load(run)
-unseen = predictions.primary_rows(run.predictions).drop_duplicates("truth")["image"].head(3)
-source = (upload and colab.upload()) or photo or list(ds.table["path"][ds.rows(unseen)])
+if run_name:
+    run, ds = commands.finished(s)
+    if not (run.folder / state.FILE).exists():
+        state.save(run, state.prepare(run, ds))
+else:
+    run = dermai.pretrained()
+    ds = commands.load(s, run.size)
+known = state.load(run)
+unseen = ds.table[~ds.table["source"].isin(("train", "extra"))]
+unseen = unseen[predictions.weights(unseen["image"]) > 0]  # not the picture of noise
+unseen = (unseen if len(unseen) else ds.table).drop_duplicates("label").head(3)
+source = (upload and colab.upload()) or photo or list(unseen["path"])
 print(predictor.description(run))
 
 # %% [markdown]
 # ## The answer
 #
 # In the figure, look at the bars first: a solid bar is a diagnosis that cannot be ruled out. One or two of them are an answer, more are
-# "unsure". A short bar may be solid and a longer one pale, because each class has a threshold of its own, and that of a malignant one is mostly lower. Then look at the map: is the evidence on the lesion? And at the similar training images: would you say that they are alike?
+# "unsure". A short bar may be solid and a longer one pale, because each class has a threshold of its own, and that of a malignant one is mostly lower. Then look at the map: is the evidence on the lesion? A run of yours also shows similar training images: would you say that they
+# are alike? The shipped model refuses the made-up pictures, because they are no dermoscopic images. That is as it should be.
 
 # %% tags=["nbval-ignore-output"]
 from IPython.display import display
@@ -122,19 +128,21 @@ steps
 # This is called a **conformal** set. A class with too few lesions for that (under 9, of a malignant class under 33) gets the lowest threshold, 1 %. Here is that of nevi by hand: sort
 # what the network gave to the true class, and go down until 90 % of the lesions are kept.
 #
-# On the sample, the run `first` is again replaced by the one of the package, so that your numbers are those below.
+# What is counted must not have chosen anything. Where the run has no test set, such as the shipped model, half of the lesions of `val`
+# choose here, and the others count. So these thresholds differ a little from those above, which all of `val` chose.
 
 # %%
+from dermai_utils import splits
 from dermai_utils.study import calibration, conformal
-
-rows = run.predictions
-if s.data == "sample" and s.run_name == "first":
-    rows = dermai.open_run(settings.PACKAGE / "sample_run").predictions
-val, scored = predictions.scored_rows(rows, "val"), predictions.primary_rows(rows)
+val = predictions.scored_rows(run.predictions, "val")
+scored = predictions.primary_rows(run.predictions)
+if len(val) == len(run.predictions):  # no test set
+    half = splits.stratified(predictions.lesions(val), val["truth"], [1, 1], seed=0)
+    val, scored = val[half == 0], val[half == 1]
 (truth, p), lesions = predictions.arrays(val), predictions.lesions(val)
 temperature = calibration.fit_temperature(truth, p)
 p = calibration.apply_temperature(p, temperature)
-thresholds = conformal.class_thresholds(truth, p, lesions)  # the helper
+thresholds = conformal.class_thresholds(truth, p, lesions)
 nevus = dermai.CLASSES.index("NV")
 here = truth == nevus
 own, lesion = pd.Series(p[here, nevus]), pd.Series(lesions[here])
@@ -181,22 +189,23 @@ by_class
 #
 # Just before its last layer, the network describes each picture by a row of numbers, its features. Two pictures are alike for the
 # network when the rows point in the same direction: the cosine of the angle between them is then near 1. We look for the nearest images, one
-# for each lesion.
+# for each lesion, among 300 training images of the data that is here: the shipped model has none with it, and no features of any.
 
 # %%
-features = dermai.predict(run.net, picture[None], run.size, tta=run.tta, with_features=True)[1][0]
-training = known.features.astype(np.float32)  # a row for each training image, of length 1
-cosine = pd.Series(training @ (features / np.linalg.norm(features)))
-nearest = cosine.sort_values(ascending=False).index
-nearest = nearest[~pd.Series(known.lesion_id[nearest]).duplicated()][:4]
-found = pd.DataFrame({"image": known.image[nearest], "label": known.label[nearest]})
-found["cosine"] = cosine[nearest].to_numpy()
+table = ds.table[ds.table["source"] == "train"]
+table = table.sample(min(len(table), 300), random_state=0)
+features = dermai.predict(run.net, picture[None], run.size, with_features=True)[1][0]
+there = dermai.predict(run.net, ds.pixels, run.size, rows=table.index, with_features=True)[1]
+cosine = there @ features / np.linalg.norm(there, axis=1) / np.linalg.norm(features)
+alike = table.assign(cosine=cosine).sort_values("cosine", ascending=False)
+alike = alike.drop_duplicates("lesion_id").head(4)[["image", "label", "lesion_id", "cosine"]]
 
-assert np.allclose(found["cosine"], [one["similarity"] for one in answers[0].similar], atol=0.01)
-print(f"by hand and by the helper: {len(found)} images of {len(set(known.lesion_id[nearest]))} lesions")
+helper = state.nearest(table[["image", "label", "lesion_id"]], cosine, 4)
+assert list(alike["image"]) == [one["image"] for one in helper]
+print(f"by hand and by the helper: {len(alike)} images of {alike['lesion_id'].nunique()} lesions")
 
 # %% tags=["nbval-ignore-output"]
-found.round(4)
+alike.round(4)
 
 # %% [markdown]
 # ## A picture that is no lesion

@@ -1,6 +1,7 @@
 """Every command on the sample. They run in this process; `made` (conftest.py) is run once."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 from small import SMALL
@@ -122,7 +123,7 @@ def test_one_line_is_all_that_a_notebook_shows(capsys):
 
 def test_run_leaves_everything(made):
     run = made.run_folder
-    for name in ("report.html", "metrics.json", "model_card.md", "gradcam.jpg", "answers.npz"):
+    for name in ("report.html", "metrics.json", "model_card.md", "answers.safetensors"):
         assert (run / name).stat().st_size > 500, name
     assert set(files.read_json(run / "studies.json")) == {"probe", "leakage_effect"}
     assert run.name in (made.work / "index.html").read_text(encoding="utf-8")
@@ -235,16 +236,38 @@ def test_predict_and_a_pack_give_the_same_answer(call, tmp_path, monkeypatch):
     shutil.unpack_archive(archive, tmp_path / "photos")
     photo = next((tmp_path / "photos").rglob("*.jpg"))
     status, lines, _ = call("predict", "--image", str(photo), run_name="first")
+    assert lines[0].startswith("answers by run first, trained on 2")
     assert status == 0 and DISCLAIMER in lines and photo.name in "".join(lines)
     status, packed, _ = call("pack")
     assert status == 0 and packed[-1].endswith(".zip")
     given = ["--image", str(photo), "--run", packed[-1]]
     status, again, _ = call("predict", *given, cache_dir=tmp_path / "cache")
     assert status == 0 and again[-1] == str(tmp_path / "own_predictions.csv")
+    assert any(line.startswith("answers by pack first-") for line in again)
+    status, _, error = call("predict", *given, run_name="first")
+    assert status == 2 and error.startswith("error: --run and --run-name: give one of them")
     tables = [files.read_table(path) for path in (lines[-1], again[-1])]
     assert tables[0][list(CLASSES)].equals(tables[1][list(CLASSES)])
+
+
+def test_a_pack_is_evaluated_in_a_folder_of_its_own(call, made, tmp_path):
+    """On another clinic's images, without any training; the run's own folder stays as it is."""
+    packed = call("pack")[1][-1]
+    before = sorted(made.run_folder.iterdir())
+    words = ["evaluate", "--run", packed, "--test", str(settings.PACKAGE / "sample_elsewhere")]
+    status, lines, _ = call(*words, cache_dir=tmp_path / "cache", work_dir=tmp_path)
+    page = tmp_path / "packs" / Path(packed).stem / "report.html"
+    assert status == 0 and lines[-1] == str(page) and page.exists()
+    found = files.read_json(page.with_name("metrics.json"))
+    assert found["primary_subset"] == "sample_elsewhere"
+    assert sorted(made.run_folder.iterdir()) == before
 
 
 def test_export(call, made):
     status, lines, _ = call("export")
     assert status == 0 and lines[-1].startswith(str(made.run_folder / "model."))
+
+
+def test_a_photo_that_is_not_there_is_one_line(call):
+    status, _, error = call("predict", "--image", "/no/such.jpg", run_name="first")
+    assert status == 2 and error.startswith("error: /no/such.jpg: ")

@@ -34,6 +34,8 @@ def found_in(root, name, content=b""):
         ("docs/curve.png", b"", "outside assets/"),
         ("assets/curve.png", b"", ""),
         ("notes.csv", b"x" * habits.LARGEST, ""),
+        ("dermai_utils/weights/a/weights.safetensors", b"x" * 500_001, ""),
+        ("dermai_utils/weights/a/net.pt", b"", "the shipped model has only .csv"),
     ],
 )
 def test_large_files_and_pictures(tmp_path, name, content, complaint):

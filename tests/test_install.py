@@ -10,6 +10,8 @@ from email import message_from_bytes
 import pytest
 
 import dermai_utils
+from dermai_utils.app.pack import SHIPPED
+from dermai_utils.basics import CLASSES, DISCLAIMER
 from dermai_utils.settings import ROOT
 
 
@@ -43,14 +45,37 @@ def test_its_version_is_the_packages_and_its_dependencies_are_requirements_txt(w
     assert about.get_all("Requires-Dist") == [line for line in lines if not line.startswith("#")]
 
 
+def installed(wheel, site, *words, cwd):
+    """The lines that `python -m dermai_utils WORDS` prints in an empty folder, without network."""
+    if not site.exists():
+        zipfile.ZipFile(wheel).extractall(site)
+    cwd.mkdir(exist_ok=True)
+    # any address leads to a port that nobody listens on
+    offline = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
+    env = os.environ | offline | {"PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "dermai_utils", *words]
+    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
 def test_an_installed_package_works_in_an_empty_folder(wheel, tmp_path):
     site, empty = tmp_path / "site-packages", tmp_path / "empty"
-    zipfile.ZipFile(wheel).extractall(site)
-    empty.mkdir()
-    command = [sys.executable, "-m", "dermai_utils", "split", "--size", "32"]
-    env = os.environ | {"PYTHONPATH": str(site)}
-    done = subprocess.run(command, cwd=empty, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    installed(wheel, site, "split", "--size", "32", cwd=empty)
     assert (empty / "work" / "sample" / "table.csv").exists() and (empty / "cache").exists()
     info = "-".join(wheel.name.split("-")[:2]) + ".dist-info"
     assert {path.name for path in site.iterdir()} == {"dermai_utils", info}
+
+
+@pytest.mark.skipif(not SHIPPED.exists(), reason="this checkout has no shipped model yet")
+def test_an_installed_package_answers_about_a_photo(wheel, tmp_path):
+    """From pip install to seven named probabilities: no data, no network, one command."""
+    made_up = ROOT / "dermai_utils" / "sample" / "ISIC2018_Task3_Test_Input.zip"
+    with zipfile.ZipFile(made_up) as archive:
+        name = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[0]
+        (tmp_path / "photo.jpg").write_bytes(archive.read(name))
+    words = ("predict", "--image", str(tmp_path / "photo.jpg"))
+    lines = installed(wheel, tmp_path / "site", *words, cwd=tmp_path / "empty")
+    assert lines[0].startswith("answers by dermai-lite0, the model that comes with the package")
+    assert all(name in lines[1] for name in CLASSES) and DISCLAIMER in lines
+    assert list((tmp_path / "empty").iterdir()) == [tmp_path / "empty" / "own_predictions.csv"]

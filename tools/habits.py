@@ -14,6 +14,9 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LARGEST = 500_000  # bytes; the largest file, the sample's archive, has 320,000
+# The model that comes with the package: tensors and text, nothing that can be executed.
+MODEL, LARGEST_MODEL = Path("dermai_utils", "weights"), 10_000_000
+TENSORS_AND_TEXT = {".safetensors", ".json", ".csv", ".md"}
 PHOTOGRAPHS = {".jpg", ".jpeg", ".webp", ".heic", ".tif", ".tiff", ".bmp", ".dcm"}
 FIGURES = {".png", ".gif"}
 # the sample's ids start with 9, no real one does; 0035068 shows noise
@@ -26,8 +29,11 @@ CHANGES = re.compile(r"\bat 0x[0-9a-f]{6,}|application/vnd.jupyter.widget-view")
 def of_file(path, root=ROOT):
     """What is wrong with `path` as a file: its size, and pictures where none belong."""
     relative, suffix, size = path.relative_to(root), path.suffix.lower(), path.stat().st_size
-    if size > LARGEST:
-        yield f"{size:,} bytes, {LARGEST:,} at most: large files stay out of the repository"
+    in_model = relative.is_relative_to(MODEL)
+    if in_model and suffix not in TENSORS_AND_TEXT:
+        yield f"the shipped model has only {', '.join(sorted(TENSORS_AND_TEXT))}"
+    if size > (largest := LARGEST_MODEL if in_model else LARGEST):
+        yield f"{size:,} bytes, {largest:,} at most: large files stay out of the repository"
     names = [path.name]
     if suffix == ".zip" and zipfile.is_zipfile(path):
         names += zipfile.ZipFile(path).namelist()

@@ -125,15 +125,21 @@ def error_rates(about: dict, possible) -> list[str]:
     if kind:
         sentences = [f"How often an answer of this kind ({kind}) holds the truth is not known."]
     if kind and answers["n"]:
-        share = (
-            f"{answers['held']:,} of {answers['n']:,} ({percent(answers['held'] / answers['n'])})"
-        )
+        share = f"{answers['held']:,} of {answers['n']:,} ({_rate('held', 'n', answers)})"
         sentences = [f"{counted}answers of this kind ({kind}) held the truth for {share}."]
-    if not (answered := melanomas["answered"]):
+    if not melanomas["answered"]:
         return [*sentences, "How many melanomas get an answer without melanoma is not known."]
-    missed = f"{melanomas['without']:,} of these ({percent(melanomas['without'] / answered)})"
-    got = f"of {melanomas['n']:,} melanomas, {answered:,} got an answer"
+    missed = f"{melanomas['without']:,} of these ({_rate('without', 'answered', melanomas)})"
+    got = f"of {melanomas['n']:,} melanomas, {melanomas['answered']:,} got an answer"
     return [*sentences, f"{counted}{got}, and {missed} one without melanoma."]
+
+
+def _rate(part, whole, row):
+    """A percentage, with its 95 % interval where that was counted."""
+    share = percent(row[part] / row[whole])
+    if row.get("low") is None:
+        return share
+    return f"{share}, 95 % interval {percent(row['low'])} to {percent(row['high'])}"
 
 
 def table(answers) -> pd.DataFrame:

@@ -46,92 +46,86 @@ class Calibrated(nn.Module):
         return (sum(net(dihedral(squares, k)) for k in range(self.tta)) / self.tta).softmax(dim=1)
 
 
-def export(run, dataset=None) -> list[Path]:
-    """Write model.onnx and model.pt2 to the run's folder; returns their paths.
+def export(run, folder=None) -> list[Path]:
+    """Write model.pt2 and model.onnx to `folder`, by default the run's; returns their paths.
 
-    Each file is checked against the networks on this CPU: on validation images of `dataset`, or on
-    noise of many scales. The ONNX file needs requirements-export.txt. UserError where a file gives
-    other probabilities than the networks.
+    Each file is checked against the networks on this CPU, on noise of many scales. The ONNX file
+    needs requirements-export.txt. UserError where a file gives other probabilities than the
+    networks.
 
     >>> [path.name for path in export(run)]    # doctest: +SKIP
-    ['model.onnx', 'model.pt2']
+    ['model.pt2', 'model.onnx']
     """
-    fixed = state.load(run)
-    model = Calibrated(run.networks, fixed.about["temperature"], run.tta).eval()
-    images = _images(run, dataset)
-    inputs = squares(torch.from_numpy(images).permute(0, 3, 1, 2), run.size).contiguous()
+    model = Calibrated(run.networks, state.load(run).about["temperature"], run.tta).eval()
+    inputs = squares(_noise(run.size), run.size).contiguous()
     with torch.inference_mode():
         expected = model(inputs).numpy()
     about = {"classes": CLASSES, "temperature": model.temperature, "note": DISCLAIMER}
+    about = {name: json.dumps(value) for name, value in about.items()}
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(model, (inputs[:2],), dynamic_shapes=dynamic)
-    paths = {kind: run.folder / f"model.{kind}" for kind in kinds()}
-    for kind, path in paths.items():
-        to_bytes, opened = FORMATS[kind]
+    paths = []
+    for kind, to_bytes in writers().items():
+        path = Path(folder or run.folder) / f"model.{kind}"
         with files.atomic(path, "wb") as file:
             file.write(to_bytes(program, about))
-        apart = agreement(path, opened, inputs, expected)
-        print(f"export: {path.name} agrees with the run to {apart:.1e} on {len(images)} images")
-    return list(paths.values())
+        apart = agreement(path, opened(path), inputs, expected)
+        print(f"export: {path.name} agrees with the run to {apart:.1e} on {CHECKED} images")
+        paths.append(path)
+    return paths
 
 
-def kinds() -> list[str]:
-    """The formats that can be made here; a line says why another one cannot."""
+def writers() -> dict:
+    """{suffix: program, about -> bytes} of the formats that can be made here; a line says why
+    ONNX cannot."""
     missing = [name for name in ONNX_NEEDS if importlib.util.find_spec(name) is None]
     if missing:
         print(
             f"export: no ONNX file ({', '.join(missing)} not installed): "
             "pip install -r requirements-export.txt, then export again"
         )
-    return [kind for kind in FORMATS if kind != "onnx" or not missing]
+    return {"pt2": _pt2_bytes} | ({} if missing else {"onnx": _onnx_bytes})
 
 
-def _images(run, dataset) -> np.ndarray:
-    """(N, H, W, 3) uint8 to compare on."""
-    if dataset is not None:
-        val = run.table.loc[run.table["subset"] == "val", "image"]
-        return np.array(dataset.pixels[np.flatnonzero(dataset.table["image"].isin(val))[:CHECKED]])
+def _noise(size) -> torch.Tensor:
+    """(CHECKED, 3, H, W) uint8 at the stored size."""
     noise = torch.rand(CHECKED, 3, 12, 16, generator=torch.Generator().manual_seed(0))
-    noise = nn.functional.interpolate(noise, pixels.shape(run.size), mode="bicubic")
-    return (255 * noise.clamp(0, 1)).byte().permute(0, 2, 3, 1).contiguous().numpy()
+    noise = nn.functional.interpolate(noise, pixels.shape(size), mode="bicubic")
+    return (255 * noise.clamp(0, 1)).byte()
 
 
 def _pt2_bytes(program, about) -> bytes:
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={"about.json": json.dumps(about)})
+    torch.export.save(program, buffer, extra_files=about)
     return buffer.getvalue()
 
 
 def _onnx_bytes(program, about) -> bytes:
     names = dict(input_names=["squares"], output_names=["probabilities"])
     model = torch.onnx.export(program, **names, verbose=False).model_proto
-    for key in ("classes", "temperature", "note"):
-        model.metadata_props.add(key=key, value=json.dumps(about[key]))
+    for key, value in about.items():
+        model.metadata_props.add(key=key, value=value)
     return model.SerializeToString()
 
 
-def _run_pt2(path):
-    program = torch.export.load(path).module()
-    return lambda inputs: program(inputs).detach().numpy()
-
-
-def _run_onnx(path):
+def opened(path):
+    """What is in a file: a function of a tensor (N, 3, S, S) that returns an array (N, 7)."""
+    if path.suffix == ".pt2":
+        module = torch.export.load(path).module()
+        return lambda inputs: module(inputs).detach().numpy()
     import onnxruntime
 
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run(None, {"squares": inputs.numpy()})[0]
 
 
-FORMATS = {"onnx": (_onnx_bytes, _run_onnx), "pt2": (_pt2_bytes, _run_pt2)}
-
-
-def agreement(path, opened, inputs, expected) -> float:
-    """The largest distance of a probability of a file from the (N, 7) `expected`.
+def agreement(path, run, inputs, expected) -> float:
+    """The largest distance of a probability of a file (`run`: what `opened` returns) from the
+    (N, 7) `expected`.
 
     It is asked for one image and then for the others. UserError above TOLERANCE; the file is
     deleted then.
     """
-    run = opened(path)
     apart = np.abs(np.concatenate([run(inputs[:1]), run(inputs[1:])]) - expected).max()
     if not apart <= TOLERANCE:
         path.unlink()

@@ -7,7 +7,6 @@ cat is near one of them.
 
 import numpy as np
 import torch
-from sklearn.covariance import LedoitWolf
 
 from dermai_utils import inference
 from dermai_utils.basics import UserError
@@ -60,6 +59,8 @@ def fit(texture) -> tuple[np.ndarray, np.ndarray]:
 
     Shrunk (Ledoit and Wolf 2004), so that few images are enough.
     """
+    from sklearn.covariance import LedoitWolf  # an answer needs no scikit-learn
+
     estimate = LedoitWolf().fit(texture.astype(np.float64))
     return estimate.location_.astype(np.float32), estimate.precision_.astype(np.float32)
 

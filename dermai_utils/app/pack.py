@@ -1,35 +1,63 @@
 """A trained run as one file to give away: no picture is in it, and nothing in it is executed.
 
-A pack is a zip of JSON, CSV, text, arrays without pickle, and safetensors. pack.json in it lists
-the SHA-256 of each file; the pack's name ends with the first digits of its own SHA-256.
+A pack is a zip of JSON, CSV, text and safetensors. pack.json in it lists the SHA-256 of each file;
+the pack's name ends with the first digits of its own SHA-256. The model that comes with the package
+is such a pack, unpacked: dermai_utils/weights/dermai-lite0. Features of training images stay at
+home, so an answer by a pack names no similar images.
 """
 
 import json
 import os
 import re
+import shutil
 import zipfile
+from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
+import safetensors
 import safetensors.torch
+import torch
 
 from dermai_utils import __version__, files
-from dermai_utils.app import state
+from dermai_utils.app import lite0, state
 from dermai_utils.app.pictures import fetched, is_address
-from dermai_utils.app.templating import fill
 from dermai_utils.basics import DISCLAIMER, UserError
-from dermai_utils.copies.unpack import unpack
-from dermai_utils.metrics import jsonable
-from dermai_utils.runs import Run, load_checkpoint, open_run, save_checkpoint
+from dermai_utils.runs import Run, load_checkpoint
 
-FORM = 2  # of pack.json
+FORM = 3  # of pack.json
 LIST, WEIGHTS = "pack.json", "weights.safetensors"
-NEEDED = ("settings.json", "table.csv", "predictions.csv", "answers.npz", "answers.json")
+NEEDED = ("settings.json", "table.csv", "predictions.csv", state.FILE, "answers.json")
 NEEDED += ("metrics.json", "model_card.md")
-KINDS = (".json", ".csv", ".npz", ".md", ".safetensors")  # of files in a pack
+KINDS = (".json", ".csv", ".md", ".safetensors")  # of files in a pack
 LARGEST = 2 * 10**9  # bytes of a pack at an address
 DIGITS = 16  # of the SHA-256, in a pack's name
 PUBLIC = ("sample", "isic2018")  # data whose ids identify no person
 PERSONAL = ("patient_id", "age", "sex", "localization", "confirmed_by")  # left out of other data
+SHIPPED = Path(__file__).parents[1] / "weights" / "dermai-lite0"
+
+
+class PackedRun(Run):
+    """The run in an unpacked pack, whose weights are safetensors."""
+
+    @cached_property
+    def members(self) -> list:
+        options = (self._given, self.device.type, self.precision)
+        return [PackedRun(self.folder / str(k), *options) for k in range(self.folds)]
+
+    def _weights(self):
+        try:
+            return safetensors.torch.load_file(self.folder / WEIGHTS)
+        except (OSError, safetensors.SafetensorError) as reason:
+            wrong = f"{self.folder}: its weights cannot be read ({reason!s:.100})"
+            raise UserError(f"{wrong}; get the pack again") from None
+
+    def _built(self):
+        if self.settings.get("backbone") == lite0.NAME:  # without timm, which takes long to import
+            return lite0.network(self.size)
+        return super()._built()
+
+
+# Make one.
 
 
 def pack(run) -> Path:
@@ -41,9 +69,9 @@ def pack(run) -> Path:
     'resnet18-1a2b3c4d5e6f7a8b.zip'
     """
     state.load(run)  # or a UserError
-    contents, checkpoints = _contents(run)
+    contents = _contents(run)
     about = {"form": FORM, "run": run.name, "made_by": f"DermAI-ISIC2018 {__version__}"}
-    about |= {"note": DISCLAIMER, "checkpoints": checkpoints}
+    about["note"] = DISCLAIMER
     about["sha256"] = {name: files.digest(data).hex() for name, data in contents.items()}
     contents[LIST] = _json(about)
     path = run.folder / f"{run.name}.zip"
@@ -61,8 +89,10 @@ def pack(run) -> Path:
     return path
 
 
-def _contents(run):
-    """({name in the zip: bytes} of all but pack.json, {name of weights: the rest of best.pt})."""
+def _contents(run) -> dict:
+    """{name in the zip: bytes} of all but pack.json."""
+    from dermai_utils.app.page import fill  # its imports take long, and answers need none of them
+
     folders = {f"{k}/": run.folder / str(k) for k in range(run.folds)} or {"": run.folder}
     paths = {name: run.folder / name for name in NEEDED}
     paths |= {f"{prefix}settings.json": at / "settings.json" for prefix, at in folders.items()}
@@ -75,16 +105,25 @@ def _contents(run):
         raise UserError(f"{reason.filename} is missing; {advice}") from None
     for name in [name for name in contents if name.endswith("settings.json")]:
         contents[name] = _json(_without_folders(json.loads(contents[name])))
-    data, checkpoints = PureWindowsPath(run.settings.get("data", "")).name, {}
+    contents["answers.json"] = _json(json.loads(contents["answers.json"]) | {"similar": {}})
+    arrays = safetensors.torch.load(contents[state.FILE])
+    arrays = {name: arrays[name] for name in ("centre", "precision")}
+    contents[state.FILE] = safetensors.torch.save(arrays)
+    data = PureWindowsPath(run.settings.get("data", "")).name
     if data not in PUBLIC:
         table = run.table.assign(**dict.fromkeys(PERSONAL, ""))
         contents["table.csv"] = files.table_text(table).encode()
     for prefix, folder in folders.items():
-        checkpoint = load_checkpoint(folder / "best.pt")
-        tensors = {name: t.contiguous() for name, t in checkpoint.pop("model").items()}
+        model = load_checkpoint(folder / "best.pt")["model"]
+        tensors = {name: _smallest(tensor).contiguous() for name, tensor in model.items()}
         contents[prefix + WEIGHTS] = safetensors.torch.save(tensors)
-        checkpoints[prefix + WEIGHTS] = jsonable(checkpoint)
-    return contents | {"LICENCE.md": fill("licence.md.j2", data=data).encode()}, checkpoints
+    return contents | {"LICENCE.md": fill("licence.md.j2", data=data).encode()}
+
+
+def _smallest(tensor):
+    """The tensor in half precision, where that loses nothing."""
+    same = tensor.dtype == torch.float32 and torch.equal(tensor.half().float(), tensor)
+    return tensor.half() if same else tensor
 
 
 def _without_folders(value):
@@ -101,7 +140,27 @@ def _json(value):
     return (json.dumps(value, indent=1) + "\n").encode()
 
 
-def open_pack(source, cache, **options) -> Run:
+# Open one.
+
+
+def pretrained(device: str = "auto") -> PackedRun:
+    """The model that comes with the package, without any download; each file is checked.
+
+    UserError where it is damaged, or not there.
+
+    >>> pretrained().size    # doctest: +SKIP
+    224
+    """
+    if not SHIPPED.exists():
+        raise UserError(
+            f"{SHIPPED}: this copy of the package comes without its model; install it anew, or "
+            "give --run-name NAME (a run of your own) or --run PACK"
+        )
+    check(SHIPPED, SHIPPED)
+    return PackedRun(SHIPPED, device=device)
+
+
+def open_pack(source, cache, **options) -> PackedRun:
     """The run in a pack, unpacked once into a folder of its own below `cache`/packs.
 
     source: a file or an http(s) address. options: those of `open_run` (net, device, precision).
@@ -110,15 +169,20 @@ def open_pack(source, cache, **options) -> Run:
     >>> run = open_pack("resnet18-1a2b3c4d5e6f7a8b.zip", "cache")    # doctest: +SKIP
     >>> answer(run, "photo.jpg")[0].text    # doctest: +SKIP
     """
-    folder = Path(cache) / "packs"
-    archive = _local(str(source), folder)
-    _check_name(archive)
-    folder = unpack(archive, folder)
-    with files.locked(folder.parent), files.disk_errors(folder):
-        if not (folder.parent / "opened").exists():
-            _check(archive, folder)
-            (folder.parent / "opened").touch()
-    return open_run(folder, **options)
+    from dermai_utils.copies.unpack import unpack
+
+    archive = _local(str(source), Path(cache) / "packs")
+    with files.disk_errors(archive):
+        digest = files.checksum(archive)
+    named = re.search(r"-([0-9a-f]{16})\b", archive.stem)
+    if named and not digest.startswith(named[1]):
+        wrong = f"its SHA-256 is {digest}, expected {named[1]}... as its name says"
+        raise UserError(f"{archive}: {wrong}: it is damaged or was changed; get it again")
+    why = "as its name says" if named else "its name does not say which one to expect"
+    print(f"pack: {archive.name}, SHA-256 {digest} ({why})")
+    folder = unpack(archive, Path(cache) / "packs")
+    check(folder, archive)
+    return PackedRun(folder, **options)
 
 
 def _local(source, folder) -> Path:
@@ -140,20 +204,8 @@ def _local(source, folder) -> Path:
     return path
 
 
-def _check_name(archive) -> None:
-    """Print the SHA-256 of a pack; UserError where its name has another one."""
-    with files.disk_errors(archive):
-        digest = files.checksum(archive)
-    named = re.search(r"-([0-9a-f]{16})\b", archive.stem)
-    if named and not digest.startswith(named[1]):
-        wrong = f"its SHA-256 is {digest}, expected {named[1]}... as its name says"
-        raise UserError(f"{archive}: {wrong}: it is damaged or was changed; get it again")
-    why = "as its name says" if named else "its name does not say which one to expect"
-    print(f"pack: {archive.name}, SHA-256 {digest} ({why})")
-
-
-def _check(archive, folder) -> None:
-    """Compare each unpacked file with the list, and write the best.pt that `open_run` reads.
+def check(folder, source) -> None:
+    """Compare each file of an unpacked pack with its list; `source`: where it came from.
 
     UserError where a file is missing, is not what the list says, or is of no kind that a pack has.
     """
@@ -161,17 +213,18 @@ def _check(archive, folder) -> None:
     sums = about.get("sha256")
     if about.get("form") != FORM or not isinstance(sums, dict):
         what = f"no pack of this version (made by {about.get('made_by', 'something else')})"
-        raise UserError(f"{archive}: {what}; expected a zip that `pack` of {__version__} made")
-    here = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        raise UserError(f"{source}: {what}; expected a zip that `pack` of {__version__} made")
     for name in sorted({*NEEDED, *sums}):
-        known = name in here and Path(name).suffix in KINDS
-        if not known or files.checksum(folder / name) != sums.get(name):
-            raise UserError(f"{archive}: {name} is not what its list says; get the pack again")
-    try:
-        for name in sums:
-            if name.endswith(WEIGHTS):
-                model = safetensors.torch.load_file(folder / name)
-                state = {"model": model, **about["checkpoints"][name]}
-                save_checkpoint((folder / name).with_name("best.pt"), state)
-    except (KeyError, TypeError, safetensors.SafetensorError) as reason:
-        raise UserError(f"{archive}: its weights cannot be read ({reason!s:.100})") from None
+        path = folder / name
+        known = path.resolve().is_relative_to(folder.resolve()) and path.suffix in KINDS
+        if not known or not path.is_file() or files.checksum(path) != sums.get(name):
+            raise UserError(f"{source}: {name} is not what its list says; get the pack again")
+
+
+def copied(run, folder) -> PackedRun:
+    """A pack's run in a folder that may be written to, such as for a report."""
+    with files.disk_errors(folder):
+        shutil.copytree(run.folder, folder, dirs_exist_ok=True)
+    made = PackedRun(folder, run._given, run.device.type, run.precision)
+    made.name = run.name
+    return made

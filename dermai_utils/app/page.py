@@ -10,15 +10,19 @@ import os
 import signal
 import tempfile
 from functools import partial
+from pathlib import Path
 
+from jinja2 import FileSystemLoader
 from PIL import Image
 
 from dermai_utils.app.answers import SAMPLE_WARNING, Answer, table
 from dermai_utils.app.pictures import LARGEST, examples, numbered
 from dermai_utils.app.predictor import Predictor, description
-from dermai_utils.app.templating import fill
 from dermai_utils.basics import UserError
+from dermai_utils.reports.page import TEMPLATES
 from dermai_utils.reports.pictures import overlay, overlay_colours
+
+OWN = TEMPLATES.overlay(loader=FileSystemLoader(Path(__file__).with_name("templates")))
 
 PRIVATE = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY")  # Gradio's calls home
 FORGET = 600  # seconds after which an uploaded picture is deleted, at the latest
@@ -29,6 +33,11 @@ ON_LOAD = """() => {
   document.querySelector('#photos input[type=file]')?.setAttribute('aria-label', 'Photos');
 }"""
 TO_THE_ANSWER = "() => document.querySelector('#answers h2')?.focus()"
+
+
+def fill(template: str, **values) -> str:
+    """The text of a template of this folder. An unknown name in it is an error, never a blank."""
+    return OWN.get_template(template).render(values)
 
 
 def serve(predictor: Predictor) -> None:
@@ -45,10 +54,15 @@ def serve(predictor: Predictor) -> None:
 def launched(predictor):
     """The page as gradio.Blocks, served on 127.0.0.1 only."""
     blocks = page(predictor)
-    options = dict(server_name="127.0.0.1", share=False, max_file_size=LARGEST, footer_links=[])
-    options |= dict(theme=gradio().themes.Default(font=FONT), quiet=True, prevent_thread_lock=True)
-    blocks.launch(**options, css=fill("page.css", colours=", ".join(overlay_colours())))
+    options = dict(server_name="127.0.0.1", share=False, max_file_size=LARGEST)
+    blocks.launch(**options, quiet=True, prevent_thread_lock=True, **look())
     return blocks
+
+
+def look() -> dict:
+    """How the page looks, for `launch`."""
+    css = fill("page.css", colours=", ".join(overlay_colours()))
+    return dict(theme=gradio().themes.Default(font=FONT), css=css, footer_links=[])
 
 
 def gradio():
@@ -61,8 +75,8 @@ def gradio():
     return gradio
 
 
-def page(predictor):
-    """The page as gradio.Blocks, not served yet."""
+def page(predictor, private: bool = True):
+    """The page as gradio.Blocks, not served yet. private: the photos stay on this machine."""
     gr, run = gradio(), predictor.run
     warning = SAMPLE_WARNING if run.settings.get("data") == "sample" else ""
 
@@ -76,7 +90,8 @@ def page(predictor):
 
     title = dict(title="DermAI-ISIC2018", analytics_enabled=False)
     with gr.Blocks(**title, delete_cache=(FORGET, FORGET)) as blocks:
-        gr.HTML(fill("intro.html.j2", warning=warning, about=description(run)), elem_id="intro")
+        intro = dict(warning=warning, about=description(run), private=private)
+        gr.HTML(fill("intro.html.j2", **intro), elem_id="intro")
         kind = dict(file_count="multiple", type="filepath")
         upload = gr.File(label="Photos", height=150, elem_id="photos", **kind)
         tries = examples(run, predictor.dataset)

@@ -6,9 +6,6 @@ from functools import partial
 from itertools import chain, count
 from pathlib import Path
 
-import requests
-from urllib3.exceptions import HTTPError
-
 from dermai_utils import pixels, predictions
 from dermai_utils.basics import CLASS_NAMES, IMAGE_SUFFIXES, ZERO_WEIGHT, UserError
 from dermai_utils.files import printable
@@ -90,6 +87,9 @@ def content(path, name: str = "") -> bytes:
 
 def fetched(url: str, largest: int = LARGEST) -> bytes:
     """The bytes at an http(s) address; UserError for a 404, a web page, more than `largest`."""
+    import requests
+    from urllib3.exceptions import HTTPError
+
     options = dict(stream=True, timeout=TIMEOUT, headers={"User-Agent": "DermAI-ISIC2018"})
     try:
         with requests.get(url, **options) as reply:

@@ -1,26 +1,26 @@
 """Pictures -> answers: seven calibrated probabilities, one or two diagnoses or "unsure", Grad-CAM,
 similar training images, and a warning where the picture is out of distribution.
 
-A picture goes through the decoder and the preprocessing of training, nothing else.
+A picture goes through the decoder and the preprocessing of training, nothing else. What takes long
+to import (SciPy, Matplotlib) is imported where Grad-CAM or a figure is asked for.
 """
 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
 import torch
 
-from dermai_utils import files, pixels, predictions, saliency
+from dermai_utils import files, pixels, predictions
 from dermai_utils.app import ood, state
 from dermai_utils.app.answers import Answer
 from dermai_utils.app.pictures import decoded, pictures
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
-from dermai_utils.reports.maps import note
-from dermai_utils.reports.pictures import answer as draw
 from dermai_utils.study import conformal
 from dermai_utils.study.text import with_interval
 
@@ -35,7 +35,8 @@ def answer(run, source, maps: bool = True) -> list[Answer]:
     these. maps: with Grad-CAM. A picture that cannot be read is left out, and a line names it;
     UserError where none can be read, or where the run lacks what `prepare` computes.
 
-    >>> for one in answer(open_run("work/sample/runs/resnet18"), "photo.jpg"):  # doctest: +SKIP
+    >>> from dermai_utils import answer, pretrained
+    >>> for one in answer(pretrained(), "photo.jpg"):  # doctest: +SKIP
     ...     print(one.text, one.diagnoses)
     """
     return Predictor(run).answers(source, maps)
@@ -49,7 +50,12 @@ class Predictor:
 
     def __init__(self, run, dataset=None):
         self.run, self.dataset, self.state = run, dataset, state.load(run)
-        self.gradcam_note = note(files.read_json(run.folder / "gradcam.json"))
+
+    @cached_property
+    def gradcam_note(self) -> str:
+        from dermai_utils.reports.maps import note
+
+        return note(files.read_json(self.run.folder / "gradcam.json"))
 
     def __call__(self, names, images, maps: bool = True) -> list[Answer]:
         """One Answer for each of `images` (N, H, W, 3) uint8, at the stored size (pixels.shape)."""
@@ -61,16 +67,20 @@ class Predictor:
         sets = conformal.prediction_sets(probabilities, fixed.thresholds)
         ranked = zip(np.argsort(-probabilities), sets, strict=True)
         possible = [tuple(CLASSES[k] for k in order if held[k]) for order, held in ranked]
-        similar = map(self._similar, fixed.similarity(features))
+        cosines = fixed.similarity(features)
+        similar = [state.nearest(fixed.known, row, SIMILAR) for row in cosines]
         seen = self._maps(images, probabilities.argmax(1)) if maps else [[None] * len(names)] * 2
         columns = (probabilities, possible, fixed.distance(texture).tolist(), similar)
+        note = self.gradcam_note if maps else ""
         return [
-            Answer(*values, fixed.about, ood.oddities(image), square, cam, self.gradcam_note)
+            Answer(*values, fixed.about, ood.oddities(image), square, cam, note)
             for *values, image, square, cam in zip(names, *columns, images, *seen, strict=True)
         ]
 
     def _maps(self, images, targets):
         """(squares (N, S, S, 3) uint8, Grad-CAM (N, S, S) or Nones) by the first network."""
+        from dermai_utils import saliency
+
         inputs = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         inputs = squares(inputs.to(self.run.device), self.run.size)
         try:
@@ -79,12 +89,6 @@ class Predictor:
             print(f"predict: no Grad-CAM ({reason})")
             cams = [None] * len(images)
         return (255 * inputs).round().byte().permute(0, 2, 3, 1).cpu().numpy(), cams
-
-    def _similar(self, cosines):
-        order = np.argsort(-cosines)
-        # the nearest image of each lesion
-        _, first = np.unique(self.state.lesion_id[order], return_index=True)
-        return self.state.neighbours(order[np.sort(first)[:SIMILAR]], cosines)
 
     def answers(self, source, maps: bool = True) -> list[Answer]:
         """One Answer for each picture of `source`, see `answer`."""
@@ -125,6 +129,8 @@ class Predictor:
 
     def figure(self, answer: Answer):
         """The answer as a figure; a refused picture stands alone, without a diagnosis."""
+        from dermai_utils.reports.pictures import answer as draw
+
         if not answer.foreign:
             return draw(answer, self.similar_images(answer))
         figure = draw(replace(answer, gradcam=None))

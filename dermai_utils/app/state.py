@@ -1,49 +1,52 @@
 """What an answer about a new picture needs of a run: computed once, then without any image.
 
 The thresholds come from the validation images, the neighbours are the training images. No threshold
-ever depends on a test image.
+ever depends on a test image. Of the packages that take long to import, an answer needs only
+PyTorch and pandas; what `prepare` needs is imported there.
 """
 
 import hashlib
-import zipfile
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
+import safetensors
+import safetensors.numpy
 
 from dermai_utils import files, pixels, predictions
 from dermai_utils.app import ood
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.metrics import jsonable
-from dermai_utils.study import calibration, conformal, decisions
+from dermai_utils.inference import softmax
 
-ARRAYS = ("features", "image", "label", "lesion_id", "centre", "precision")
+FILE = "answers.safetensors"
 # The cosine with the nearest image of another lesion is looked up for at most COMPARED training
 # images. A share DIFFERENT of these lies below what different lesions reach; the rest may be near
 # duplicates. With quick_cpu no one of 1,200 images of val and test is called a training image.
 COMPARED, DIFFERENT, SAME = 1000, 0.95, 0.8
-SIMILAR, LISTED = 3, 200  # training images for each of so many mistakes, for the report
+SIMILAR = 3  # training images for each image of the subset to quote, for the report
+NEAR = 50  # of the nearest, which may show one lesion
+PARTS = 5  # of the validation lesions, each scored by the thresholds of the others
+COLUMNS = ("image", "label", "lesion_id")
 
 
 @dataclass(frozen=True)
 class State:
-    """Features, id, label and lesion of M training images, their texture, and `about`.
+    """The texture of the training images, their features where these are here, and `about`.
 
     `about` is answers.json: the temperature, the thresholds, the digest of the `weights` that all
     this belongs to, and how often answers are right on images that chose no threshold.
     """
 
-    features: np.ndarray  # (M, D) float16, of length 1
-    image: np.ndarray
-    label: np.ndarray
-    lesion_id: np.ndarray
     centre: np.ndarray  # (2C,) and
     precision: np.ndarray  # (2C, 2C): the texture of the training images, see ood.fit
     about: dict
+    features: np.ndarray  # (M, D) float16, of length 1; M = 0 in a pack
+    known: pd.DataFrame  # image, label and lesion_id of these M images
 
     def calibrated(self, probabilities) -> np.ndarray:
-        """(N, 7) calibrated probabilities."""
-        return calibration.apply_temperature(probabilities, self.about["temperature"])
+        """(N, 7) calibrated probabilities, as `calibration.apply_temperature` gives them."""
+        smallest = np.finfo(float).eps
+        return softmax(np.log(np.clip(probabilities, smallest, 1)) / self.about["temperature"])
 
     @property
     def thresholds(self) -> np.ndarray:
@@ -56,18 +59,24 @@ class State:
 
     def similarity(self, features) -> np.ndarray:
         """(N, M) float32: the cosine of each of `features` (N, D) with each training image."""
+        if not len(self.features):
+            return np.zeros((len(features), 0), np.float32)
         return unit(features) @ self.features.astype(np.float32).T
-
-    def neighbours(self, places, cosines) -> list[dict]:
-        """image, label and similarity of the training images at `places`; cosines: (M,)."""
-        rows = pd.DataFrame({"image": self.image, "label": self.label, "similarity": cosines})
-        return rows.astype({"similarity": float}).iloc[places].to_dict("records")
 
 
 def unit(features) -> np.ndarray:
     """(N, D) float32 rows of length 1, so that a product of two is their cosine."""
     features = np.asarray(features, np.float32)
     return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+
+
+def nearest(known, cosines, n: int, lesion: str = "") -> list[dict]:
+    """image, label and similarity of the `n` rows of `known` with the largest `cosines`, one of
+    each lesion, and none of `lesion`."""
+    rows = known.assign(similarity=np.asarray(cosines, float))
+    rows = rows.sort_values("similarity", ascending=False, kind="stable")
+    rows = rows[rows["lesion_id"] != lesion].drop_duplicates("lesion_id").head(n)
+    return rows.drop(columns="lesion_id").to_dict("records")
 
 
 def same_threshold(state) -> float:
@@ -77,7 +86,8 @@ def same_threshold(state) -> float:
     """
     step = -(-len(state.features) // COMPARED)
     cosines = state.similarity(state.features[::step])
-    cosines[state.lesion_id[::step, None] == state.lesion_id] = -1
+    lesions = state.known["lesion_id"].to_numpy(str)
+    cosines[lesions[::step, None] == lesions] = -1
     nearest = cosines.max(1)
     nearest = nearest[nearest > -1]
     different = float(np.quantile(nearest, DIFFERENT)) if len(nearest) else 1.0
@@ -94,29 +104,42 @@ def digest(networks) -> str:
 
 
 def save(run, state: State) -> dict:
-    """Write answers.npz and answers.json to the run's folder; returns what the latter has."""
-    with files.atomic(run.folder / "answers.npz", "wb") as file:
-        np.savez(file, **{name: getattr(state, name) for name in ARRAYS})
+    """Write answers.safetensors and answers.json to the run's folder; returns what the latter
+    has."""
+    place = dict(zip(run.table["image"], range(len(run.table)), strict=True))
+    rows = np.array([place[image] for image in state.known["image"]], np.int32)
+    arrays = dict(centre=state.centre, precision=state.precision, features=state.features)
+    with files.atomic(run.folder / FILE, "wb") as file:
+        file.write(safetensors.numpy.save(arrays | {"rows": rows}))
     files.write_json(run.folder / "answers.json", state.about)
     return state.about
 
 
 def load(run) -> State:
     """What `save` wrote; UserError where it is missing, damaged or another network's."""
-    path, why = run.folder / "answers.npz", "is damaged"
+    path, why = run.folder / FILE, "is damaged"
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in ARRAYS}
-        state = State(**arrays, about=files.read_json(run.folder / "answers.json"))
+        arrays = safetensors.numpy.load(path.read_bytes())
+        rows, known = arrays.pop("rows", ()), pd.DataFrame(columns=COLUMNS)
+        if len(rows):
+            known = _named(run.table.iloc[rows])
+        arrays = {"features": np.zeros((0, 0), np.float16)} | arrays
+        state = State(**arrays, known=known, about=files.read_json(run.folder / "answers.json"))
         if state.about["weights"] == digest(run.networks):
             return state
         why = "belongs to another network"
     except FileNotFoundError:
         why = "is missing"
-    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, TypeError, KeyError, IndexError, safetensors.SafetensorError):
         pass
     advice = f"python -m dermai_utils report --run-name {run.name} makes it"
     raise UserError(f"{path} {why}: answers need it; where the data set is, {advice}") from None
+
+
+def _named(rows):
+    """image, label and lesion of rows of a run's table."""
+    rows = rows.assign(lesion_id=predictions.lesions(rows))
+    return rows[list(COLUMNS)].reset_index(drop=True)
 
 
 def prepare(run, dataset) -> State:
@@ -129,34 +152,35 @@ def prepare(run, dataset) -> State:
     >>> prepare(run, load("sample", size=run.size)).thresholds.shape    # doctest: +SKIP
     (7,)
     """
+    from dermai_utils.study import calibration
+
     if tuple(dataset.pixels.shape[1:3]) != pixels.shape(run.size):
         raise UserError(f"{dataset.name}: load it with size={run.size}, as run {run.name} was")
-    place = pd.Series(range(len(dataset.table)), dataset.table["image"])
-
-    def described(rows):
-        """The rows that the data has, with their features and texture by the first network."""
-        rows = rows[rows["image"].isin(place.index)]
-        where = place[rows["image"]].to_numpy()
-        return (rows, *ood.describe(run, dataset.pixels, where)[1:]) if len(rows) else None
-
-    rows = predictions.by_subset(run.predictions)
-    first = {name: predictions.unseen_by_first(each) for name, each in rows.items()}
-    found = {name: described(each) for name, each in first.items()}
-    known = described(_first_training(run.table))
-    if not known or not found.get("val"):
+    subsets = predictions.by_subset(run.predictions)
+    val = subsets["val"]
+    known = _described(run, dataset, _first_training(run.table))
+    found = _described(run, dataset, predictions.unseen_by_first(val))
+    if not known or not found:
         need = "answers need its training and its validation images"
         raise UserError(f"run {run.name}: its images are not in {dataset.name}; {need}")
     training, features, texture = known
     about = {"weights": digest(run.networks), "made_up": run.settings.get("data") == "sample"}
-    about["temperature"] = calibration.fit_temperature(*predictions.arrays(rows["val"]))
-    ids = (training["image"].to_numpy(str), training["label"].to_numpy(str))
-    ids += (predictions.lesions(training),)
-    state = State(unit(features).astype(np.float16), *ids, *ood.fit(texture), about)
-    about |= {"thresholds": dict(zip(CLASSES, _thresholds(state, rows["val"]), strict=True))}
-    about |= {"same_threshold": same_threshold(state)}
-    about |= ood.thresholds(state.distance(found["val"][2]))
-    about |= jsonable(_counted(run, state, rows, found))
+    temperatures = calibration.temperatures(subsets)
+    about |= {"run": run.name, "temperature": temperatures[calibration.NEW]}
+    features = unit(features).astype(np.float16)
+    state = State(*ood.fit(texture), about, features, _named(training))
+    about |= {"thresholds": dict(zip(CLASSES, _thresholds(_calibrated(subsets)["val"]), strict=True))}
+    about |= {"same_threshold": same_threshold(state)} | ood.thresholds(state.distance(found[2]))
+    about |= counted(run, state, run.predictions, dataset)
     return state
+
+
+def _described(run, dataset, rows):
+    """(`rows` that the data has, their features, their texture) by the first network, or None."""
+    place = pd.Series(dataset.table.index, dataset.table["image"])
+    rows = rows[rows["image"].isin(place.index)]
+    where = place[rows["image"]].to_numpy()
+    return (rows, *ood.describe(run, dataset.pixels, where)[1:]) if len(rows) else None
 
 
 def _first_training(table):
@@ -165,43 +189,65 @@ def _first_training(table):
     return table[(table["subset"] == "train") | (fold > 0)]
 
 
-def _thresholds(state, rows):
-    truth, probabilities = predictions.arrays(rows)
-    lesions = predictions.lesions(rows)
-    return conformal.class_thresholds(truth, state.calibrated(probabilities), lesions)
+def _calibrated(subsets) -> dict:
+    """`subsets` ({name: rows of predictions}, with val) with calibrated probabilities."""
+    from dermai_utils.study import calibration
+
+    temperatures, found = calibration.temperatures(subsets), {}
+    for name, rows in subsets.items():
+        p = calibration.apply_temperature(rows[list(CLASSES)], temperatures[name][:, None])
+        found[name] = rows.assign(**dict(zip(CLASSES, p.T, strict=True)))
+    return found
 
 
-def _counted(run, state, rows, found) -> dict:
-    """What was counted on the subset to quote, and on every test set."""
-    subset = predictions.primary_subset(rows)
+def _thresholds(rows):
+    from dermai_utils.study import conformal
+
+    return conformal.class_thresholds(*predictions.arrays(rows), predictions.lesions(rows))
+
+
+def counted(run, state, rows, dataset) -> dict:
+    """What was counted on the subset to quote, and on every test set; for answers.json.
+
+    rows: predictions of val and of the test sets; dataset: their pictures, where they are here.
+    """
+    from dermai_utils.metrics import jsonable
+
+    subsets = _calibrated(predictions.by_subset(rows))
+    subset = predictions.primary_subset(subsets)
     name = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
-    unlike = {k: _unlike(state, each[2]) for k, each in found.items() if each and k != "val"}
-    similar = {}
-    if found[subset]:
-        similar = _similar(state, _called(run, rows["val"], found[subset][0]), found[subset][1])
-    return {
-        **{"run": run.name, "subset": subset, "subset_name": name},
-        "levels": dict(zip(CLASSES, conformal.LEVELS, strict=True)),
-        **_scores(state, subset, rows[subset]),
-        **unlike.get(subset, {"out_of_distribution": None, "foreign": None}),
-        **{"unlike": unlike, "similar": similar},
-    }
+    if subset == "val":
+        name = f"{name.partition(' (')[0]} (each part judged by thresholds of the others)"
+    sets, unlike, similar = {}, {}, {}
+    for each, of in subsets.items():
+        sets[each] = _scores(state, each, of)
+        found = _described(run, dataset, predictions.unseen_by_first(of))
+        if found and each != "val":
+            unlike[each] = _unlike(state, found[2])
+        if found and each == subset:
+            similar = _similar(state, *found[:2])
+    quoted = {"subset": subset, "subset_name": name} | sets[subset]
+    return jsonable(quoted | {"sets": sets, "unlike": unlike, "similar": similar})
 
 
 def _scores(state, subset, rows):
-    """conformal.scores of images that chose no threshold.
+    """conformal.scores of `rows` with calibrated probabilities, of images that chose no threshold.
 
-    Validation images chose them, so their error rates would be too good. With folds, each fold is
-    scored by the thresholds of the other folds.
+    Validation images chose them, so their error rates would be too good: each fold, or else each
+    fifth of the validation lesions, is scored by the thresholds of the others.
     """
-    if subset == "val" and "fold" not in rows:
-        rows = rows[:0]
+    from dermai_utils import splits
+    from dermai_utils.study import conformal
+
     thresholds = {-1: state.thresholds}
-    if subset == "val" and len(rows):
-        thresholds = predictions.cross_fit(rows, lambda others: _thresholds(state, others))
-    truth, probabilities = predictions.arrays(rows)
+    if subset == "val":
+        if "fold" not in rows:
+            parts = (predictions.lesions(rows), rows["truth"], np.ones(PARTS))
+            rows = rows.assign(fold=splits.stratified(*parts, seed=0))
+        thresholds = predictions.cross_fit(rows, _thresholds)
     thresholds = predictions.fitted_for(thresholds, rows)
-    return conformal.scores(truth, state.calibrated(probabilities), thresholds)
+    truth, probabilities = predictions.arrays(rows)
+    return conformal.scores(truth, probabilities, thresholds, predictions.lesions(rows))
 
 
 def _unlike(state, texture):
@@ -211,16 +257,15 @@ def _unlike(state, texture):
     return {"n": len(far)} | {k: (far > x).mean() for k, x in zip(names, limits, strict=True)}
 
 
-def _called(run, val, rows):
-    """`rows` with the classes of the rule that `val` chooses: the report lists its mistakes."""
-    prior = decisions.training_prior(run.table)
-    return decisions.called(rows, decisions.compare_rules(val, rows, prior, n_resamples=1))
-
-
 def _similar(state, rows, features) -> dict:
-    """{image: the training images most like it, of other lesions} of the surest mistakes."""
-    cosines, found = dict(zip(rows["image"], state.similarity(features), strict=True)), {}
-    for row in predictions.mistakes(rows).head(LISTED).to_dict("records"):
-        others = np.where(state.lesion_id == row["lesion_id"], -np.inf, cosines[row["image"]])
-        found[row["image"]] = state.neighbours(np.argsort(-others)[:SIMILAR], others)
+    """{image: the training images most like it, of other lesions}; the report shows them beside
+    its mistakes."""
+    if not len(state.features):
+        return {}
+    cosines, found = state.similarity(features), {}
+    few = min(NEAR, cosines.shape[1] - 1)
+    near = np.argpartition(-cosines, few, axis=1)[:, : few + 1]
+    for k, (image, lesion) in enumerate(zip(rows["image"], predictions.lesions(rows), strict=True)):
+        there = near[k]
+        found[image] = nearest(state.known.iloc[there], cosines[k, there], SIMILAR, lesion)
     return found

@@ -1,6 +1,6 @@
 """Numbers and their names as text, the same in messages, figures and the report."""
 
-from dermai_utils.metrics import UNDEFINED
+from dermai_utils.basics import UNDEFINED
 from dermai_utils.predictions import subset_name
 
 FEW = 10  # lesions: of fewer, the counts are shown

@@ -1,11 +1,10 @@
 import os
-import threading
 import zipfile
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mirror import answers, serving
 from photos import encoded, picture
 
 from dermai_utils.app import pictures
@@ -68,14 +67,6 @@ def test_a_folder_goes_on_with_the_rest(tmp_path, capsys):
         names({"a.jpg": tmp_path / "a.jpg", "gone.png": tmp_path / "gone.png"})
 
 
-def test_a_folder_without_a_file_is_one_line_and_the_rest_is_answered(tmp_path, capsys):
-    write(tmp_path, {"none/.hidden.png": encoded(picture()), "good.png": encoded(picture())})
-    with pytest.raises(UserError, match=r"none: a folder without an image.* ending in .bmp"):
-        names(tmp_path / "none")
-    assert names([tmp_path / "none", tmp_path / "good.png"]) == ["good.png"]
-    assert f"left out: 1 ({tmp_path / 'none'}: a folder" in capsys.readouterr().out
-
-
 def test_a_folder_is_read_with_its_subfolders_and_by_content(tmp_path, capsys):
     jpeg, png = encoded(picture(), "JPEG"), encoded(picture())
     good = {"a.jpe": jpeg, "b.JFIF": jpeg, "clinic/2024/d.jpg": jpeg, "clinic/no suffix": png}
@@ -96,6 +87,9 @@ def test_a_subfolder_that_is_not_entered_is_named(tmp_path, capsys):
     (tmp_path / "here" / "loop").symlink_to(tmp_path / "here", target_is_directory=True)
     assert names(tmp_path / "here") == ["a.png"]
     assert "left out: 1 (loop: a folder" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    with pytest.raises(UserError, match=r"none: a folder without an image.* ending in .bmp"):
+        names(tmp_path / "none")
     if os.getuid():  # root, as on Colab, may list any folder
         (tmp_path / "there").chmod(0)
         names(tmp_path)
@@ -144,49 +138,18 @@ def test_examples_are_of_images_that_the_run_never_saw_or_made_up(run, data):
 # Addresses.
 
 
-class Site(BaseHTTPRequestHandler):
-    def do_GET(self):
-        if self.path == "/gone.jpg":
-            return self.send_error(404)
-        page = self.path == "/page"
-        good = encoded(picture()) if self.path == "/good.png" else b"0" * 5000
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html; charset=utf-8" if page else "image/png")
-        self.end_headers()
-        self.wfile.write(b"<html></html>" if page else good)
-
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture(scope="module")
-def site():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-@pytest.mark.parametrize(
-    "path, message",
-    [("/gone.jpg", "answers 404"), ("/page", "a web page; give"), ("/zeros.png", "not an image")],
-)
-def test_an_address_without_a_picture_is_one_line(site, path, message):
-    with pytest.raises(UserError, match=message):
-        names(site + path)
-
-
-def test_an_address_of_too_much_is_not_read_to_its_end(site):
-    with pytest.raises(UserError, match="more than 0 MB"):
-        pictures.fetched(site + "/large.png", largest=4000)
-
-
-def test_an_address_of_a_picture_is_that_picture(site):
-    ((name, read),) = pictures.pictures(site + "/good.png")
-    assert name == site + "/good.png" and read() == encoded(picture())
-
-
-def test_an_address_that_nobody_answers_is_one_line():
-    with pytest.raises(UserError, match="cannot be fetched"):
-        names("http://127.0.0.1:9/x.png")
+def test_an_address_is_its_picture_or_one_line():
+    with serving({"good.png": encoded(picture()), "zeros.png": b"0" * 5000}) as server:
+        good, bad, gone = (f"{server.url}{name}.png" for name in ("good", "zeros", "gone"))
+        ((name, read),) = pictures.pictures(good)
+        assert name == good and read() == encoded(picture())
+        with pytest.raises(UserError, match="more than 0 MB"):  # not read to its end
+            pictures.fetched(bad, largest=4000)
+        nobody = "http://127.0.0.1:9/x.png"
+        said = {gone: "answers 403", bad: "not an image", nobody: "cannot be fetched"}
+        for address, message in said.items():
+            with pytest.raises(UserError, match=message):
+                names(address)
+        server.plan = [answers(200, b"<html></html>", Content_Type="text/html; charset=utf-8")]
+        with pytest.raises(UserError, match="a web page; give"):
+            names(good)

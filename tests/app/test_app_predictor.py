@@ -52,10 +52,11 @@ def test_folds_answer_with_the_mean_of_their_networks(folds, data):
 
 def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(model, data):
     kept = model.state
-    (found,) = model(["a"], data.pixels[data.rows([kept.image[5]])], maps=False)
-    assert found.similar[0]["image"] == kept.image[5]
+    (found,) = model(["a"], data.pixels[data.rows([kept.known["image"][5]])], maps=False)
+    assert found.similar[0]["image"] == kept.known["image"][5]
     assert found.similar[0]["similarity"] == pytest.approx(1, abs=1e-3)
-    lesions = [kept.lesion_id[kept.image == one["image"]][0] for one in found.similar]
+    lesion = kept.known.set_index("image")["lesion_id"]
+    lesions = [lesion[one["image"]] for one in found.similar]
     assert len(set(lesions)) == len(lesions) == predictor.SIMILAR
     values = [one["similarity"] for one in found.similar]
     assert values == sorted(values, reverse=True)

@@ -2,13 +2,14 @@ import dataclasses
 import shutil
 
 import numpy as np
+import pandas as pd
 import photos
 import pytest
 
-from dermai_utils import predictions, runs
+from dermai_utils import predictions, runs, splits
 from dermai_utils.app import ood, state
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.study import calibration, conformal, decisions
+from dermai_utils.study import calibration, conformal
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_the_warning_is_fixed_on_validation_and_passes_99_percent_of_it(run, dat
     *_, texture = ood.describe(run, data.pixels, places(data, rows))
     far = fixed.distance(texture)
     assert about["ood_threshold"] == pytest.approx(np.quantile(far, 0.99), rel=1e-6)
-    assert set(fixed.image) == set(run.table.loc[run.table["subset"] == "train", "image"])
+    assert set(fixed.known["image"]) == set(run.table.loc[run.table["subset"] == "train", "image"])
 
 
 def test_thresholds_and_temperature_are_those_of_the_lesions_of_validation(run):
@@ -72,24 +73,38 @@ def test_what_is_said_about_the_sets_is_counted_on_the_subset_to_quote(run):
     assert sum(kind["held"] for kind in found["answers"].values()) == (short & holds).sum()
 
 
-def test_similar_images_of_a_mistake_are_the_nearest_of_other_lesions(run, data):
+def test_similar_images_are_the_nearest_of_other_lesions(run, data):
     fixed, rows = state.load(run), predictions.primary_rows(run.predictions)
-    prior, val = decisions.training_prior(run.table), run.predictions.query("subset == 'val'")
-    rows = decisions.called(rows, decisions.compare_rules(val, rows, prior, n_resamples=1))
-    wrong = rows[rows["truth"] != rows["prediction"]]
-    assert len(wrong) and set(fixed.about["similar"]) == set(wrong["image"])
-    _, features, _ = ood.describe(run, data.pixels, places(data, wrong))
-    nearest = fixed.image[fixed.similarity(features).argmax(1)]
-    first = [fixed.about["similar"][image][0]["image"] for image in wrong["image"]]
+    assert set(fixed.about["similar"]) == set(rows["image"])
+    _, features, _ = ood.describe(run, data.pixels, places(data, rows))
+    nearest = fixed.known["image"].to_numpy()[fixed.similarity(features).argmax(1)]
+    first = [fixed.about["similar"][image][0]["image"] for image in rows["image"]]
     assert first == nearest.tolist()
 
 
-def test_without_images_that_chose_nothing_no_error_rate_is_known(copy, data):
-    rows = copy.predictions
-    photos.files.write_table(rows[rows["subset"] == "val"], copy.folder / "predictions.csv")
-    found = state.prepare(copy, data).about
-    assert found["n"] == 0 and found["melanomas"]["n"] == 0 and found["answered_held"] is None
-    assert found["out_of_distribution"] is None and found["subset"] == "val"
+def by_hand(fixed, rows):
+    """How many sets hold the truth, each part of `rows` judged by thresholds of the others."""
+    held = 0
+    for fold in sorted(set(rows["fold"])):
+        others, one = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
+        truth, p = predictions.arrays(others)
+        limits = conformal.class_thresholds(truth, fixed.calibrated(p), others["lesion_id"])
+        truth, p = predictions.arrays(one)
+        sets = conformal.prediction_sets(fixed.calibrated(p), limits)
+        held += sets[np.arange(len(one)), truth].sum()
+    return held / len(rows)
+
+
+def test_without_a_test_set_each_fifth_of_validation_is_scored_by_the_others(copy, data):
+    rows = copy.predictions[copy.predictions["subset"] == "val"].reset_index(drop=True)
+    photos.files.write_table(rows, copy.folder / "predictions.csv")
+    fixed = state.prepare(copy, data)
+    found = fixed.about
+    assert (found["subset"], found["n"]) == ("val", 42)
+    assert "each part judged by thresholds of the others" in found["subset_name"]
+    parts = splits.stratified(rows["lesion_id"], rows["truth"], np.ones(5), seed=0)
+    assert rows.assign(fold=parts).groupby("lesion_id")["fold"].nunique().max() == 1
+    assert found["held"] == pytest.approx(by_hand(fixed, rows.assign(fold=parts)))
 
 
 def test_with_folds_each_fold_is_scored_by_the_others_and_neighbours_are_the_first_networks(
@@ -100,23 +115,16 @@ def test_with_folds_each_fold_is_scored_by_the_others_and_neighbours_are_the_fir
     photos.files.write_table(rows[rows["subset"] == "val"], made.folder / "predictions.csv")
     fixed = state.prepare(made, data)
     training = made.table[(made.table["subset"] == "val") & (made.table["fold"] != 0)]
-    assert fixed.image.tolist() == training["image"].tolist()
-    rows, held = made.predictions, 0
-    for fold in range(3):
-        others, one = rows[rows["fold"] != fold], rows[rows["fold"] == fold]
-        truth, p = predictions.arrays(others)
-        limits = conformal.class_thresholds(truth, fixed.calibrated(p), others["lesion_id"])
-        truth, p = predictions.arrays(one)
-        sets = conformal.prediction_sets(fixed.calibrated(p), limits)
-        held += sets[np.arange(len(one)), truth].sum()
-    assert fixed.about["n"] == 105 and fixed.about["held"] == pytest.approx(held / 105)
+    assert fixed.known["image"].tolist() == training["image"].tolist()
+    held = by_hand(fixed, made.predictions)
+    assert fixed.about["n"] == 105 and fixed.about["held"] == pytest.approx(held)
 
 
 def test_another_network_or_a_broken_file_is_one_line(copy):
     assert state.load(copy)
-    path, whole = copy.folder / "answers.npz", (copy.folder / "answers.npz").read_bytes()
+    path, whole = copy.folder / state.FILE, (copy.folder / state.FILE).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="answers.npz is damaged: .* report --run-name baseline"):
+    with pytest.raises(UserError, match="safetensors is damaged: .* report --run-name baseline"):
         state.load(copy)
     path.write_bytes(whole)
     copy.net.backbone.fc.bias.data += 1
@@ -131,7 +139,7 @@ def test_data_that_changed_meanwhile(copy, data):
     """Images that are gone are left out; data without them all, or of another size, is refused."""
     few = dataclasses.replace(data, table=data.table[10:].reset_index(drop=True))
     few = dataclasses.replace(few, pixels=data.pixels[10:])
-    assert len(state.prepare(copy, few).image) == 53
+    assert len(state.prepare(copy, few).known) == 53
     without_test = dataclasses.replace(data, table=data.table[:105], pixels=data.pixels[:105])
     assert state.prepare(copy, without_test).about["similar"] == {}
     none = dataclasses.replace(data, table=data.table[105:].reset_index(drop=True))
@@ -146,6 +154,30 @@ def test_the_cosine_of_the_same_picture_lies_beyond_those_of_other_lesions(run):
     fixed = state.load(run)
     assert fixed.about["same_threshold"] == state.same_threshold(fixed) <= 1
     alike = np.array([[1, 0], [1, 0], [0.6, 0.8]], np.float16)
-    few = dataclasses.replace(fixed, features=alike, lesion_id=np.array(["a", "a", "b"]))
+    known = pd.DataFrame({"lesion_id": ["a", "a", "b"]})
+    few = dataclasses.replace(fixed, features=alike, known=known)
     assert state.same_threshold(few) == pytest.approx(0.92, abs=1e-3)  # 4/5 of the way from 0.6
-    assert state.same_threshold(dataclasses.replace(few, lesion_id=np.array(["a"] * 3))) == 1
+    assert state.same_threshold(dataclasses.replace(few, known=known.assign(lesion_id="a"))) == 1
+
+
+def test_neighbours_are_one_of_each_lesion_and_none_of_the_pictures_own():
+    known = pd.DataFrame({"image": list("abcd"), "label": "NV", "lesion_id": list("xxyz")})
+    cosines = [0.8, 0.9, 0.7, 0.6]
+    assert [one["image"] for one in state.nearest(known, cosines, 2)] == ["b", "c"]
+    assert [one["image"] for one in state.nearest(known, cosines, 2, "x")] == ["c", "d"]
+
+
+def test_no_part_of_validation_is_scored_by_thresholds_that_it_chose():
+    logits = np.random.default_rng(1).normal(size=(700, 7)) + 2 * np.eye(7)[np.arange(700) % 7]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    ids = [f"i{k}" for k in range(700)]
+    rows = predictions.table(ids, np.arange(700) % 7, p, subset="val", lesion_id=ids)
+    about = {"temperature": 1.0, "thresholds": dict.fromkeys(CLASSES, 0.5)}
+    fixed = state.State(None, None, about, None, None)
+    parts = splits.stratified(ids, rows["truth"], np.ones(5), seed=0)
+    expected = by_hand(fixed, rows.assign(fold=parts))
+    truth, p = predictions.arrays(rows)
+    by_all = conformal.class_thresholds(truth, fixed.calibrated(p), ids)
+    by_all = conformal.scores(truth, fixed.calibrated(p), by_all)["held"]
+    found = state._scores(fixed, "val", rows)["held"]
+    assert found == pytest.approx(expected) and found != pytest.approx(by_all)
