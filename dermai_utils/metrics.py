@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import average_precision_score, roc_curve
 
-from dermai_utils.basics import CLASSES, MALIGNANT, UNDEFINED, UserError
+from dermai_utils.basics import CLASSES, MALIGNANT, UserError
 
 CONFUSION_METRICS = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy")
 SCALAR_METRICS = CONFUSION_METRICS + ("macro_auc", "malignant_auc")

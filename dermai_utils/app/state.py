@@ -169,7 +169,8 @@ def prepare(run, dataset) -> State:
     about |= {"run": run.name, "temperature": temperatures[calibration.NEW]}
     features = unit(features).astype(np.float16)
     state = State(*ood.fit(texture), about, features, _named(training))
-    about |= {"thresholds": dict(zip(CLASSES, _thresholds(_calibrated(subsets)["val"]), strict=True))}
+    thresholds = _thresholds(_calibrated(subsets)["val"])
+    about |= {"thresholds": dict(zip(CLASSES, thresholds, strict=True))}
     about |= {"same_threshold": same_threshold(state)} | ood.thresholds(state.distance(found[2]))
     about |= counted(run, state, run.predictions, dataset)
     return state

@@ -15,7 +15,6 @@ come from data that the network was not trained on, and their error rates from y
 import numpy as np
 
 from dermai_utils.basics import CLASSES, MALIGNANT
-from dermai_utils.intervals import rate
 
 LEVELS = np.array([0.97 if c in MALIGNANT else 0.9 for c in CLASSES])  # aimed at
 FLOOR = 0.01  # a less probable class is never named
@@ -142,6 +141,8 @@ def scores(truth, probabilities, thresholds, lesions=None) -> dict:
 
 
 def _counted(right, among, lesions, name, of="n"):
+    from dermai_utils.intervals import rate  # it needs SciPy, and an answer does not
+
     found = rate(right[among], lesions[among])
     return {of: found["n"], name: found["k"], "low": found["low"], "high": found["high"]}
 
