@@ -20,7 +20,7 @@ from pathlib import Path
 
 from dermai_utils import __version__, files
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.settings import ROOT
+from dermai_utils.settings import ROOT, nvidia_gpu
 
 PINNED = ("torch", "torchvision", "numpy", "pandas")  # never replaced: Colab builds its own
 IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "opencv-python-headless": "cv2"}
@@ -135,13 +135,7 @@ def version_line() -> str:
 
 def machine() -> str:
     """The processor cores and the NVIDIA GPU in words, without importing torch."""
-    cores = f"{os.cpu_count()} cores"
-    if shutil.which("nvidia-smi"):
-        query = ["nvidia-smi", "--query-gpu=name,memory.total", "--format=csv,noheader"]
-        answer = subprocess.run(query, capture_output=True, text=True)
-        if answer.returncode == 0 and answer.stdout.strip():
-            return f"{cores}, {answer.stdout.strip().splitlines()[0]}"
-    return f"{cores}, no GPU"
+    return f"{os.cpu_count()} cores, {nvidia_gpu() or 'no GPU'}"
 
 
 def check(settings) -> None:
@@ -157,7 +151,7 @@ def check(settings) -> None:
         print(disk_line(settings))
     print(time_line(settings, images_per_second(settings)))
     if "no GPU" in machine():
-        print(f"no GPU: it works, slowly{GPU_CLICKS[host()]}; quick_cpu is for two processor cores")
+        print(f"no GPU: it works, slowly{GPU_CLICKS[host()]}")
 
 
 def disk_line(settings, free=None) -> str:

@@ -42,7 +42,7 @@ import dermai_utils as dermai; dermai.setup()
 # |---|---|
 # | `sample` | a tiny network at 64 px: a minute or two, on any machine |
 # | `baseline` | ResNet18 at 224 px |
-# | `quick` | EfficientNet-Lite2 at 260 px, for a machine with a GPU |
+# | `quick` | EfficientNetV2-S at 384 px, for a machine with a GPU |
 # | `quick_cpu` | EfficientNet-Lite0 at 144 to 224 px with its first layers frozen, for a machine without one |
 # | `strong`, `strong_cpu` | five networks of `quick` or `quick_cpu`, each tested on another fold: five times as long |
 #

@@ -11,12 +11,24 @@ from dermai_utils.settings import FIELDS, PRESETS, ROOT, read
 
 
 def test_later_sources_win(tmp_path):
-    quick = PRESETS["quick"]["size"]
+    quick = PRESETS["quick" if settings.nvidia_gpu() else "quick_cpu"]["size"]
     assert read({}).size == PRESETS["sample"]["size"]
     assert read({}, data=tmp_path).size == read({}, data="isic2018").size == quick
     assert read({"DERMAI_SIZE": "96"}).size == 96
     assert read({"DERMAI_SIZE": "96"}, size="112").size == 112
     assert read({"DERMAI_SIZE": "96"}, size="", test=[]).size == 96  # empty: not set
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script stands in for nvidia-smi")
+@pytest.mark.parametrize("status, preset", [(0, "quick"), (9, "quick_cpu")])
+def test_real_data_is_trained_by_what_the_machine_can_do(tmp_path, monkeypatch, status, preset):
+    """9: the driver answers that no GPU is there, as on a Colab machine without one."""
+    fake = tmp_path / "nvidia-smi"
+    fake.write_text(f"#!/bin/sh\necho 'Tesla T4, 15360 MiB'\nexit {status}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert settings.nvidia_gpu() == ("" if status else "Tesla T4, 15360 MiB")
+    assert read({}, data=tmp_path).preset == preset and read({}).preset == "sample"
 
 
 def test_every_preset_is_valid_and_none_shares_its_name_with_the_default_run():
