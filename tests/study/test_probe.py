@@ -8,6 +8,7 @@ import pytest
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
+from dermai_utils import inference, networks, recipe
 from dermai_utils.basics import CLASSES, ZERO_WEIGHT, UserError
 from dermai_utils.study import probe
 
@@ -44,6 +45,21 @@ def test_the_probe_finds_a_class_that_shows_and_scores_it_as_sklearn_does():
     assert found["val"]["n"] == val.sum()
     assert found["official"]["n"] == (subset == "official").sum() - 1
     json.dumps(found, allow_nan=False)
+
+
+def test_a_frozen_vision_transformer_is_probed_and_learns_by_its_head_alone():
+    """As DINOv2 and DINOv3 are used; a tiny one, of timm's own for tests."""
+    net = networks.network("timm:test_vit", "none", 64)
+    recipe.freeze(net, "backbone", 64)
+    learns = {name for name, p in net.named_parameters() if p.requires_grad}
+    assert {name.rpartition(".")[2] for name in learns} == {"weight", "bias"} and len(learns) == 2
+    images = np.random.default_rng(0).integers(0, 256, (70, 64, 64, 3), np.uint8)
+    table = data(0.5)[1].head(70).assign(label=["MEL", "NV", "NV", "MEL", "NV"] * 14)
+    images[table["label"] == "MEL"] //= 8  # dark ones: any features show that
+    logits, features = inference.predict(net, images, with_features=True)
+    subset = pd.Series(np.array(["train", "val"])[np.arange(70) % 2])
+    found = probe.linear_probe(features, table, subset, n_resamples=20)["subsets"]["val"]
+    assert logits.shape == (70, 7) and found["balanced_accuracy"]["value"] == 1
 
 
 def test_labels_of_held_out_images_are_not_used():
