@@ -53,13 +53,13 @@ def test_a_frozen_vision_transformer_is_probed_and_learns_by_its_head_alone():
     recipe.freeze(net, "backbone", 64)
     learns = {name for name, p in net.named_parameters() if p.requires_grad}
     assert {name.rpartition(".")[2] for name in learns} == {"weight", "bias"} and len(learns) == 2
-    images = np.random.default_rng(0).integers(0, 256, (70, 64, 64, 3), np.uint8)
-    table = data(0.5)[1].head(70).assign(label=["MEL", "NV", "NV", "MEL", "NV"] * 14)
-    images[table["label"] == "MEL"] //= 8  # dark ones: any features show that
+    level = np.arange(70) % 7  # a class's images have its brightness: any features show that
+    images = np.full((70, 64, 64, 3), 30 * (1 + level)[:, None, None, None], np.uint8)
+    table = data(0.5)[1].head(70).assign(label=np.array(CLASSES)[level])
     logits, features = inference.predict(net, images, with_features=True)
     subset = pd.Series(np.array(["train", "val"])[np.arange(70) % 2])
     found = probe.linear_probe(features, table, subset, n_resamples=20)["subsets"]["val"]
-    assert logits.shape == (70, 7) and found["balanced_accuracy"]["value"] == 1
+    assert logits.shape == (70, 7) and found["balanced_accuracy"]["value"] > 0.5
 
 
 def test_labels_of_held_out_images_are_not_used():
