@@ -243,8 +243,7 @@ def _subgroup(rows, min_n, options):
 def _with_intervals(statistic, truth, lesions, options, exact=None):
     value = statistic(np.ones((1, len(truth))))[0]
     low, high = interval(statistic, lesions, strata=truth, vectorised=True, **options)
-    if exact is not None:
-        low, high = np.fmin(low, exact[0]), np.fmax(high, exact[1])
+    low, high = widened((low, high), exact)
     names = SCALAR_METRICS[: len(value)]
     rows = pd.DataFrame({"value": value, "low": low, "high": high}, names).to_dict("index")
     return jsonable(rows)
@@ -280,6 +279,11 @@ def exact_ends(truth, predicted, lesions, probabilities=None, level=0.95):
         positive, score = np.isin(truth, columns), probabilities[:, columns].sum(1)
         rows += [_of_mean(each), _auc_limits(positive, score, codes, level)[1:]]
     return np.transpose(rows)
+
+
+def widened(ends, exact):
+    """(low, high) that span both intervals; `exact` as `exact_ends` gives it."""
+    return ends if exact is None else (np.fmin(ends[0], exact[0]), np.fmax(ends[1], exact[1]))
 
 
 def _of_mean(limits, weights=None):

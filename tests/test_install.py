@@ -30,7 +30,11 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
-    files = {path.relative_to(ROOT).as_posix() for path in (ROOT / "dermai_utils").rglob("*.*")}
+    files = {
+        path.relative_to(ROOT).as_posix()
+        for path in (ROOT / "dermai_utils").rglob("*")
+        if path.is_file()
+    }
     files = {name for name in files if "__pycache__" not in name}
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == files

@@ -45,6 +45,10 @@ def scores(rows, prior, shared=None, **options) -> dict:
     value = statistic(np.ones((1, len(truth))))[0]
     lesions = predictions.lesions(rows)
     ends = intervals.interval(statistic, lesions, strata=truth, vectorised=True, **options)
+    ends, few = np.array(ends), intervals.exact_ends(truth, named, lesions, p)
+    ends[:, :6] = intervals.widened(ends[:, :6], few)
+    few = intervals.exact_ends(truth, by_rule, lesions)
+    ends[:, 7:11] = intervals.widened(ends[:, 7:11], few)  # place 6 is the melanoma AUC
     each, found = iter(zip(value, *ends, strict=True)), {"n": len(rows)}
     for part in list(PARTS) if both.any() else list(PARTS)[:2]:
         names = PARTS[part]
