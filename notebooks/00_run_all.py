@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 00_run_all here -->
+# <!-- button of 00_run_all -->
 
 # %% [markdown]
 # # 00 · Run all

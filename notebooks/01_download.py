@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 01_download here -->
+# <!-- button of 01_download -->
 
 # %% [markdown]
 # # 01 · Download

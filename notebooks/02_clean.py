@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 02_clean here -->
+# <!-- button of 02_clean -->
 
 # %% [markdown]
 # # 02 · Clean

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 03_split here -->
+# <!-- button of 03_split -->
 
 # %% [markdown]
 # # 03 · Split

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 04_train here -->
+# <!-- button of 04_train -->
 
 # %% [markdown]
 # # 04 · Train

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 05_evaluate here -->
+# <!-- button of 05_evaluate -->
 
 # %% [markdown]
 # # 05 · Evaluate

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 06_gradcam here -->
+# <!-- button of 06_gradcam -->
 
 # %% [markdown]
 # # 06 · Grad-CAM

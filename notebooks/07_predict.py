@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 07_predict here -->
+# <!-- button of 07_predict -->
 
 # %% [markdown]
 # # 07 · Your own photo

@@ -14,7 +14,7 @@
 # ---
 
 # %% [markdown] tags=["badge"]
-# <!-- make publish puts the Colab button of 08_audit here -->
+# <!-- button of 08_audit -->
 
 # %% [markdown]
 # # 08 · Audit

@@ -39,7 +39,7 @@ if not __import__("importlib.util").util.find_spec("dermai_utils"):
     if not REPO: raise SystemExit("Fill in REPO: https://github.com/OWNER/NAME@TAG, this project")
     get_ipython().run_line_magic("pip", f"install -q --no-deps git+{REPO}")
 import dermai_utils as dermai; dermai.setup()"""
-UNSET = "<!-- make publish puts the Colab button of {} here -->"  # nothing is shown until then
+UNSET = "<!-- button of {} -->"  # nothing is shown until then
 COLAB = "https://colab.research.google.com"
 # Colab's runtime with Python 3.12 and torch 2.11; the list of those that can be pinned:
 # github.com/googlecolab/backend-info
