@@ -11,6 +11,7 @@ import pandas as pd
 
 from dermai_utils import copies, files, image_names, pixels, splits
 from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.copies.tables import TWICE
 from dermai_utils.copies.unpack import unpack
 
 SAMPLE = Path(__file__).with_name("sample")
@@ -20,7 +21,6 @@ GIVEN_TEST = "given test"  # a test set that lies in the data, but is not the of
 RESERVED = {"train", "val", "test", "official", "extra", "left out", "fold", "folds", GIVEN_TEST}
 SAME_ID = "extra image that is in the data already (same id)"
 SAME_PIXELS = "extra image that is in the data already (same pixels)"
-TWICE = "duplicate id (the first row is kept)"
 NOT_KNOWN = {"unknown", "not known", "unk", "none", "na", "n/a", "nan", "<na>", "null", "nil"}
 NOT_KNOWN |= {"missing", "not available", "undefined", "?", "-", "--", "0", "0.0", "-1", "-1.0"}
 MUCH = 0.05  # share of a source's images that are left out: from here on a warning
@@ -184,7 +184,7 @@ def _folder(data, cache, base_url):
     folder = _unzipped(folder, cache)
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        raise UserError(f"data={data}: {folder} {what}; {EXPECTED}")
+        raise UserError(f"data={folder} {what}; {EXPECTED}")
     return folder, notes
 
 

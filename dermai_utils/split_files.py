@@ -13,7 +13,7 @@ from dermai_utils.splits import INNER, LEFT_OUT
 
 GIVEN = "given"  # the column with the split that came with the data
 SUBSET_COLUMNS = tables.COLUMN_NAMES["given"]
-IDS = (*tables.COLUMN_NAMES["image"], "img_id", "md5hash", "ddi_file", "derm", "id", "name", "img")
+IDS = (*tables.COLUMN_NAMES["image"], "derm", "id", "name", "img")
 SUFFIXES = (".csv", ".tsv", ".tab", ".txt", *tables.PACKAGES)
 EXPECTED = (
     "expected a table with columns image and subset, a table for each subset (train.csv, "
@@ -140,9 +140,12 @@ def read_split(
     if set(inner) not in ({"train", "val"}, {str(k) for k in range(max(2, len(inner)))}):
         expected = "expected train and val, or folds 0, 1 and so on"
         raise UserError(f"{path}: training images are in {', '.join(inner) or 'test'}; {expected}")
+    clean = splits.without_leaks(table, subset, pairs)
     if leave_out:
-        subset = splits.without_leaks(table, subset, pairs)
-        splits.check_filled(subset, inner, inner)
+        splits.check_filled(clean, inner, inner)
+        return clean
+    if leaking := (clean != subset).sum():
+        print(f"split: {path}: {leaking:,} images leak and stay; --leaks leave_out leaves them out")
     return subset
 
 
@@ -190,5 +193,5 @@ def _with_val(path, table, subset, val, seed, pairs):
 def _refuse(path, rows, why):
     """UserError that names the first of `rows`, and how many there are."""
     if len(rows):
-        more = f" (as {len(rows) - 1:,} more)" if len(rows) > 1 else ""
+        more = f" (and {len(rows) - 1:,} more)" if len(rows) > 1 else ""
         raise UserError(f"{path}: image {rows['image'].iloc[0]}{more} {why}")

@@ -141,16 +141,11 @@ def near_duplicates(which="listed") -> np.ndarray:
     if str(which) == "none":
         return np.empty((0, 2), dtype=object)
     path = copies.NEAR_DUPLICATES if str(which) == "listed" else which
-    return _read(path, ["image_a", "image_b"]).to_numpy()
-
-
-def _read(path, columns):
-    """These columns of a CSV as text; UserError where it cannot be read, or lacks one."""
     try:
-        return tables.read_csv(path, columns)
+        return tables.read_csv(path, ["image_a", "image_b"]).to_numpy()
     except OSError as error:
         why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise UserError(f"{path}: {why}; expected a CSV of {','.join(columns)}") from None
+        raise UserError(f"{path}: {why}; expected a CSV of image_a,image_b") from None
 
 
 # Splits
@@ -422,11 +417,8 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     reasons, left = leaks(table, subset, pairs), subset == LEFT_OUT
     if (reasons[~left] != "").any():  # what train shares with val or test is not left out here
         reasons = leaks(table, subset, pairs, inner=False)
-    reasons = reasons[left].value_counts().items()
-    lines = [
-        f"left out: {n:,} × {why or 'train_fraction below 1, or the split file'}"
-        for why, n in reasons
-    ]
+    reasons = reasons[left].replace("", "by train_fraction or the split file").value_counts()
+    lines = [f"left out: {n:,} images, {why}" for why, n in reasons.items()]
     for name, images in counts(table, subset[subsets_elsewhere(table) == ""]).items():
         if absent := [label for label, count in images.items() if not count and name != LEFT_OUT]:
             lines.append(f"no {', '.join(absent)} in {name}: results there are not defined")

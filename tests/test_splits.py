@@ -281,6 +281,7 @@ def test_a_share_of_the_training_lesions_leaves_the_other_subsets_alone(folds):
 def test_a_test_set_from_elsewhere_replaces_the_inner_one():
     table = official_like()
     assert "test" in set(splits.split(table))
+    assert "test" in set(splits.split(table.assign(source=["train"] * 590 + ["extra"] * 10)))
     for source in ("official", "clinic"):
         table.loc[590:, "source"] = source
         subset = splits.split(table)
@@ -377,7 +378,7 @@ def test_notes_say_what_is_left_out_what_is_missing_and_what_is_not_known():
     table.loc[301, "lesion_id"] = "L44"
     lines = splits.notes(table, splits.split(table, train_fraction=0.5), splits.near_duplicates())
     text = "\n".join(lines)
-    assert "× lesions shared with clinic" in text and "× train_fraction below 1" in text
+    assert "images, lesions shared with clinic" in text and "images, by train_fraction or" in text
     assert "no DF in val: results there are not defined" in text
     assert "near-duplicates of clinic: not known" in text
 
@@ -386,9 +387,8 @@ def test_counts_are_those_of_a_crosstab_in_the_official_order():
     table = official_like()
     subset = splits.folds(table, 3)
     counts = splits.counts(table, subset)
-    assert counts.index.tolist() == list(CLASSES) and counts.columns.tolist() == [
-        *"test 0 1 2".split()
-    ]
+    assert counts.index.tolist() == list(CLASSES)
+    assert counts.columns.tolist() == ["test", "0", "1", "2"]
     assert counts.loc["NV", "1"] == ((table["label"] == "NV") & (subset == "1")).sum()
 
 
@@ -408,6 +408,10 @@ def test_counts_are_those_of_a_crosstab_in_the_official_order():
 def test_a_share_that_is_none_is_named(options, message):
     with pytest.raises(UserError, match=message.replace("?", r"\?")):
         splits.split(official_like(), **options)
+
+
+def test_the_least_and_the_largest_shares_are_allowed():
+    assert set(splits.split(official_like(), val=0.01, test=0.5)) == {"train", "val", "test"}
 
 
 @pytest.mark.parametrize(
@@ -485,11 +489,14 @@ def test_a_split_of_others_may_name_files_leave_images_out_and_lack_val(tmp_path
     assert "no val: it is 25% of the training images, by lesion" in printed
 
 
-def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path):
+def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path, capsys):
     table = official_like()
     subset = splits.split(table, strategy="random")
     files.write_table(table[["image"]].assign(subset=subset), tmp_path / "s.csv")
     assert split_files.read_split(tmp_path / "s.csv", table).equals(subset)
+    count = (splits.leaks(table, subset, splits.near_duplicates()) != "").sum()
+    kept = f"{count} images leak and stay; --leaks leave_out leaves them out"
+    assert count and kept in capsys.readouterr().out
     left = split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
     shared = splits.audit(table, left)[["images", "lesions"]]
     assert (shared == 0).all(axis=None) and (splits.audit(table, subset)["lesions"] > 0).all()
@@ -498,7 +505,7 @@ def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path):
     lesions = set(table["lesion_id"][subset == "test"])
     assert (left[others.index[others["lesion_id"].isin(lesions)]] == LEFT_OUT).all()
     text = "\n".join(splits.notes(table, left))
-    assert "× lesions shared with test" in text and "WARNING" not in text
+    assert "images, lesions shared with test" in text and "WARNING" not in text
 
 
 def test_a_split_of_which_all_leaks_leaves_nothing_to_train_on(tmp_path):
@@ -519,11 +526,11 @@ def test_the_split_that_came_with_the_data_can_be_used():
     table = official_like(60)
     with pytest.raises(UserError, match="split=given: the data came with no split; expected"):
         split_files.read_split("given", table)
-    given = ["train", "val", "test"] * 20
-    assert split_files.read_split("given", table.assign(given=given)).tolist() == given
+    given = pd.Series(["train", "val", "test"] * 20, name="subset")
+    assert split_files.read_split("given", table.assign(given=given)).equals(given)
 
 
-FIRST, CLINIC = "ISIC_0024306", "ISIC_0024365"
+FIRST, EXTRA, CLINIC = "ISIC_0024306", "ISIC_0024360", "ISIC_0024365"
 
 
 @pytest.mark.parametrize(
@@ -532,12 +539,13 @@ FIRST, CLINIC = "ISIC_0024306", "ISIC_0024365"
         (
             "ISIC_00",
             "X_00",
-            "image X_0024306 .as 59 more. is not in the data; expected ids or file",
+            "image X_0024306 .and 59 more. is not in the data; expected ids or file",
         ),
         (f"{FIRST},train", f"{FIRST},val\n{FIRST},train", f"image {FIRST} is in two subsets"),
         (f"{FIRST},train", f"{FIRST},first", "is in first: expected train, val, test, a fold"),
         (f"{FIRST},train", f"{FIRST},official", "is in official: expected train, val"),
         (f"{CLINIC},clinic", f"{CLINIC},train", "is in train: expected clinic or left out"),
+        (f"{EXTRA},train", f"{EXTRA},test", "is in test: expected train or left out"),
         (f"{FIRST},train", f"{FIRST},0", "images are in 0, train, val; expected train and val"),
         (",val", ",2", "images are in 2, train; expected train and val, or folds"),
         ("image,subset", "image,part", "no column of subsets beside image, part"),
@@ -545,7 +553,7 @@ FIRST, CLINIC = "ISIC_0024306", "ISIC_0024365"
 )
 def test_a_mistake_in_an_edited_split_is_one_line(tmp_path, old, new, message):
     table, _, text = mixed()
-    assert f"{FIRST},train" in text and f"{CLINIC},clinic" in text
+    assert all(row in text for row in (f"{FIRST},train", f"{EXTRA},train", f"{CLINIC},clinic"))
     (tmp_path / "split.csv").write_text(text.replace(old, new))
     with pytest.raises(UserError, match=message) as caught:
         split_files.read_split(tmp_path / "split.csv", table)

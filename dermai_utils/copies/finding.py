@@ -298,8 +298,9 @@ def _nothing_recognised(folder, inventory, what) -> str:
     names = names or "nothing of use"
     has = [f"{p.name} ({tables.why_unreadable(p):.100})" for p in inventory.tables]
     if not images:
-        expected = "ISIC2018_Task3_Training_Input, Input.zip, or another" * (what == "training")
-        why = f"images: expected {expected or 'a'} layout, at most 3 levels deep; found {names}"
+        expected = "ISIC2018_Task3_Training_Input (a folder or zip), or another"
+        expected = expected if what == "training" else "a"
+        why = f"images: expected {expected} layout, at most 3 levels deep; found {names}"
     elif readable:
         why = f"image that a row of {', '.join(readable)} names: expected the files' names as ids"
         why += f"; found {places}"

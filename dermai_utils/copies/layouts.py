@@ -122,7 +122,9 @@ class Layout:
 
 OFFICIAL = "official ISIC 2018"
 CLINICAL = "clinical photograph"
-PHOTOGRAPHS = "WARNING: {} photographs, no dermoscopic images: expect other, and worse, answers"
+PHOTOS = "WARNING: {}, no dermoscopic images: expect other, and worse, answers"
+CLINICS, PHONES = PHOTOS.format("clinical photographs"), PHOTOS.format("smartphone photographs")
+TILES = PHOTOS.format("tiles of total body photographs")
 LAYOUTS = (
     Layout(OFFICIAL, TRUTH, metadata=(GROUPINGS, TRUTH, HAM), images=TRAIN_IMAGES, test=True),
     Layout("ISIC 2019", needs=("ak", "scc")),
@@ -133,8 +135,7 @@ LAYOUTS = (
         "ISIC 2024",
         needs=("isic_id", "iddx_1"),
         classes=tuple(f"iddx_{k}" for k in (5, 4, 3, 2, 1)),
-        note="WARNING: tiles of total body photographs, no dermoscopic images: expect other, and "
-        "worse, answers",
+        note=TILES,
     ),
     Layout(
         "MILK10k",
@@ -143,28 +144,10 @@ LAYOUTS = (
         lesions=(MILK, "isic_id"),
         metadata=(MILK,),
     ),
-    Layout(
-        "PAD-UFES-20",
-        needs=("img_id", "diagnostic"),
-        image=("img_id",),
-        classes=("diagnostic",),
-        note=PHOTOGRAPHS.format("smartphone"),
-    ),
+    Layout("PAD-UFES-20", needs=("img_id", "diagnostic"), classes=("diagnostic",), note=PHONES),
     Layout("Derm7pt", needs=("clinic", "derm", "diagnosis"), image=("derm",), clinical="clinic"),
-    Layout(
-        "DDI",
-        needs=("ddi_file", "disease"),
-        image=("ddi_file",),
-        classes=("disease",),
-        note=PHOTOGRAPHS.format("clinical"),
-    ),
-    Layout(
-        "Fitzpatrick17k",
-        needs=("md5hash", "label"),
-        image=("md5hash",),
-        classes=("label",),
-        note=PHOTOGRAPHS.format("clinical"),
-    ),
+    Layout("DDI", needs=("ddi_file", "disease"), classes=("disease",), note=CLINICS),
+    Layout("Fitzpatrick17k", needs=("md5hash", "label"), classes=("label",), note=CLINICS),
     Layout(
         "PH2",
         needs=("name", "clinical diagnosis"),
@@ -173,7 +156,7 @@ LAYOUTS = (
         words=(("0", "NV"), ("1", "NV"), ("2", "MEL")),
     ),
     Layout("PH2's sheet", needs=("image name", *NEVI), classes=(*NEVI, "melanoma"), mark="X"),
-    Layout("isic-cli", needs=("isic_id",), image=("isic_id",)),
+    Layout("isic-cli", needs=("isic_id",)),
     Layout("label table {table}"),
     Layout("one folder a class", None),
     Layout(

@@ -15,19 +15,19 @@ from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
 
 METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by", "given")
 SITES = ("anatom_site_general", "anatom_site_general_challenge", "location", "region", "site")
-PATHS = ("image_path", "file_path", "filepath", "path")
+IMAGES = ("isic_id", "image_id", "image", "image_name", "image name", "file", "filename")
+IMAGES += (
+    "file_name",
+    "image_path",
+    "file_path",
+    "filepath",
+    "path",
+    "img_id",
+    "md5hash",
+    "ddi_file",
+)
 COLUMN_NAMES = {  # what tables call each of our columns; the first name that is there counts
-    "image": (
-        "isic_id",
-        "image_id",
-        "image",
-        "image_name",
-        "image name",
-        "file",
-        "filename",
-        "file_name",
-        *PATHS,
-    ),
+    "image": IMAGES,
     "lesion_id": ("lesion_id",),
     "patient_id": ("patient_id",),
     "age": ("age", "age_approx", "age_approximate"),

@@ -1,5 +1,6 @@
 """One zip into a folder of its own: checked before it is believed, whole or absent."""
 
+import itertools
 import re
 import shutil
 import stat
@@ -29,8 +30,8 @@ def unpack(archive, folder) -> Path:
                 members = _members(bundle, archive)
                 content = sorted((name, i.file_size, i.CRC) for name, i in members.items())
                 target = folder / files.fingerprint(content)[:8] / archive.stem
-                if not target.exists():
-                    _extract(bundle, members, archive, target)
+                needed = sum(info.file_size for info in members.values())
+                _make_once(target, needed, lambda here: _extract(bundle, members, archive, here))
         except DAMAGED as error:
             why = " ".join(str(error).split()) or "it ends too early"
             advice = "expected a whole zip: delete it, run this again"
@@ -67,26 +68,34 @@ def _refusal(info, name) -> str | None:
     return "an encrypted file" if info.flag_bits & 1 else None
 
 
-def _extract(bundle, members, archive, target):
-    """Unpack into a temporary folder that gets its name when all is there."""
+def _extract(bundle, members, archive, folder):
+    """Unpack the members into `folder`."""
+    for name, info in progress.bar(
+        members.items(), desc=f"unpacking {archive.name}", unit=" files", delay=2
+    ):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with bundle.open(info) as source, open(path, "wb") as file:  # tests the CRC
+            shutil.copyfileobj(source, file)
+            if file.tell() != info.file_size:
+                why = f"has {file.tell():,} bytes, declared {info.file_size:,}"
+                raise zipfile.BadZipFile(f"{name} {why}")
+
+
+def _make_once(target, needed, fill):
+    """Make the folder `target`, of `needed` bytes, where it is not there: `fill` fills a temporary
+    folder, which gets the name when all is in it."""
+    if target.exists():
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with files.locked(target.parent):
         if target.exists():  # another process was faster
             return
         files.sweep(target.parent)
-        files.check_room(target.parent, sum(info.file_size for info in members.values()))
+        files.check_room(target.parent, needed)
         temporary = target.with_name(f".{target.name}.tmp")
         temporary.mkdir()
-        for name, info in progress.bar(
-            members.items(), desc=f"unpacking {archive.name}", unit=" files", delay=2
-        ):
-            path = temporary / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with bundle.open(info) as source, open(path, "wb") as file:  # tests the CRC
-                shutil.copyfileobj(source, file)
-                if file.tell() != info.file_size:
-                    why = f"has {file.tell():,} bytes, declared {info.file_size:,}"
-                    raise zipfile.BadZipFile(f"{name} {why}")
+        fill(temporary)
         temporary.rename(target)
 
 
@@ -104,19 +113,14 @@ def pictures(table, ids, folder) -> Path | None:
     stat = table.stat()
     made_of = files.fingerprint([str(table), stat.st_size, stat.st_mtime_ns])
     target = Path(folder) / made_of[:8] / table.stem
-    if target.exists():
-        return target
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(target.parent):
-        files.sweep(target.parent)
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.mkdir()
-        cells = (
-            c for b in file.iter_batches(64, columns=columns[:1]) for c in b.column(0).to_pylist()
-        )
-        for name, cell in zip(ids, cells, strict=True):
-            if name and cell and cell["bytes"]:
-                suffix = ".png" if cell["bytes"].startswith(b"\x89PNG") else ".jpg"
-                (temporary / f"{name}{suffix}").write_bytes(cell["bytes"])
-        temporary.rename(target)
+    _make_once(target, stat.st_size, lambda here: _write_pictures(file, columns[0], ids, here))
     return target
+
+
+def _write_pictures(file, column, ids, folder):
+    """Each picture of a ParquetFile as a file of its own."""
+    batches = (batch.column(0).to_pylist() for batch in file.iter_batches(64, columns=[column]))
+    for name, cell in zip(ids, itertools.chain.from_iterable(batches), strict=True):
+        if name and cell and cell["bytes"]:
+            suffix = ".png" if cell["bytes"].startswith(b"\x89PNG") else ".jpg"
+            (folder / f"{name}{suffix}").write_bytes(cell["bytes"])
