@@ -146,6 +146,8 @@ def _report(s, run, dataset, audit=None):
     from dermai_utils.study import text
 
     kept = files.read_json(run.folder / "studies.json") or {}
+    rows = reports.known(run, dataset)[1]  # with test sets that are new: answers count on them too
+    files.write_table(rows, run.folder / "predictions.csv")
     answers = state.save(run, state.prepare(run, dataset))
     page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
     print(text.headline(run.metrics))

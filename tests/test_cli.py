@@ -186,10 +186,11 @@ def test_a_test_set_that_comes_later_adds_rows_to_the_predictions(call, made, tm
     shutil.copytree(made.work, tmp_path / "work")
     other = tmp_path / "Basel"
     shutil.copytree(settings.PACKAGE / "sample_elsewhere", other)
-    status, _, _ = call("evaluate", test=other, work_dir=tmp_path / "work")
+    status, _, _ = call("report", test=other, work_dir=tmp_path / "work")
     folder = tmp_path / "work" / "runs" / "first"
     assert status == 0 and "Basel" in set(files.read_table(folder / "predictions.csv")["subset"])
     assert "Basel" not in set(files.read_table(folder / "table.csv")["subset"])
+    assert "Basel" in files.read_json(folder / "answers.json")["sets"]
 
 
 def test_two_runs_are_compared(call, made, tmp_path):
@@ -260,6 +261,7 @@ def test_a_pack_is_evaluated_in_a_folder_of_its_own(call, made, tmp_path):
     assert status == 0 and lines[-1] == str(page) and page.exists()
     found = files.read_json(page.with_name("metrics.json"))
     assert found["primary_subset"] == "sample_elsewhere"
+    assert 'data-key="answers/sets/sample_elsewhere/answered"' in page.read_text(encoding="utf-8")
     assert sorted(made.run_folder.iterdir()) == before
 
 

@@ -7,7 +7,7 @@ mistakes.py    every mistake to browse      page.py        the templates, filled
 canvas.py      the paper of every figure    templates/     base.html.j2: the look of every page
 """
 
-from dermai_utils.reports.folder import comparison, report
+from dermai_utils.reports.folder import comparison, known, report
 from dermai_utils.reports.page import index
 
-__all__ = ["comparison", "index", "report"]
+__all__ = ["comparison", "index", "known", "report"]

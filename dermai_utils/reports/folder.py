@@ -41,15 +41,13 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     found |= evaluation.evaluate(rows, table, pairs)
     rows = decisions.called(rows, found["decisions"])
     scored = predictions.primary_rows(rows)
-    answers = getattr(answers, "scores", answers) or files.read_json(run.folder / "answers.json")
-    answers = answers or {}
+    answers = answers or files.read_json(run.folder / "answers.json") or {}
+    found["answers"] = {name: answers.get(name, {}) for name in ("sets", "unlike")}
     _delete(run.folder)
     files.write_table(rows, run.folder / "predictions.csv")
     _submission(run, rows, found)
-    cards, drawn = (
-        browse.cards(scored, table, answers.get("similar", {})),
-        figures(run, found, rows),
-    )
+    cards = browse.cards(scored, table, answers.get("similar", {}))
+    drawn = figures(run, found, rows)
     if dataset is not None:
         browse.save_pictures(run.folder, cards, dataset)
         drawn |= photographs(run, dataset, found, scored, pairs)
@@ -57,6 +55,10 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
         figure.save(run.folder / name)
     files.write_json(run.folder / "metrics.json", found)
     page.model_card(run, found)
+    audit = audited(run, audit, pairs, table, found["elsewhere"])
+    shared = leaks(audit, found["elsewhere"])
+    for leak in sum(shared.values(), []):
+        print(f"report: WARNING: {leak}: the score is too good")
     _print(found, dataset)
     return page.report(
         run,
@@ -65,8 +67,8 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
         mistakes=cards,
         thresholds=browse.thresholds(scored),
         gradcam=files.read_json(run.folder / "gradcam.json"),
-        audit=audit_rows(run, audit, pairs, table),
-        unlike=answers.get("unlike", {}),
+        audit=audit,
+        leaks=shared,
     )
 
 
@@ -121,24 +123,33 @@ def _submission(run, rows, found):
         files.write_table(submission, run.folder / "submission.csv")
 
 
-def audit_rows(run, audit, pairs, table) -> dict:
+def audited(run, audit, pairs, table, tests) -> dict:
     """{"a/b": {column: count, None where not known}} of splits.audit, of the run's `table` with
-    test sets that are newer than it. Prints what these share with the images of the run."""
+    test sets that are newer than it. Those `tests` whose images are not here now have what
+    audit.json kept of an earlier report."""
     if audit is None:
         subset = table["subset"]
         if run.folds:
             subset = subset.mask(table["fold"] >= 0, table["fold"].astype(str))
         audit = splits.audit(table, subset, pairs)
-        later = set(table["subset"]) - set(run.table["subset"])
-        for pair, counts in audit.fillna(0).iterrows():
-            side, name = pair.split("/")
-            shared = ", ".join(f"{n:,} × {key}" for key, n in counts.items() if n)
-            if name in later and side in ("train", "folds", "val") and shared:
-                print(
-                    f"report: WARNING: {side} and {name} share {shared}: the score on {name} is "
-                    "too good"
-                )
-    return audit.astype(object).where(audit.notna(), None).to_dict("index")
+    path = run.folder / "audit.json"
+    rows = audit.astype(object).where(audit.notna(), None).to_dict("index")
+    earlier = files.read_json(path) or {}
+    rows |= {k: v for k, v in earlier.items() if k not in rows and k.partition("/")[2] in tests}
+    files.write_json(path, rows)
+    return rows
+
+
+def leaks(audit: dict, tests) -> dict:
+    """{own test set: what it shares with images that the run learned from or chose by, in words},
+    of `audited` and the names `tests`."""
+    found = {name: [] for name in tests}
+    for pair, counts in audit.items():
+        side, _, name = pair.partition("/")
+        shared = ", ".join(f"{n:,} × {key.replace('_', '-')}" for key, n in counts.items() if n)
+        if name in found and side in ("train", "folds", "val") and shared:
+            found[name].append(f"{side} and {name} share {shared}")
+    return found
 
 
 def figures(run, found, rows) -> dict:
@@ -152,7 +163,6 @@ def figures(run, found, rows) -> dict:
         for title, when in (("as predicted", "before"), ("after temperature scaling", "after"))
     }
     drawn = {
-        "metrics": plots.intervals(found["intervals"][subset], f"{here}\ndecision rule: {rule}"),
         "roc": plots.roc(truth, p, here),
         "precision_recall": plots.precision_recall(truth, p, here),
         "calibration": plots.calibration(bins, argmax),

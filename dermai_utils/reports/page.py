@@ -124,8 +124,8 @@ def common(run, metrics: dict) -> dict:
 
 
 def report(run, metrics: dict, figures: dict, **values) -> Path:
-    """Write report.html. `figures`: {file: what it shows, in words}; `values`: audit, gradcam,
-    unlike, mistakes and thresholds."""
+    """Write report.html. `figures`: {file: what it shows, in words}; `values`: audit, leaks,
+    gradcam, mistakes and thresholds."""
     rows = metrics["subsets"][metrics["primary_subset"]]["per_class"].values()
     values |= {
         "chance": 1 / sum(row["n"] > 0 for row in rows),

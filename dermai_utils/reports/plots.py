@@ -41,28 +41,12 @@ def learning_curves(history: pd.DataFrame, title: str = "") -> Figure:
     return canvas.finished(figure, title, words)
 
 
-def intervals(scores: dict, title: str = "") -> Figure:
-    """A dot with whiskers for each of {metric: {"value", "low", "high"}}, 95 %."""
-    rows = {name: row for name, row in scores.items() if row["value"] is not None}
-    figure, [[ax]] = canvas.axes(8, 0.8 + 0.36 * len(rows))
-    for y, row in enumerate(rows.values()):
-        canvas.whisker(ax, y, row["value"], row["low"], row["high"], BLUE)
-        ax.text(1.03, y, text.with_interval(row), va="center", fontsize=9, color=INK)
-    canvas.rows_from_top(ax, [text.pretty_name(name) for name in rows])
-    ax.set(xlim=(0, 1.02), xlabel="score, 0 to 1 (95 % interval)")
-    words = [f"{text.pretty_name(k)} {text.with_interval(row)}" for k, row in rows.items()]
-    return canvas.finished(figure, title, f"Scores with 95 % intervals: {', '.join(words)}.")
-
-
 def confusion_matrix(truth, prediction, title: str = "") -> Figure:
     """Two heatmaps, rows the true class: images, and shares of the true class (recall on the
     diagonal; of a class with few images as a fraction). `truth` and `prediction` (N,): names of
     classes, or their numbers."""
-    truth, prediction = (
-        [c if isinstance(c, int | np.integer) else CLASSES.index(c) for c in classes]
-        for classes in (truth, prediction)
-    )
-    counts = metrics.confusion_matrix(truth, prediction, labels=range(7))
+    labels = CLASSES if isinstance(next(iter(truth)), str) else range(7)
+    counts = metrics.confusion_matrix(truth, prediction, labels=labels)
     n = counts.sum(axis=1)
     share = np.divide(counts, n[:, None], out=np.full((7, 7), np.nan), where=n[:, None] > 0)
     figure, [[left, right]] = canvas.axes(10, 4.7, 1, 2)

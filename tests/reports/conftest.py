@@ -10,8 +10,10 @@ import torch
 
 from dermai_utils import files, predictions
 from dermai_utils.basics import CLASSES, ZERO_WEIGHT
+from dermai_utils.metrics import jsonable
 from dermai_utils.networks import network
 from dermai_utils.reports import report
+from dermai_utils.study import conformal
 
 SIZES = {"train": 300, "val": 160, "official": 140, "left out": 3, "Basel": 60}
 SHARES = (0.12, 0.5, 0.1, 0.07, 0.12, 0.04, 0.05)
@@ -125,7 +127,17 @@ def made_extras(table):
     near = [{"image": f"tra_{k:04}", "label": "NV", "similarity": 0.9 - k / 10} for k in range(3)]
     similar = {image: near for image in table.loc[table["subset"] == "official", "image"]}
     unlike = {"Basel": {"n": 60, "out_of_distribution": 0.25, "foreign": 0.05}}
-    return dict(probe=probe, leakage_effect=effect, answers={"similar": similar, "unlike": unlike})
+    answers = {"similar": similar, "unlike": unlike, "sets": made_sets(table)}
+    return dict(probe=probe, leakage_effect=effect, answers=answers)
+
+
+def made_sets(table):
+    """What an answer about each held-out image would be, as answers.json counts it."""
+    found = {}
+    for name in ("val", "official", "Basel"):
+        rows = made_predictions(table[table["subset"] == name])
+        found[name] = conformal.scores(*predictions.arrays(rows), np.full(7, 0.3))
+    return jsonable(found)
 
 
 @pytest.fixture(scope="session")

@@ -105,7 +105,7 @@ def test_each_image_of_a_fold_is_judged_by_the_network_that_was_not_trained_on_i
     text, found = page_of(folds_only), folds_only.metrics
     assert found["folds"] == 3 and not found["chosen_and_scored_on_the_same_images"]
     assert "all folds (each image judged by the model that was not trained on it)" in text
-    assert "Each fold is scored by what the other folds chose" in text
+    assert "Each fold is scored by what the other folds gave" in text
     assert "3 folds, by lesion" in text and "9.0 minutes" in text  # three times three
     assert '<th scope="row">fold / fold</th>' in text  # folds of pairs count as subsets
     assert (folds_only.folder / "learning_curves.png").exists()
@@ -124,7 +124,12 @@ def test_single_networks_and_their_mean_never_share_a_table(of_folds, folds_only
     card = (of_folds.folder / "model_card.md").read_text()
     scores = [line for line in card.splitlines() if line.startswith("|  |") and "official" in line]
     assert len(scores) == 1 and "folds" not in scores[0]
-    assert "chosen on the out-of-fold predictions of single networks" in text
+    fitted = "fitted to predictions of single networks, each on the fold that it did not learn"
+    assert (
+        text.count(fitted) == 2
+        and card.count(fitted) == 2
+        and of_folds.metrics["fitted_by"]["note"] in text
+    )
     assert "validation subset" not in text and "validation images" not in text + card
     assert "mean of the 3 networks, with 95" not in page_of(folds_only)
     assert "out-of-fold" not in page_of(made[0]) and "networks" not in page_of(made[0])
@@ -142,19 +147,25 @@ def test_the_image_that_does_not_count_is_submitted_and_not_scored(made):
     assert run.metrics["subsets"]["official"]["n"] == 139
 
 
-def test_the_audit_is_that_of_the_run_s_table_and_warns_of_later_test_sets(made, capsys):
-    run = made[0]
+def test_the_audit_is_that_of_the_run_s_table_and_keeps_what_later_test_sets_share(made, tmp_path):
+    run = dataclasses.replace(made[0], folder=tmp_path)
+
+    def audited(table, *tests):
+        return folder.audited(run, None, (), table, tests)
+
     leaky = run.table.copy()
     leaky.loc[leaky["subset"] == "val", "lesion_id"] = run.table["lesion_id"][0]
-    rows = folder.audit_rows(run, None, (), leaky)
+    rows = audited(leaky)
     assert rows["train/val"]["lesions"] == 1 and rows["train/val"]["patients"] is None
-    assert folder.audit_rows(run, None, (), run.table)["train/val"]["lesions"] == 0
+    assert audited(run.table)["train/val"]["lesions"] == 0
     copies = run.table[run.table["subset"] == "train"].head(3)
     table = pd.concat([run.table, copies.assign(subset="Rio", source="Rio")], ignore_index=True)
-    rows = folder.audit_rows(run, None, (), table)
+    rows = audited(table, "Rio")
     assert rows["train/Rio"]["images"] == 3 and rows["val/Rio"]["images"] == 0
-    out = capsys.readouterr().out
-    assert "WARNING: train and Rio share 3 × images" in out and "val and Rio" not in out
+    (leak,) = folder.leaks(rows, ["Rio"])["Rio"]
+    assert leak.startswith("train and Rio share 3 × images")
+    assert audited(run.table, "Rio") == rows  # a later report without these images
+    assert "train/Rio" not in audited(run.table)  # nor with them
 
 
 def test_near_duplicates_stand_side_by_side_and_a_lost_list_is_said(made, capsys):
@@ -191,20 +202,14 @@ def test_the_maps_of_a_run_are_checked_and_drawn(made):
     assert float(seen[0].mean()) == pytest.approx(central.mean(), abs=0.02)
 
 
-def test_a_network_that_is_not_here_is_a_note_not_an_error(made):
-    class Lost(FakeRun):
-        @property
-        def net(self):
-            raise UserError("trained with Tiny: give it as open_run(..., net=...)")
+def test_a_network_that_is_not_here_is_a_note_not_an_error(made, monkeypatch):
+    def lost(*_):
+        raise UserError("trained with Tiny: give it as open_run(..., net=...)")
 
-        @net.setter
-        def net(self, value):
-            pass
-
+    monkeypatch.setattr(FakeRun, "net", property(lost, lost), raising=False)
     run, dataset = made
-    values = {f.name: getattr(run, f.name) for f in dataclasses.fields(run)}
     rows = predictions.primary_rows(run.predictions)
-    figures, checks = maps.explain(Lost(**values), dataset, rows, rows.head(0))
+    figures, checks = maps.explain(run, dataset, rows, rows.head(0))
     assert figures == {} and checks["images"] == [] and "give it as open_run" in checks["note"]
 
 
