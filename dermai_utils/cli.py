@@ -155,8 +155,14 @@ def add_setting(parser, field) -> None:
 
 
 def split_words(parser, words) -> tuple[dict, dict]:
-    """({setting: text}, {own option: value}) of `--name value` and `--name=value`."""
+    """({setting: text}, {own option: value}) of `--name value` and `--name=value`; UserError for a
+    value that is blank, such as that of a shell variable which is not set."""
     found = parser.parse(words)
+    for name, value in found.items():
+        each = value if isinstance(value, list) else [value]
+        if any(isinstance(text, str) and not text.strip() for text in each):
+            expected = f": expected {settings.allowed(FIELDS[name])}" if name in FIELDS else ""
+            raise UserError(f"--{name.replace('_', '-')} is blank{expected}")
     own = {name: found.pop(name) for name in found.keys() - FIELDS.keys()}
     return found, own
 

@@ -230,10 +230,6 @@ def read(env=os.environ, **given) -> Settings:
     3
     """
     env = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_")}
-    if not str(given.get("data") or "sample").strip() or given.get("data") == "":
-        raise UserError(
-            f"data={given['data']!r} names nothing: expected {', '.join(NAMES)} or a path"
-        )
     given = {name: value for name, value in given.items() if value not in (None, "", (), [])}
     values = {name: value for name, value in (env | given).items() if value != ""}
     for name in values.keys() - FIELDS.keys():

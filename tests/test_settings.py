@@ -47,7 +47,6 @@ def test_every_preset_is_valid_and_none_shares_its_name_with_the_default_run():
         (dict(epochs=0), "epochs=0: expected 1 to 1000"),
         (dict(learning_rate="fast"), "learning_rate='fast': expected a number"),
         (dict(learning_rate="nan"), "learning_rate='nan': expected a number"),
-        (dict(data=""), "data='' names nothing: expected sample, isic2018 or a path"),
         (dict(test=[""]), "test='': no such file or folder"),
         (dict(imbalance="class_weight"), "did you mean class_weights?"),
         (dict(split="lesions"), "split='lesions': no such file or folder; expected lesion, random"),
