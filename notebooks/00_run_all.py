@@ -100,7 +100,7 @@ from IPython.display import Image
 
 run = dermai.open_run(s.run_folder)
 print(text.headline(run.metrics))
-Image(run.folder / "metrics.png")
+Image(run.folder / "confusion.png")
 
 # %% [markdown]
 # ## Which classes does it mix up?
