@@ -237,13 +237,16 @@ def test_numbers_as_ids_in_several_folders_are_different_images(load, tmp_path):
 UNKNOWN = ["unknown", "None", "NA", "nan", "0", "-1", "0.0", "?", "not yet"]
 
 
-@pytest.mark.parametrize("word", UNKNOWN)
-@pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
+PLACEHOLDERS = [("lesion_id", word) for word in UNKNOWN]
+PLACEHOLDERS += [("patient_id", "unknown"), ("patient_id", "not yet")]
+PICTURES = {f"B{k}.png": photo(k, "PNG") for k in range(84)}
+
+
+@pytest.mark.parametrize("column, word", PLACEHOLDERS)
 def test_a_placeholder_is_no_id(load, tmp_path, column, word):
     cells = [word if k % 3 else f"L{k // 6}" for k in range(84)]  # 56 of 84
     rows = ["image,label," + column, *(f"B{k},nv,{cell}" for k, cell in enumerate(cells))]
-    pictures = {f"B{k}.png": photo(k, "PNG") for k in range(84)}
-    folder(tmp_path / "data", {"labels.csv": "\n".join(rows) + "\n"} | pictures)
+    folder(tmp_path / "data", {"labels.csv": "\n".join(rows) + "\n"} | PICTURES)
     dataset = load()
     ids = dataset.table.set_index("image")[column]
     assert all(ids[f"B{k}"] == ("" if cell == word else cell) for k, cell in enumerate(cells))
@@ -255,8 +258,7 @@ def test_a_placeholder_is_no_id(load, tmp_path, column, word):
 def test_ids_from_0_on_and_a_few_patients_of_many_images_are_ids(load, tmp_path):
     rows = [f"B{k},nv,{k // 2},{'PQR'[k % 3]}" for k in range(84)]
     text = "\n".join(["image,label,lesion_id,patient_id", *rows]) + "\n"
-    pictures = {f"B{k}.png": photo(k, "PNG") for k in range(84)}
-    folder(tmp_path / "data", {"labels.csv": text} | pictures)
+    folder(tmp_path / "data", {"labels.csv": text} | PICTURES)
     table = load().table
     assert table["lesion_id"].nunique() == 42 and set(table["patient_id"]) == set("PQR")
 
