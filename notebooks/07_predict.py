@@ -191,7 +191,7 @@ by_class
 # network when the rows point in the same direction: the cosine of the angle between them is then near 1. We look for the nearest images, one
 # for each lesion, among 300 training images of the data that is here: the shipped model has none with it, and no features of any.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 table = ds.table[ds.table["source"] == "train"]
 table = table.sample(min(len(table), 300), random_state=0)
 features = dermai.predict(run.net, picture[None], run.size, with_features=True)[1][0]

@@ -30,7 +30,7 @@ class Figure(mpl.Figure):
         """The figure as the bytes of a PNG, or of a JPEG where it shows photographs."""
         buffer, options = io.BytesIO(), dict(dpi=DPI, bbox_inches="tight")
         if self.photographs:
-            self.savefig(buffer, format="jpeg", **options, pil_kwargs={"quality": 80})
+            self.savefig(buffer, format="jpeg", **options, pil_kwargs={"quality": 70})
             return buffer.getvalue()
         self.savefig(buffer, format="png", **options)
         chart, small = Image.open(buffer).convert("RGB"), io.BytesIO()
