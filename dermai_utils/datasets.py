@@ -101,11 +101,8 @@ def load(
             array = cache / f"{_array_name(size, [*extras], [*tests])}.npy"
             usable = rows[rows["reason"] == ""].reset_index(drop=True)
             usable, images = _decoded(usable, size, array, workers)
-    good = usable["reason"] == ""
-    rejected = pd.concat([rows[rows["reason"] != ""], usable[~good]])
-    rejected = rejected[["image", "source", "reason"]]
-    rejected = rejected.sort_values(["source", "image"], ascending=[False, True], ignore_index=True)
-    table = usable.loc[good, COLUMNS].reset_index(drop=True)
+    rejected = _rejected(rows, usable)
+    table = usable.loc[usable["reason"] == "", COLUMNS].reset_index(drop=True)
     _say(
         notes,
         *_counts(table, rejected),
@@ -114,6 +111,13 @@ def load(
         *_conflicts(table),
     )
     return Dataset(name, table, images, rejected, notes, layout)
+
+
+def _rejected(rows, decoded) -> pd.DataFrame:
+    """image, source and reason: of rows that were rejected before decoding, and by it."""
+    rejected = pd.concat([rows[rows["reason"] != ""], decoded[decoded["reason"] != ""]])
+    rejected = rejected[["image", "source", "reason"]]
+    return rejected.sort_values(["source", "image"], ascending=[False, True], ignore_index=True)
 
 
 def folder_name(data) -> str:
