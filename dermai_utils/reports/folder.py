@@ -43,6 +43,8 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     scored = predictions.primary_rows(rows)
     answers = answers or files.read_json(run.folder / "answers.json") or {}
     found["answers"] = {name: answers.get(name, {}) for name in ("sets", "unlike")}
+    audit = audited(run, audit, pairs, table, found["elsewhere"])
+    found["leaks"] = leaks(audit, found["subsets"])
     _delete(run.folder)
     files.write_table(rows, run.folder / "predictions.csv")
     _submission(run, rows, found)
@@ -55,9 +57,7 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
         figure.save(run.folder / name)
     files.write_json(run.folder / "metrics.json", found)
     page.model_card(run, found)
-    audit = audited(run, audit, pairs, table, found["elsewhere"])
-    shared = leaks(audit, found["elsewhere"])
-    for leak in sum(shared.values(), []):
+    for leak in sum(found["leaks"].values(), []):
         print(f"report: WARNING: {leak}: the score is too good")
     _print(found, dataset)
     return page.report(
@@ -68,7 +68,7 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
         thresholds=browse.thresholds(scored),
         gradcam=files.read_json(run.folder / "gradcam.json"),
         audit=audit,
-        leaks=shared,
+        leaks=found["leaks"],
     )
 
 
@@ -141,13 +141,13 @@ def audited(run, audit, pairs, table, tests) -> dict:
 
 
 def leaks(audit: dict, tests) -> dict:
-    """{own test set: what it shares with images that the run learned from or chose by, in words},
+    """{held-out subset: what it shares with images that the run learned from or chose by, in words},
     of `audited` and the names `tests`."""
     found = {name: [] for name in tests}
     for pair, counts in audit.items():
         side, _, name = pair.partition("/")
         shared = ", ".join(f"{n:,} × {key.replace('_', '-')}" for key, n in counts.items() if n)
-        if name in found and side in ("train", "folds", "val") and shared:
+        if name in found and side in ("train", "folds", "val") and side != name and shared:
             found[name].append(f"{side} and {name} share {shared}")
     return found
 

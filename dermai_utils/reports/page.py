@@ -8,6 +8,7 @@ arXiv 1810.03993. Pages of other rooms extend base.html.j2 and are written by `s
 import base64
 import functools
 import io
+import os
 import re
 import shlex
 from pathlib import Path
@@ -172,7 +173,11 @@ def training(run) -> dict:
     return {
         "network": replaced.get("network") or about["backbone"],
         "replaced": replaced,
-        "settings": {k: v for k, v in about.items() if k not in hidden and v not in ("", None)},
+        "settings": {
+            k: Path(v).name if os.path.isabs(str(v)) else v  # no folders of this machine
+            for k, v in about.items()
+            if k not in hidden and v not in ("", None)
+        },
         "command": command(about, run.table),
         "minutes": round(seconds / 60, 1) if seconds else None,
         **{name: about.get(name) for name in ("version", "date", "machine")},
@@ -182,8 +187,9 @@ def training(run) -> dict:
 def command(about: dict, table) -> str:
     """The command that trains a run again, from its settings `about` and its `table`. Of a path
     only the name is known elsewhere."""
-    preset = settings.PRESETS["sample" if about.get("data") == "sample" else "quick"]
-    words = ["python -m dermai_utils run"]
+    name = "sample" if about.get("data") == "sample" else "quick_cpu"
+    preset = settings.PRESETS[name]
+    words = ["python -m dermai_utils run"] + ["--preset quick_cpu"] * (name != "sample")
     for name, field in settings.FIELDS.items():
         usual = preset.get(name, field.default)
         if name in about and (name == "data" or str(about[name]) != str(usual)):

@@ -157,6 +157,10 @@ def test_the_audit_is_that_of_the_run_s_table_and_keeps_what_later_test_sets_sha
     leaky.loc[leaky["subset"] == "val", "lesion_id"] = run.table["lesion_id"][0]
     rows = audited(leaky)
     assert rows["train/val"]["lesions"] == 1 and rows["train/val"]["patients"] is None
+    assert folder.leaks(rows, ["val", "official"]) == {
+        "val": ["train and val share 1 × lesions"],
+        "official": [],
+    }
     assert audited(run.table)["train/val"]["lesions"] == 0
     copies = run.table[run.table["subset"] == "train"].head(3)
     table = pd.concat([run.table, copies.assign(subset="Rio", source="Rio")], ignore_index=True)

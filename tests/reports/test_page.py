@@ -242,6 +242,15 @@ def test_the_page_claims_no_more_than_is_known(shown, metrics, text):
     assert f'rule_scores/official/macro_auc">{challenge:.3f}<' in text
 
 
+def test_a_leak_into_the_subset_to_quote_stands_above_everything(shown, metrics):
+    leak = "train and official share 20 × lesions"
+    leaks = dict.fromkeys(metrics["elsewhere"], []) | {"official": [leak]}
+    text, card = shown(metrics | {"leaks": leaks}, leaks=leaks)
+    said = f"LEAKING: {leak}."
+    assert text.index(said) < text.index("<h2") and said in card
+    assert "LEAKING" not in "".join(shown(metrics))
+
+
 def test_each_own_test_set_has_its_own_part(shown, metrics):
     """One without any class of home: the comparison with home is not defined, not zero."""
     changed = copy.deepcopy(metrics)
