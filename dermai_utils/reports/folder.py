@@ -141,8 +141,8 @@ def audited(run, audit, pairs, table, tests) -> dict:
 
 
 def leaks(audit: dict, tests) -> dict:
-    """{held-out subset: what it shares with images that the run learned from or chose by, in words},
-    of `audited` and the names `tests`."""
+    """{held-out subset: what it shares with images that the run learned from or chose by, in
+    words}, of `audited` and the names `tests`."""
     found = {name: [] for name in tests}
     for pair, counts in audit.items():
         side, _, name = pair.partition("/")
