@@ -78,7 +78,7 @@ class Settings:
     # lesion: no lesion in two subsets; random: image by image, which leaks
     # given: the data's own; a path: somebody's table or folder (docs/data.md)
     split: str = _split("lesion", ("lesion", "random", "given", PATH), "how the subsets are made")
-    leaks: str = _split("keep", ("keep", "leave_out"), "images of a given split or a file that leak")
+    leaks: str = _split("keep", ("keep", "leave_out"), "images that leak in a split of others")
     split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
     near_duplicates: str = _split("listed", ("listed", "none", PATH), "pairs that stay together")
     val_fraction: float = _split(0.12, [0.01, 0.5], "to choose decision rule and thresholds on")
