@@ -29,7 +29,7 @@ def lines(found: dict) -> list[str]:
     images, scored = dict(found["images"]), found["scores"]
     sources = f"{images.pop('n'):,} images: " + ", ".join(f"{n:,} {k}" for k, n in images.items())
     shared = [shared_table(found).to_string()] if found["sharing"] else []
-    said = [sources, *found["notes"], *shared, found["sentence"]]
+    said = [sources, *shared, found["sentence"]]
     said += [f"not scored: {n:,} images {why}" for why, n in found["left_out"].items()]
     if scored:
         said.append(f"{found['scored']}, n={scored['n']:,}, 95 % intervals by {scored['by']}:")
@@ -44,6 +44,7 @@ def lines(found: dict) -> list[str]:
         minus = with_interval(row["minus"]["balanced_accuracy"])
         said.append(f"balanced accuracy minus that of {name}, n={row['n']:,}: {minus}")
     said.append(f"verdict: {found['verdict']['name']}: {found['verdict']['why']}")
+    said += [f"note: {line}" for line in found["notes"]]
     return said + [f"to quote: {found['quote']}"] * bool(found["quote"])
 
 

@@ -120,7 +120,7 @@ def _whole(words):
 
 
 def _probabilities(values, images, notes) -> np.ndarray:
-    """(N, 7) float that sum to one, from probabilities, percentages, sigmoids or logits."""
+    """(N, 7) float that sum to one, from probabilities times a number, sigmoids or logits."""
     p = values.to_numpy(float)
     if not len(p):
         raise UserError(f"no row; {EXPECTED}")
@@ -135,6 +135,9 @@ def _probabilities(values, images, notes) -> np.ndarray:
             row = np.argwhere(p < 0)[0][0]
             raise UserError(f"image {images.iloc[row]}: a negative probability; {EXPECTED}")
         return p if off[0] <= 1e-3 else p / sums
+    if p.min() >= 0 and 0 < sums.max() <= sums.min() * (1 + SUMS_TO_ONE):
+        notes.append(f"rows sum to {sums.mean():.3g}, not to one: divided by their sum")
+        return p / sums
     if p.min() >= 0 and p.max() <= 1:
         notes.append("rows don't sum to one: separate scores from 0 to 1, divided by their sum")
         return p / np.maximum(sums, np.finfo(float).tiny)

@@ -57,7 +57,9 @@ def test_class_numbers_are_found_and_shown():
     [
         (lambda p: np.log(p), "logits"),
         (lambda p: 100 * p, None),
-        (lambda p: p * 0.4, "separate scores"),
+        (lambda p: 3 * p, "rows sum to 3,"),
+        (lambda p: p * 0.4, "rows sum to 0.4,"),
+        (lambda p: p * np.linspace(0.3, 0.5, len(p))[:, None], "separate scores"),
         (lambda p: p.round(2), None),
     ],
 )
