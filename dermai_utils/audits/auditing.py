@@ -65,7 +65,9 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
         found["scores"] = scores(rows, prior, same, **options) | {"prior_of": whose}
         found["scores"]["by"] = "lesion" if known_lesions else "image (no lesion is known)"
         for other, theirs in (others or {}).items():
-            found["compared"][other] = compared(rows, theirs, prior, other, **options)
+            row = compared(rows, theirs, prior, other, **options)
+            both = rows.drop(columns=[*CLASSES]).merge(theirs[["image", *CLASSES]], on="image")
+            found["compared"][other] = row | {"scores": scores(both, prior, **options)}
         found["quote"] = quote(found)
     return jsonable(found)
 

@@ -16,6 +16,8 @@ VERDICTS = {  # what each verdict means, for people
     "unknown": "Too little is known to say whether the score is too high.",
 }
 
+RULES = {"argmax": "by argmax", "prior_corrected": "prior-corrected"}
+
 
 def save(found: dict, folder) -> Path:
     """Write audit.json and audit.html into `folder`; the page's path."""
@@ -33,14 +35,18 @@ def lines(found: dict) -> list[str]:
     said += [f"not scored: {n:,} images {why}" for why, n in found["left_out"].items()]
     if scored:
         said.append(f"{found['scored']}, n={scored['n']:,}, 95 % intervals by {scored['by']}:")
-        parts = {"argmax": "by argmax", "prior_corrected": "prior-corrected"}
-        parts |= {"where": f"where the lesion is also in {found['learnt']}, and where it is not"}
+        parts = RULES | {
+            "where": f"where the lesion is also in {found['learnt']}, and where it is not"
+        }
         for part in [part for part in parts if part in scored]:
             each = (f"{pretty_name(k)} {with_interval(v)}" for k, v in scored[part].items())
             said.append(f"  {parts[part]}: {', '.join(each)}")
         said.append(f"  prior: the classes' shares in {scored['prior_of']}")
         said.append(f"  expected calibration error {scored['ece']:.3f}")
     for name, row in found["compared"].items():
+        by_argmax, by_rule = (row["scores"][part]["balanced_accuracy"] for part in RULES)
+        own = f"{with_interval(by_argmax)} by argmax, {with_interval(by_rule)} prior-corrected"
+        said.append(f"balanced accuracy of {name}, n={row['n']:,}: {own}")
         minus = with_interval(row["minus"]["balanced_accuracy"])
         said.append(f"balanced accuracy minus that of {name}, n={row['n']:,}: {minus}")
     said.append(f"verdict: {found['verdict']['name']}: {found['verdict']['why']}")

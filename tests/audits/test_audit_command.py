@@ -90,6 +90,18 @@ def test_against_ours_reads_the_out_of_fold_file_or_fetches_it(call, leaking, mo
     assert any("that of ours (sample.csv.gz)" in x for x in call(mine, path, "--against=ours")[1])
 
 
+def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
+    mine, path, _ = leaking
+    rows = pd.read_csv(mine).assign(MEL=lambda rows: rows["MEL"] ** 0.5)
+    rows.to_csv(tmp_path / "theirs.csv", index=False)
+    alone = call(tmp_path / "theirs.csv", path)[1][-2].split("acy ")[1].split(" after")[0]
+    _, lines, _ = call(mine, path, tmp_path / "theirs.csv")
+    line = next(line for line in lines if line.startswith("balanced accuracy of theirs, n="))
+    assert line.endswith(f": {alone} prior-corrected")
+    page = (tmp_path / "work" / "audits" / "mine" / "audit.html").read_text()
+    assert alone.split(" [")[0] in page
+
+
 @pytest.mark.parametrize(
     "url, expected",
     [
