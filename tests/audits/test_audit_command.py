@@ -63,7 +63,8 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     assert found["scores"]["n_shared"] == n and found["scores"]["prior_of"] == "train"
     shares = split.loc[split["subset"] == "train", "label"].value_counts(normalize=True)
     assert found["scores"]["prior"] == pytest.approx(shares.to_dict())
-    assert f"n = {len(test)}; protocol: leaking. {n} of" in lines[-2]
+    said = "scored by the labels in the file; protocol: leaking"
+    assert f"n = {len(test)}, {said}. {n} of" in lines[-2]
 
 
 def test_our_own_predictions_bring_their_subsets_and_ask_nobody(call):
@@ -100,6 +101,19 @@ def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
     assert line.endswith(f": {alone} prior-corrected")
     page = (tmp_path / "work" / "audits" / "mine" / "audit.html").read_text()
     assert alone.split(" [")[0] in page
+
+
+def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_path):
+    table = known.training().groupby("label").head(20)
+    p = np.eye(7)[table["label"].map(CLASSES.index)]
+    rows = pd.DataFrame(p, columns=list(CLASSES)).assign(image=table["image"].to_numpy())
+    wrong = np.where(np.arange(140) % 2, "NV", table["label"])
+    rows.assign(NV=rows["NV"] + 1e-4, label=wrong).to_csv(tmp_path / "mine.csv", index=False)
+    lines = call(tmp_path / "mine.csv")[1]
+    differ = (wrong != table["label"].to_numpy()).sum()
+    said = f"scored by the official labels (the file has another one for {differ} images)"
+    assert differ > 50 and f"n = 140, {said}; protocol: unknown" in lines[-2]
+    assert "argmax: balanced accuracy 1.000" in "\n".join(lines)
 
 
 @pytest.mark.parametrize(
