@@ -19,6 +19,18 @@ VERDICTS = {  # what each verdict means, for people
 RULES = {"argmax": "by argmax", "prior_corrected": "prior-corrected"}
 
 
+def folder_name(files) -> str:
+    """The name of an audit's folder: the stems of its files, each shortened to a share of 80 signs.
+
+    >>> folder_name(["mine.csv", "split.csv"]), folder_name(["x" * 60 + "1.csv", "split.csv"])
+    ('mine-split', 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx1-split')
+    """
+    stems = [Path(name).stem.strip(".") or "folder" for name in files]  # of . and .. too
+    longest = max(2, 80 // len(files))
+    half = longest // 2
+    return "-".join(s if len(s) <= longest else s[:half] + s[half - longest :] for s in stems)
+
+
 def save(found: dict, folder) -> Path:
     """Write audit.json and audit.html into `folder`; the page's path."""
     files.write_json(Path(folder) / "audit.json", found)

@@ -54,7 +54,7 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     assert status == 0 and n > 0
     assert f"{n} of {len(test)} test images show a lesion that is also in train." in lines
     assert any(line.startswith("verdict: leaking") for line in lines)
-    folder = tmp_path / "work" / "audits" / "split"
+    folder = tmp_path / "work" / "audits" / "split-mine"
     assert lines[-1] == str(folder / "audit.html")
     found = json.loads((folder / "audit.json").read_text())
     rows = pd.read_csv(mine).set_index("image").loc[test["image"]]
@@ -99,7 +99,7 @@ def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
     _, lines, _ = call(mine, path, tmp_path / "theirs.csv")
     line = next(line for line in lines if line.startswith("balanced accuracy of theirs, n="))
     assert line.endswith(f": {alone} prior-corrected")
-    page = (tmp_path / "work" / "audits" / "mine" / "audit.html").read_text()
+    page = (tmp_path / "work" / "audits" / "mine-split-theirs" / "audit.html").read_text()
     assert alone.split(" [")[0] in page
 
 
@@ -114,6 +114,12 @@ def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_p
     said = f"scored by the official labels (the file has another one for {differ} images)"
     assert differ > 50 and f"n = 140, {said}; protocol: unknown" in lines[-2]
     assert "argmax: balanced accuracy 1.000" in "\n".join(lines)
+
+
+def test_an_audit_without_data_lies_beside_the_data_sets(leaking, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    assert cli.main(["audit", *map(str, leaking[:2]), f"--cache-dir={tmp_path / 'cache'}"]) == 0
+    assert (tmp_path / "work" / "audits" / "mine-split" / "audit.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +198,7 @@ def test_bad_words_are_one_line(call, leaking, tmp_path):
 def test_the_page_on_a_telephone(call, leaking, tmp_path):
     mine, path, _ = leaking
     assert call(mine, path, "--against", RUN / "predictions.csv")[0] == 0
-    page_file = tmp_path / "work" / "audits" / "mine" / "audit.html"
+    page_file = tmp_path / "work" / "audits" / "mine-split-predictions" / "audit.html"
     text = page_file.read_text()
     found = json.loads(page_file.with_name("audit.json").read_text())
     assert found["sentence"] in text and found["quote"] in text and "not known" in text
