@@ -151,6 +151,7 @@ def quote(found: dict) -> str:
     """The line to quote: score, interval, n, protocol."""
     scored, protocol = found["scores"], found["verdict"]["name"]
     rules = (scored[rule]["balanced_accuracy"] for rule in ("argmax", "prior_corrected"))
+    protocol += f" ({found['verdict']['why']})" if protocol == "unknown" else ""
     by_argmax, by_rule = map(with_interval, jsonable(list(rules)))
     labels = f"scored by {scored['labels_by']}"
     if scored["other_labels"]:

@@ -16,6 +16,7 @@ VERDICTS = {  # what each verdict means, for people
     "unknown": "Too little is known to say whether the score is too high.",
 }
 
+AUCS = "malignant AUC: MEL, BCC or AKIEC against the other classes; melanoma AUC: MEL alone"
 RULES = {"argmax": "by argmax", "prior_corrected": "prior-corrected"}
 
 
@@ -34,7 +35,7 @@ def folder_name(files) -> str:
 def save(found: dict, folder) -> Path:
     """Write audit.json and audit.html into `folder`; the page's path."""
     files.write_json(Path(folder) / "audit.json", found)
-    values = dict(meaning=VERDICTS, shared=shared_table(found), figures={})
+    values = dict(meaning=VERDICTS, aucs=AUCS, shared=shared_table(found), figures={})
     return page.save(Path(folder) / "audit.html", "audit.html.j2", found=found, **values)
 
 
@@ -53,6 +54,7 @@ def lines(found: dict) -> list[str]:
         for part in [part for part in parts if part in scored]:
             each = (f"{pretty_name(k)} {with_interval(v)}" for k, v in scored[part].items())
             said.append(f"  {parts[part]}: {', '.join(each)}")
+        said.append(f"  {AUCS}")
         said.append(f"  prior: the classes' shares in {scored['prior_of']}")
         said.append(f"  expected calibration error {scored['ece']:.3f}")
     for name, row in found["compared"].items():

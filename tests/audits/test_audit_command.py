@@ -101,6 +101,7 @@ def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
     assert line.endswith(f": {alone} prior-corrected")
     page = (tmp_path / "work" / "audits" / "mine-split-theirs" / "audit.html").read_text()
     assert alone.split(" [")[0] in page
+    assert "alignant AUC: MEL, BCC or AKIEC against" in page
 
 
 def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_path):
@@ -112,7 +113,7 @@ def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_p
     lines = call(tmp_path / "mine.csv")[1]
     differ = (wrong != table["label"].to_numpy()).sum()
     said = f"scored by the official labels (the file has another one for {differ} images)"
-    assert differ > 50 and f"n = 140, {said}; protocol: unknown" in lines[-2]
+    assert differ > 50 and f"n = 140, {said}; protocol: unknown (the list of" in lines[-2]
     assert "argmax: balanced accuracy 1.000" in "\n".join(lines)
 
 
