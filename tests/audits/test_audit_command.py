@@ -114,6 +114,7 @@ def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_p
     differ = (wrong != table["label"].to_numpy()).sum()
     said = f"scored by the official labels (the file has another one for {differ} images)"
     assert differ > 50 and f"n = 140, {said}; protocol: unknown (the list of" in lines[-2]
+    assert lines[-3].startswith(f"note: {differ} images have another label in the file")
     assert "argmax: balanced accuracy 1.000" in "\n".join(lines)
 
 
