@@ -330,7 +330,10 @@ def audit(s, files, against=""):
     options = dict(against=against, cache=s.cache, pairs=pairs)
     found = audits.audit_files(files, _known_images(s), **options)
     print("\n".join(audits.lines(found)))
-    return audits.save(found, s.work / "audits" / Path(found["files"][0]).stem)
+    about_data = s.work_dir or s.data not in settings.NAMES
+    folder = (s.work if about_data else settings.ROOT / "work") / "audits"
+    others = [against] if against else []
+    return audits.save(found, folder / audits.folder_name(found["files"] + others))
 
 
 def _known_images(s):

@@ -21,9 +21,11 @@ def knowledge(*tables) -> tuple[pd.DataFrame, list[str]]:
     knows it. Each has image and some of FACTS; "" is not known."""
     rows = pd.concat(tables, ignore_index=True).reindex(columns=["image", *FACTS])
     rows = rows.astype(object).where(rows != "")
+    rows["label_by"] = rows["known_as"].where(rows["label"].notna())
     facts, notes = rows.groupby("image", sort=False).first(), []
     if differ := (rows.groupby("image")["label"].nunique() > 1).sum():
-        notes.append(f"{differ:,} images have another label in the file than in their set's table")
+        which = f"{differ:,} images have another label in the file than in their set's table"
+        notes.append(f"{which}: the table's labels count")
     return facts.fillna(""), notes
 
 
@@ -63,9 +65,12 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
         known_lesions = (rows["lesion_id"] != "").any()
         same = rows["image"].isin(common).to_numpy() if a and known_lesions else None
         found["scores"] = scores(rows, prior, same, **options) | {"prior_of": whose}
+        found["scores"] |= labels_of(rows)
         found["scores"]["by"] = "lesion" if known_lesions else "image (no lesion is known)"
         for other, theirs in (others or {}).items():
-            found["compared"][other] = compared(rows, theirs, prior, other, **options)
+            row = compared(rows, theirs, prior, other, **options)
+            both = rows.drop(columns=[*CLASSES]).merge(theirs[["image", *CLASSES]], on="image")
+            found["compared"][other] = row | {"scores": scores(both, prior, **options)}
         found["quote"] = quote(found)
     return jsonable(found)
 
@@ -107,7 +112,8 @@ def scored_rows(table, predicted, b) -> tuple[pd.DataFrame, dict]:
         return table[:0], {}
     inside = table[sharing.members(table["subset"], b)].drop_duplicates("image")
     rows = inside.merge(predicted[["image", "truth", *CLASSES]], on="image")
-    rows["truth"] = rows["label"].where(rows["label"] != "", rows["truth"])
+    rows["given"], known_label = rows["truth"], rows["label"] != ""
+    rows["truth"] = rows["label"].where(known_label, rows["truth"])
     left = {
         "without a known label": (rows["truth"] == "").sum(),
         f"predicted, but not of {b}": (~predicted["image"].isin(inside["image"])).sum(),
@@ -115,6 +121,18 @@ def scored_rows(table, predicted, b) -> tuple[pd.DataFrame, dict]:
     }
     rows = rows[(rows["truth"] != "") & (rows["image"] != ZERO_WEIGHT)].reset_index(drop=True)
     return rows, {why: int(n) for why, n in left.items() if n}
+
+
+def labels_of(rows) -> dict:
+    """{labels_by: whose labels score these rows, in words; other_labels: how many of them have
+    another class in the file of predictions}."""
+    by = rows["label_by"] if "label_by" in rows else rows["known_as"]
+    by = by.where(rows["label"] != "", BY_FILE).unique()
+    words = {known.TRAINING: "the official labels", BY_FILE: "the labels in the file"}
+    words[known.TEST] = words[known.TRAINING]
+    whose = dict.fromkeys(words.get(name, f"the labels of {name}") for name in by)
+    differ = (rows["given"] != "") & (rows["given"] != rows["truth"])
+    return {"labels_by": " and ".join(whose), "other_labels": int(differ.sum())}
 
 
 def prior_of(table, a) -> tuple[pd.Series, str]:
@@ -133,9 +151,13 @@ def quote(found: dict) -> str:
     """The line to quote: score, interval, n, protocol."""
     scored, protocol = found["scores"], found["verdict"]["name"]
     rules = (scored[rule]["balanced_accuracy"] for rule in ("argmax", "prior_corrected"))
+    protocol += f" ({found['verdict']['why']})" if protocol == "unknown" else ""
     by_argmax, by_rule = map(with_interval, jsonable(list(rules)))
+    labels = f"scored by {scored['labels_by']}"
+    if scored["other_labels"]:
+        labels += f" (the file has another one for {scored['other_labels']:,} images)"
     return (
         f"Balanced accuracy {by_argmax} by argmax, {by_rule} after prior correction "
-        f"(95 % intervals by {scored['by']}); n = {scored['n']:,}; protocol: {protocol}. "
+        f"(95 % intervals by {scored['by']}); n = {scored['n']:,}, {labels}; protocol: {protocol}. "
         f"{found['sentence']}"
     )

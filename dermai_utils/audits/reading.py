@@ -22,13 +22,21 @@ _AROUND = "prob|probs|proba|probability|probabilities|p|pred|prediction|score|sc
 _AROUND += "|class|output|softmax|conf|confidence|y"
 _AROUND = re.compile(rf"(?:^|(?<=[\W_]))(?:{_AROUND})(?=$|[\W_])")
 SUMS_TO_ONE = 0.02  # probabilities with two decimals may be off by that much
+TABLE = "a table: an image and seven probabilities in each row, or an image and its subset"
 EXPECTED = "expected an image and seven probabilities in each row"
 
 
 def read(path) -> pd.DataFrame:
     """Every column of a table as text, blanks NaN, names in lower case. UserError for none."""
     names = [name for name in tables.header(path) if name]
-    return tables.read_csv(path, names or ["image"])
+    try:
+        return tables.read_csv(path, names or ["image"])
+    except UserError as reason:
+        why, ours, _ = str(reason).partition("expected a CSV with the columns")
+        if not ours:
+            raise
+    why = why.replace("Error tokenizing data. C error: ", "")  # pandas' words
+    raise UserError(f"{why}expected {TABLE}")
 
 
 def class_columns(names) -> dict:
@@ -97,21 +105,21 @@ def predictions(frame: pd.DataFrame, labels: pd.Series) -> tuple[pd.DataFrame, d
         next((_whole(frame[c]) for c in known if c in frame and c not in columns), None)
         for known in (TRUTH, SUBSET_COLUMNS)
     )
-    words = pd.Series("", frame.index) if truth is None else truth
-    mapping = {}
+    rows = pd.DataFrame({"image": images, "truth": "" if truth is None else truth})
+    rows[list(columns)] = p
+    if subset is not None:
+        rows["subset"] = [tables.subset_of(word) or word for word in subset]
+    rows, mapping = _once(rows, notes), {}
     if isinstance(next(iter(columns.values())), int):
-        known = images.map(labels).fillna("")
-        mapping = _numbering(list(columns.values()), p, words, known)
+        known = rows["image"].map(labels).fillna("")
+        numbers = list(columns.values())
+        mapping = _numbering(numbers, rows[list(columns)].to_numpy(), rows["truth"], known)
         columns = {column: mapping[number] for column, number in columns.items()}
         said = ", ".join(f"{number} {label}" for number, label in sorted(mapping.items()))
         notes.append(f"class numbers, found from the images' known labels: {said}")
     named = {str(number): label for number, label in mapping.items()}
-    own = words.map(lambda word: named.get(word) or tables.class_of(word))
-    rows = pd.DataFrame({"image": images, "truth": own})
-    rows[list(columns.values())] = p
-    if subset is not None:
-        rows["subset"] = [tables.subset_of(word) or word for word in subset]
-    return _once(rows, notes), mapping, notes
+    rows["truth"] = rows["truth"].map(lambda word: named.get(word) or tables.class_of(word))
+    return rows.rename(columns=columns), mapping, notes
 
 
 def _whole(words):
@@ -120,7 +128,7 @@ def _whole(words):
 
 
 def _probabilities(values, images, notes) -> np.ndarray:
-    """(N, 7) float that sum to one, from probabilities, percentages, sigmoids or logits."""
+    """(N, 7) float that sum to one, from probabilities times a number, sigmoids or logits."""
     p = values.to_numpy(float)
     if not len(p):
         raise UserError(f"no row; {EXPECTED}")
@@ -135,6 +143,9 @@ def _probabilities(values, images, notes) -> np.ndarray:
             row = np.argwhere(p < 0)[0][0]
             raise UserError(f"image {images.iloc[row]}: a negative probability; {EXPECTED}")
         return p if off[0] <= 1e-3 else p / sums
+    if p.min() >= 0 and 0 < sums.max() <= sums.min() * (1 + SUMS_TO_ONE):
+        notes.append(f"rows sum to {sums.mean():.3g}, not to one: divided by their sum")
+        return p / sums
     if p.min() >= 0 and p.max() <= 1:
         notes.append("rows don't sum to one: separate scores from 0 to 1, divided by their sum")
         return p / np.maximum(sums, np.finfo(float).tiny)

@@ -54,7 +54,7 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     assert status == 0 and n > 0
     assert f"{n} of {len(test)} test images show a lesion that is also in train." in lines
     assert any(line.startswith("verdict: leaking") for line in lines)
-    folder = tmp_path / "work" / "audits" / "split"
+    folder = tmp_path / "work" / "audits" / "split-mine"
     assert lines[-1] == str(folder / "audit.html")
     found = json.loads((folder / "audit.json").read_text())
     rows = pd.read_csv(mine).set_index("image").loc[test["image"]]
@@ -63,7 +63,8 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     assert found["scores"]["n_shared"] == n and found["scores"]["prior_of"] == "train"
     shares = split.loc[split["subset"] == "train", "label"].value_counts(normalize=True)
     assert found["scores"]["prior"] == pytest.approx(shares.to_dict())
-    assert f"n = {len(test)}; protocol: leaking. {n} of" in lines[-2]
+    said = "scored by the labels in the file; protocol: leaking"
+    assert f"n = {len(test)}, {said}. {n} of" in lines[-2]
 
 
 def test_our_own_predictions_bring_their_subsets_and_ask_nobody(call):
@@ -88,6 +89,39 @@ def test_against_ours_reads_the_out_of_fold_file_or_fetches_it(call, leaking, mo
     inputs.OURS.mkdir()
     (mine.parent / "ours.csv.gz").rename(inputs.OURS / "sample.csv.gz")
     assert any("that of ours (sample.csv.gz)" in x for x in call(mine, path, "--against=ours")[1])
+
+
+def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
+    mine, path, _ = leaking
+    rows = pd.read_csv(mine).assign(MEL=lambda rows: rows["MEL"] ** 0.5)
+    rows.to_csv(tmp_path / "theirs.csv", index=False)
+    alone = call(tmp_path / "theirs.csv", path)[1][-2].split("acy ")[1].split(" after")[0]
+    _, lines, _ = call(mine, path, tmp_path / "theirs.csv")
+    line = next(line for line in lines if line.startswith("balanced accuracy of theirs, n="))
+    assert line.endswith(f": {alone} prior-corrected")
+    page = (tmp_path / "work" / "audits" / "mine-split-theirs" / "audit.html").read_text()
+    assert alone.split(" [")[0] in page
+    assert "alignant AUC: MEL, BCC or AKIEC against" in page
+
+
+def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_path):
+    table = known.training().groupby("label").head(20)
+    p = np.eye(7)[table["label"].map(CLASSES.index)]
+    rows = pd.DataFrame(p, columns=list(CLASSES)).assign(image=table["image"].to_numpy())
+    wrong = np.where(np.arange(140) % 2, "NV", table["label"])
+    rows.assign(NV=rows["NV"] + 1e-4, label=wrong).to_csv(tmp_path / "mine.csv", index=False)
+    lines = call(tmp_path / "mine.csv")[1]
+    differ = (wrong != table["label"].to_numpy()).sum()
+    said = f"scored by the official labels (the file has another one for {differ} images)"
+    assert differ > 50 and f"n = 140, {said}; protocol: unknown (the list of" in lines[-2]
+    assert lines[-3].startswith(f"note: {differ} images have another label in the file")
+    assert "argmax: balanced accuracy 1.000" in "\n".join(lines)
+
+
+def test_an_audit_without_data_lies_beside_the_data_sets(leaking, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    assert cli.main(["audit", *map(str, leaking[:2]), f"--cache-dir={tmp_path / 'cache'}"]) == 0
+    assert (tmp_path / "work" / "audits" / "mine-split" / "audit.html").exists()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +200,7 @@ def test_bad_words_are_one_line(call, leaking, tmp_path):
 def test_the_page_on_a_telephone(call, leaking, tmp_path):
     mine, path, _ = leaking
     assert call(mine, path, "--against", RUN / "predictions.csv")[0] == 0
-    page_file = tmp_path / "work" / "audits" / "mine" / "audit.html"
+    page_file = tmp_path / "work" / "audits" / "mine-split-predictions" / "audit.html"
     text = page_file.read_text()
     found = json.loads(page_file.with_name("audit.json").read_text())
     assert found["sentence"] in text and found["quote"] in text and "not known" in text

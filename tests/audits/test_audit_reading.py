@@ -57,7 +57,9 @@ def test_class_numbers_are_found_and_shown():
     [
         (lambda p: np.log(p), "logits"),
         (lambda p: 100 * p, None),
-        (lambda p: p * 0.4, "separate scores"),
+        (lambda p: 3 * p, "rows sum to 3,"),
+        (lambda p: p * 0.4, "rows sum to 0.4,"),
+        (lambda p: p * np.linspace(0.3, 0.5, len(p))[:, None], "separate scores"),
         (lambda p: p.round(2), None),
     ],
 )
@@ -84,6 +86,10 @@ def broken(**cells):
         (made(scc="0.1")[0].rename(columns={"scc": "SCC"}), "8 columns of probabilities"),
         (made()[0].drop(columns="DF"), "6 columns of probabilities"),
         (pd.concat([made()[0], made(1, seed=1)[0]]), "1 images have several rows"),
+        (
+            pd.concat([made(names="0123456")[0], made(1, names="0123456", seed=1)[0]]),
+            "1 images have several rows",
+        ),
         (made()[0].drop(columns="image"), "no column with image ids"),
         (made()[0].iloc[:0], "no row"),
         (broken(image=""), "1 rows have no image id"),
@@ -105,6 +111,15 @@ def test_labels_are_no_predictions():
     one_hot[list(CLASSES)] = np.eye(7, dtype=int)[np.arange(40) % 7].astype(str)
     assert not reading.is_predictions(one_hot) and reading.is_predictions(made()[0])
     assert list(reading.described(one_hot)["label"][:8]) == [*CLASSES, CLASSES[0]]
+
+
+def test_a_text_is_told_what_is_expected_not_its_own_words(tmp_path):
+    (tmp_path / "README.md").write_text("Once, a text.\nIt is, I say, no table.\n")
+    with pytest.raises(UserError) as caught:
+        inputs.audit_files([tmp_path / "README.md"], cache=tmp_path)
+    said = str(caught.value)
+    assert said.endswith(f"expected {reading.TABLE}") and "once" not in said.casefold()
+    assert "tokenizing" not in said
 
 
 @pytest.mark.parametrize("text", [None, "", "image,MEL\n", "a,b\n1,2\n", "sheet"])
