@@ -71,6 +71,7 @@ def test_the_version_line_and_the_list_of_settings(capsys):
         ("predict --image=", "--image is blank"),
         ("predict", "predict needs --image PHOTO"),
         ("compare", "compare needs --other NAME"),
+        ("evaluate --pretrained", "evaluate: give --test FOLDER"),
     ],
 )
 def test_a_wrong_word_is_one_line(words, said, capsys):
@@ -260,7 +261,7 @@ def test_a_pack_is_evaluated_in_a_folder_of_its_own(call, made, tmp_path):
     before = sorted(made.run_folder.iterdir())
     words = ["evaluate", "--run", packed, "--test", str(settings.PACKAGE / "sample_elsewhere")]
     status, lines, _ = call(*words, cache_dir=tmp_path / "cache", work_dir=tmp_path)
-    page = tmp_path / "packs" / Path(packed).stem / "report.html"
+    page = tmp_path / "packs" / Path(packed).stem / "sample_elsewhere" / "report.html"
     assert status == 0 and lines[-1] == str(page) and page.exists()
     found = files.read_json(page.with_name("metrics.json"))
     assert found["primary_subset"] == "sample_elsewhere"
