@@ -35,6 +35,7 @@ class Answer:
     distance: float  # from the training images
     similar: list  # of dicts: image, label, similarity (cosine, -1..1)
     about: dict  # answers.json: thresholds, and how often answers are wrong
+    seen: str = ""  # "is, pixel for pixel, an image that the model learned from", or its name is
     oddities: tuple = ()  # faults of the picture itself, see ood.oddities
     square: np.ndarray | None = field(default=None, repr=False)  # (S, S, 3) uint8, what it saw
     gradcam: np.ndarray | None = field(default=None, repr=False)  # (S, S) in 0..1
@@ -80,7 +81,9 @@ class Answer:
     def warnings(self) -> list[str]:
         """What to know before reading the answer; each continues "This picture"."""
         warnings = list(self.oddities)
-        for same in self.similar[:1]:
+        if self.seen:
+            warnings.append(f"{self.seen}: the answer does not test the model")
+        for same in [] if self.seen else self.similar[:1]:
             if same["similarity"] >= self.about["same_threshold"]:
                 label = CLASS_NAMES[same["label"]]
                 what = f"is (nearly) the training image {same['image']}, labelled {label}"
