@@ -361,7 +361,7 @@ def predict(s, image=(), run="", run_name=""):
     numbered = (folder / f"own_predictions{k and f'-{k}' or ''}.csv" for k in (0, *range(2, 10**6)))
     path = next(path for path in numbered if not path.exists())
     files.write_table(answers.table(found), path)
-    return path
+    return f"table written to {path}"
 
 
 def app(s, run="", run_name=""):

@@ -247,11 +247,12 @@ def test_predict_and_a_pack_give_the_same_answer(call, tmp_path, monkeypatch):
     assert status == 0 and packed[-1].endswith(".zip")
     given = ["--image", str(photo), "--run", packed[-1]]
     status, again, _ = call("predict", *given, cache_dir=tmp_path / "cache")
-    assert status == 0 and again[-1] == str(tmp_path / "own_predictions.csv")
+    written = [each[-1].removeprefix("table written to ") for each in (lines, again)]
+    assert status == 0 and written[1] == str(tmp_path / "own_predictions.csv")
     assert any(line.startswith("answers by pack first-") for line in again)
     status, _, error = call("predict", *given, run_name="first")
     assert status == 2 and error.startswith("error: --run and --run-name: give one of them")
-    tables = [files.read_table(path) for path in (lines[-1], again[-1])]
+    tables = [files.read_table(path) for path in written]
     assert tables[0][list(CLASSES)].equals(tables[1][list(CLASSES)])
 
 
