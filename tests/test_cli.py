@@ -70,6 +70,7 @@ def test_the_version_line_and_the_list_of_settings(capsys):
         ("train --test=", "--test is blank: expected folders"),
         ("predict --image=", "--image is blank"),
         ("predict", "predict needs --image PHOTO"),
+        ("predict photo.jpg", "unexpected photo.jpg, did you mean --image photo.jpg?"),
         ("compare", "compare needs --other NAME"),
         ("evaluate --pretrained", "evaluate: give --test FOLDER"),
     ],
