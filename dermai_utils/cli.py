@@ -111,6 +111,8 @@ class Parser(argparse.ArgumentParser):
             hint = did_you_mean(flag, known) if flag.startswith("-") else ""
             if flag.removeprefix("--").replace("-", "_") in FIELDS:
                 hint = "which this command does not read"
+            if not flag.startswith("-") and "--image" in known:
+                hint = f"did you mean --image {flag}?"
             self.error(f"unexpected {flag}{hint and ', ' + hint}")
         return vars(found)
 

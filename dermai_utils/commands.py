@@ -198,18 +198,19 @@ def report(s):
 
 
 def evaluate(s, run="", pretrained=False):
-    """the same without pictures; --pretrained --test PATH: the shipped model on your own clinic"""
+    """report without photos; --pretrained --test PATH: the shipped model on yours, with photos"""
+    if (run or pretrained) and not s.test:
+        raise UserError("evaluate: give --test FOLDER, the labelled images to judge the model on")
     done = opened(s, run, pretrained)
     if not (run or pretrained):
         return dermai.report(done, _dataset_of(s, done) if s.test else None)
-    from dermai_utils.app import clinic, pack
+    from dermai_utils.app import clinic
 
     work = Path(s.work_dir or settings.ROOT / "work").absolute()
     folder = work / "pretrained" if pretrained else work / "packs" / done.name
-    if not s.test:
-        return dermai.report(pack.copied(done, folder))
     cache = Path(s.cache_dir or settings.ROOT / "cache" / "test_sets").absolute()
-    return clinic.evaluate(done, clinic.load(s.test, done.size, cache), folder)
+    tests = clinic.load(s.test, done.size, cache)
+    return clinic.evaluate(done, tests, folder / "_".join(tests.table["source"].unique()))
 
 
 def gradcam(s):
@@ -363,7 +364,7 @@ def predict(s, image=(), run="", run_name=""):
     numbered = (folder / f"own_predictions{k and f'-{k}' or ''}.csv" for k in (0, *range(2, 10**6)))
     path = next(path for path in numbered if not path.exists())
     files.write_table(answers.table(found), path)
-    return path
+    return f"table written to {path}"
 
 
 def app(s, run="", run_name=""):

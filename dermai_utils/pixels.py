@@ -170,8 +170,13 @@ def _store(array_file, offset, height, width, row, path):
     with open(array_file, "rb+") as file:
         file.seek(offset + row * pixels.nbytes)
         file.write(pixels)
+    return checksum(pixels), ""
+
+
+def checksum(image) -> str:
+    """pixel_hash of a decoded image (H, W, 3) uint8."""
     # SHA-256: processors have an instruction for it, twice as fast as BLAKE2
-    return hashlib.sha256(pixels).hexdigest()[:16], ""
+    return hashlib.sha256(np.ascontiguousarray(image)).hexdigest()[:16]
 
 
 def compact(target, kept):

@@ -70,7 +70,9 @@ def test_the_version_line_and_the_list_of_settings(capsys):
         ("train --test=", "--test is blank: expected folders"),
         ("predict --image=", "--image is blank"),
         ("predict", "predict needs --image PHOTO"),
+        ("predict photo.jpg", "unexpected photo.jpg, did you mean --image photo.jpg?"),
         ("compare", "compare needs --other NAME"),
+        ("evaluate --pretrained", "evaluate: give --test FOLDER"),
     ],
 )
 def test_a_wrong_word_is_one_line(words, said, capsys):
@@ -246,11 +248,12 @@ def test_predict_and_a_pack_give_the_same_answer(call, tmp_path, monkeypatch):
     assert status == 0 and packed[-1].endswith(".zip")
     given = ["--image", str(photo), "--run", packed[-1]]
     status, again, _ = call("predict", *given, cache_dir=tmp_path / "cache")
-    assert status == 0 and again[-1] == str(tmp_path / "own_predictions.csv")
+    written = [each[-1].removeprefix("table written to ") for each in (lines, again)]
+    assert status == 0 and written[1] == str(tmp_path / "own_predictions.csv")
     assert any(line.startswith("answers by pack first-") for line in again)
     status, _, error = call("predict", *given, run_name="first")
     assert status == 2 and error.startswith("error: --run and --run-name: give one of them")
-    tables = [files.read_table(path) for path in (lines[-1], again[-1])]
+    tables = [files.read_table(path) for path in written]
     assert tables[0][list(CLASSES)].equals(tables[1][list(CLASSES)])
 
 
@@ -260,7 +263,7 @@ def test_a_pack_is_evaluated_in_a_folder_of_its_own(call, made, tmp_path):
     before = sorted(made.run_folder.iterdir())
     words = ["evaluate", "--run", packed, "--test", str(settings.PACKAGE / "sample_elsewhere")]
     status, lines, _ = call(*words, cache_dir=tmp_path / "cache", work_dir=tmp_path)
-    page = tmp_path / "packs" / Path(packed).stem / "report.html"
+    page = tmp_path / "packs" / Path(packed).stem / "sample_elsewhere" / "report.html"
     assert status == 0 and lines[-1] == str(page) and page.exists()
     found = files.read_json(page.with_name("metrics.json"))
     assert found["primary_subset"] == "sample_elsewhere"

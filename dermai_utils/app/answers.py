@@ -35,6 +35,7 @@ class Answer:
     distance: float  # from the training images
     similar: list  # of dicts: image, label, similarity (cosine, -1..1)
     about: dict  # answers.json: thresholds, and how often answers are wrong
+    seen: str = ""  # "is, pixel for pixel, an image that the model learned from", or its name is
     oddities: tuple = ()  # faults of the picture itself, see ood.oddities
     square: np.ndarray | None = field(default=None, repr=False)  # (S, S, 3) uint8, what it saw
     gradcam: np.ndarray | None = field(default=None, repr=False)  # (S, S) in 0..1
@@ -80,7 +81,9 @@ class Answer:
     def warnings(self) -> list[str]:
         """What to know before reading the answer; each continues "This picture"."""
         warnings = list(self.oddities)
-        for same in self.similar[:1]:
+        if self.seen:
+            warnings.append(f"{self.seen}: the answer does not test the model")
+        for same in [] if self.seen else self.similar[:1]:
             if same["similarity"] >= self.about["same_threshold"]:
                 label = CLASS_NAMES[same["label"]]
                 what = f"is (nearly) the training image {same['image']}, labelled {label}"
@@ -119,7 +122,7 @@ def error_rates(about: dict, possible) -> list[str]:
     "not known" where every image chose a threshold.
     """
     counted = f"Counted on {about['n']:,} images of the {about['subset_name']}: "
-    kind = conformal.kinds(np.isin(CLASSES, possible)[None])[0]
+    kind = _kind(possible)
     answers, melanomas = about["answers"].get(kind), about["melanomas"]
     sentences = []
     if kind:
@@ -132,6 +135,11 @@ def error_rates(about: dict, possible) -> list[str]:
     missed = f"{melanomas['without']:,} of these ({_rate('without', 'answered', melanomas)})"
     got = f"of {melanomas['n']:,} melanomas, {melanomas['answered']:,} got an answer"
     return [*sentences, f"{counted}{got}, and {missed} one without melanoma."]
+
+
+def _kind(possible) -> str:
+    """Which of conformal.KINDS an answer with these classes is; "" for unsure."""
+    return str(conformal.kinds(np.isin(CLASSES, possible)[None])[0])
 
 
 def _rate(part, whole, row):
@@ -148,11 +156,31 @@ def table(answers) -> pd.DataFrame:
 
 
 def printed(answers) -> str:
-    """What the terminal shows: a table, a line for each warning, the disclaimer."""
+    """What the terminal shows: a table, a line for each warning, how often such answers are right,
+    the disclaimer."""
     shown = table(answers)[["picture", "answer", "possible", *CLASSES]]
     lines = [shown.to_string(index=False, float_format="{:.2f}".format, na_rep="-")]
     for answer in answers:
         warnings = filter(None, [answer.refusal, *answer.warnings])
         lines += [f"predict: warning: {answer.name} {warning}" for warning in warnings]
+    shown = [answer for answer in answers if not answer.foreign]
+    if shown:
+        lines.append("possible: every class that cannot be ruled out; more than two are no answer")
+        lines += _how_often_right(shown[0].about, {_kind(answer.possible) for answer in shown})
     lines += [SAMPLE_WARNING] * any(answer.about["made_up"] for answer in answers)
     return "\n".join([*lines, DISCLAIMER])
+
+
+def _how_often_right(about, kinds) -> list[str]:
+    """One line about those of conformal.KINDS that are here; none where all are unsure."""
+    said = []
+    for kind in conformal.KINDS:
+        counts = about["answers"].get(kind, {})
+        share = "not known"
+        if counts.get("n"):
+            share = (
+                f"{counts['held']:,} of {counts['n']:,} ({percent(counts['held'] / counts['n'])})"
+            )
+        said += [f"{kind} {share}"] * (kind in kinds)
+    counted = f"{about['n']:,} images of the {about['subset_name'].partition(' (')[0]}"
+    return [f"such answers held the truth, on {counted}: {'; '.join(said)}"] if said else []

@@ -10,11 +10,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import torch
 
-from dermai_utils import files, pixels, predictions
+from dermai_utils import files, image_names, pixels, predictions
 from dermai_utils.app import ood, state
 from dermai_utils.app.answers import Answer
 from dermai_utils.app.pictures import decoded, pictures
@@ -50,6 +51,7 @@ class Predictor:
 
     def __init__(self, run, dataset=None):
         self.run, self.dataset, self.state = run, dataset, state.load(run)
+        self.seen = _seen(run.table)
 
     @cached_property
     def gradcam_note(self) -> str:
@@ -73,9 +75,18 @@ class Predictor:
         columns = (probabilities, possible, fixed.distance(texture).tolist(), similar)
         note = self.gradcam_note if maps else ""
         return [
-            Answer(*values, fixed.about, ood.oddities(image), square, cam, note)
-            for *values, image, square, cam in zip(names, *columns, images, *seen, strict=True)
+            Answer(*values, fixed.about, known, ood.oddities(image), square, cam, note)
+            for *values, known, image, square, cam in zip(
+                names, *columns, self._used(names, images), images, *seen, strict=True
+            )
         ]
+
+    def _used(self, names, images) -> list[str]:
+        """What the model did with each picture, see `_seen`; "" where it is new, as far as pixels
+        and names of the ISIC archive tell."""
+        ids = [image_names.base_id(Path(name).stem) for name in names]
+        hashes = map(pixels.checksum, images)
+        return [self.seen.get(h, self.seen.get(i, "")) for h, i in zip(hashes, ids, strict=True)]
 
     def _maps(self, images, targets):
         """(squares (N, S, S, 3) uint8, Grad-CAM (N, S, S) or Nones) by the first network."""
@@ -137,6 +148,22 @@ class Predictor:
         figure.axes[2].set_visible(False)  # the bars
         figure.alt = answer.text
         return figure
+
+
+def _seen(table) -> dict:
+    """{pixel_hash or name in the ISIC archive: what the model did with the image}; of a table."""
+    used = table["subset"].map({"train": "learned from", "val": "was tuned on"})
+    if "fold" in table:
+        used = used.mask(table["fold"] >= 0, "learned from")
+    used = table.assign(used=used).dropna(subset="used").sort_values("used", ascending=False)
+    archive = used[used["image"].map(image_names.is_archive_id)]  # another folder's 1 is another
+    names, hashes = archive[["image", "used"]].to_numpy(), used[["pixel_hash", "used"]].to_numpy()
+    found = {
+        image_names.base_id(i): f"has the name of an image that the model {what}"
+        for i, what in names
+    }
+    # of equal pixels learning counts: it comes last
+    return found | {h: f"is, pixel for pixel, an image that the model {u}" for h, u in hashes}
 
 
 def description(run) -> str:

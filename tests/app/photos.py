@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
-from dermai_utils import files, inference, networks, runs
+from dermai_utils import files, inference, networks, pixels, runs
 from dermai_utils.basics import CLASSES
 from dermai_utils.datasets import Dataset
 
@@ -41,12 +41,12 @@ def dataset(folder):
     labels = [CLASSES[k // 2 % 7] for k in range(n)]
     rows = pd.DataFrame({"image": [f"i{k}" for k in range(n)], "label": labels})
     rows["lesion_id"] = [f"L{k // 2}" for k in range(n)]
-    rows["pixel_hash"] = [f"{k:016x}" for k in range(n)]
     rows["source"] = ["official" if s == "official" else "train" for s in SUBSETS]
     for name in ("origin", "patient_id", "sex", "localization", "confirmed_by"):
         rows[name] = ""
     rows["age"] = 50.0
     pictures = [tinted(label, seed) for seed, label in enumerate(labels)]
+    rows["pixel_hash"] = [pixels.checksum(made) for made in pictures]
     for image, made in zip(rows["image"], pictures, strict=True):
         made.save(folder / f"{image}.png")
     rows["path"] = [str(folder / f"{image}.png") for image in rows["image"]]

@@ -72,6 +72,16 @@ def test_a_training_image_is_said_to_be_one():
     assert answer(("NV",), cosine=0.89).warnings == []
 
 
+def test_under_the_table_stands_how_often_the_kinds_of_its_answers_are_right():
+    said = answers.printed([answer(("MEL", "NV")), answer(("MEL", "NV")), answer(CLASSES)])
+    counted = "such answers held the truth, on 1,203 images of the held-out test subset: "
+    kind = "two diagnoses, at least one malignant 27 of 30 (90.0 %)"
+    assert f"\n{counted}{kind}\n" in said and "\npossible: every class that" in said
+    assert "held the truth" not in answers.printed([answer(CLASSES)])
+    nothing = answer(("NV",), answers=dict.fromkeys(conformal.KINDS, {"n": 0}))
+    assert "one benign diagnosis not known" in answers.printed([nothing])
+
+
 def test_beside_an_answer_stands_how_often_such_ones_are_wrong():
     kind, melanomas = answer(("MEL", "NV")).error_rates
     counted = "Counted on 1,203 images of the held-out test subset: "

@@ -83,6 +83,25 @@ def test_no_feature_and_no_neighbour_leaves_the_machine(shipped, rounded, data):
     assert found.similar == [] and not any("training image" in w for w in found.warnings)
 
 
+def test_a_photo_that_the_model_learned_from_or_was_tuned_on_is_said_to_be_one(shipped, data):
+    subset = shipped.table.set_index("image")["subset"]
+    rows = [subset.tolist().index(name) for name in ("train", "val")]
+    paths = data.table.set_index("image")["path"][subset.index[rows]]
+    new = photos.encoded(photos.tinted("MEL", 999), "PNG")
+    found = dermai.answer(shipped, [*paths, new], maps=False)
+    said = [["pixel for pixel" in w for w in one.warnings].count(True) for one in found]
+    assert said == [1, 1, 0]
+    assert "the model learned from:" in found[0].row["warnings"]
+    assert "the model was tuned on:" in found[1].row["warnings"]
+
+
+def test_a_photo_with_the_archive_s_name_of_a_training_image_is_said_to_be_one():
+    table = pd.DataFrame({"image": ["ISIC_0024306", "1"], "pixel_hash": ["a", "b"]})
+    seen = predictor._seen(table.assign(subset=["train", "val"]))
+    assert "name of an image that the model learned from" in seen["ISIC_0024306"]
+    assert set(seen) == {"ISIC_0024306", "a", "b"} and "was tuned on" in seen["b"]
+
+
 @pytest.mark.parametrize("name", ["weights.safetensors", "answers.json", "pack.json"])
 def test_a_changed_file_is_refused(shipped, tmp_path, monkeypatch, name):
     folder = tmp_path / "weights"

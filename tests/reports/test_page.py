@@ -326,6 +326,25 @@ def test_the_audit_the_left_out_and_near_duplicates_are_shown(shown, metrics):
     assert "of this split. Judge" in text
 
 
+def test_a_report_about_a_clinic_says_of_its_images_only_what_is_known(shown, metrics, tmp_path):
+    """It asks for nothing that needs the data that the model was trained on."""
+    card = {"image": "a", "truth": "NV", "prediction": "MEL", "probabilities": []}
+    card |= {"confirmed_by": "consensus", "similar": [], "picture": "", "strip": ""}
+    home, _ = shown(metrics, mistakes=[card])
+    for name in ("pack.json", "leaks.csv"):
+        (tmp_path / name).touch()
+    clinic, _ = shown(metrics, mistakes=[card | {"confirmed_by": ""}])
+    both = {
+        "images are left out of training and validation": "leaks.csv names them",
+        "and no microscope confirmed the label": "whether a microscope confirmed the label is not",
+        "This command trains": "evaluate --pretrained --test FOLDER",
+        "--run-name": "predict --image photo.jpg",
+    }
+    for here, there in both.items():
+        assert here in home and there not in home
+        assert there in clinic and here not in clinic
+
+
 def test_text_from_a_csv_is_not_html(shown, metrics):
     changed = copy.deepcopy(metrics) | {"run": "<script>"}
     changed["subgroups"]["groups"]["sex"][0]["group"] = "<script>alert(2)"
