@@ -61,6 +61,7 @@ def evaluate(run, dataset, folder) -> Path:
     files.write_json(made.folder / "answers.json", about)
     for name in about["unlike"]:
         print(f"evaluate: {name}: {answered(about, name)}")
+    print("evaluate: now intervals, figures and Grad-CAM: about a minute")
     return reports.report(made, dataset, answers=about)
 
 
