@@ -61,7 +61,7 @@ def evaluate(run, dataset, folder) -> Path:
     files.write_json(made.folder / "answers.json", about)
     for name in about["unlike"]:
         print(f"evaluate: {name}: {answered(about, name)}")
-    print("evaluate: now intervals, figures and Grad-CAM: about a minute")
+    print("evaluate: now intervals, figures and Grad-CAM, which take some minutes")
     return reports.report(made, dataset, answers=about)
 
 
