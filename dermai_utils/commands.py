@@ -66,21 +66,25 @@ def subsets(s, dataset):
     return subset
 
 
-def _write_tables(s, dataset, subset=None):
-    """table.csv and rejected.csv, for reading."""
+def _write_tables(s, dataset, subset=None, audit=None):
+    """table.csv, rejected.csv and audit.json, for reading."""
     table = dataset.table.drop(columns="path")
     table = table if subset is None else table.assign(subset=subset)
-    files.write_table(table, s.work / "table.csv")
-    files.write_table(dataset.rejected, s.work / "rejected.csv")
+    s.work.mkdir(parents=True, exist_ok=True)
+    with files.locked(s.work):
+        files.sweep(s.work)
+        files.write_table(table, s.work / "table.csv")
+        files.write_table(dataset.rejected, s.work / "rejected.csv")
+        if audit is not None:
+            files.write_json(s.work / "audit.json", audit)
     return s.work / "table.csv"
 
 
 def _audit(s, dataset, subset):
     """What every two subsets share, as a DataFrame; also writes it and the tables."""
-    _write_tables(s, dataset, subset)
     found = dermai.audit(dataset.table, subset, dermai.near_duplicates(s.near_duplicates))
     rows = found.astype(object).where(found.notna(), None)  # not known
-    files.write_json(s.work / "audit.json", rows.to_dict("index"))
+    _write_tables(s, dataset, subset, rows.to_dict("index"))
     return found
 
 

@@ -153,12 +153,14 @@ def test_data_and_split_and_an_edited_split(call, made, tmp_path):
     given = {"size": SMALL["size"], "data": "sample", "work_dir": tmp_path}
     status, lines, _ = call("data", **given)
     assert status == 0 and lines[-1] == str(tmp_path / "table.csv")
+    (tmp_path / ".audit.json.4711.tmp").write_text("{")  # of a killed process
     assert set(files.read_table(tmp_path / "rejected.csv")) == {"image", "source", "reason"}
     assert call("split", **given)[0] == 0
     table = files.read_table(tmp_path / "table.csv")
     kept = files.read_table(made.run_folder / "table.csv")
     assert table["subset"].tolist() == kept["subset"].tolist()
     audit = files.read_json(tmp_path / "audit.json")
+    assert not list(tmp_path.glob(".*.tmp"))
     assert audit["train/val"]["lesions"] == 0 and audit["train/val"]["copies"] == 0
     home = table[table["source"] == "train"].copy()
     home.loc[home.index[0], "subset"] = "left out"
