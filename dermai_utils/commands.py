@@ -161,13 +161,13 @@ def _report(s, run, dataset, audit=None):
 
 def opened(s, run="", pretrained=False):
     """The run of these Settings, of the pack `run` (a file or an address), or the shipped model."""
-    from dermai_utils.app import pack
-
     if run and pretrained:
         raise UserError("--run and --pretrained: give one of them")
     if pretrained:
         return dermai.pretrained(s.device)
     if run:
+        from dermai_utils.app import pack
+
         return pack.open_pack(run, s.cache, device=s.device)
     return dermai.open_run(s.run_folder, device=s.device)
 

@@ -169,7 +169,7 @@ def prepare(run, dataset) -> State:
     about |= {"run": run.name, "temperature": temperatures[calibration.NEW]}
     features = unit(features).astype(np.float16)
     state = State(*ood.fit(texture), about, features, _named(training))
-    thresholds = _thresholds(_calibrated(subsets)["val"])
+    thresholds = _thresholds(_calibrated(val, temperatures["val"]))
     about |= {"thresholds": dict(zip(CLASSES, thresholds, strict=True))}
     about |= {"same_threshold": same_threshold(state)} | ood.thresholds(state.distance(found[2]))
     about |= counted(run, state, run.predictions, dataset)
@@ -190,15 +190,12 @@ def _first_training(table):
     return table[(table["subset"] == "train") | (fold > 0)]
 
 
-def _calibrated(subsets) -> dict:
-    """`subsets` ({name: rows of predictions}, with val) with calibrated probabilities."""
+def _calibrated(rows, temperatures):
+    """`rows` of predictions with calibrated probabilities; `temperatures` (N,): each row's own."""
     from dermai_utils.study import calibration
 
-    temperatures, found = calibration.temperatures(subsets), {}
-    for name, rows in subsets.items():
-        p = calibration.apply_temperature(rows[list(CLASSES)], temperatures[name][:, None])
-        found[name] = rows.assign(**dict(zip(CLASSES, p.T, strict=True)))
-    return found
+    p = calibration.apply_temperature(rows[list(CLASSES)], temperatures[:, None])
+    return rows.assign(**dict(zip(CLASSES, p.T, strict=True)))
 
 
 def _thresholds(rows):
@@ -213,8 +210,11 @@ def counted(run, state, rows, dataset) -> dict:
     rows: predictions of val and of the test sets; dataset: their pictures, where they are here.
     """
     from dermai_utils.metrics import jsonable
+    from dermai_utils.study import calibration
 
-    subsets = _calibrated(predictions.by_subset(rows))
+    subsets = predictions.by_subset(rows)
+    temperatures = calibration.temperatures(subsets)
+    subsets = {name: _calibrated(of, temperatures[name]) for name, of in subsets.items()}
     subset = predictions.primary_subset(subsets)
     name = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
     if subset == "val":
