@@ -1,0 +1,120 @@
+"""The out-of-fold predictions in assets/predictions, and the figures that pages quote from them.
+
+python tools/out_of_fold.py file WORK/runs/NAME
+    writes them from a run with folds; a fold that is not trained yet is left out
+python tools/out_of_fold.py table
+    fills README.md and docs/results.md from the file alone
+"""
+
+import gzip
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from dermai_utils import cli, files, predictions, settings  # noqa: E402
+from dermai_utils.audits import inputs, known  # noqa: E402
+from dermai_utils.basics import CLASSES, UserError  # noqa: E402
+from dermai_utils.study import decisions, evaluation, text  # noqa: E402
+
+FILE = inputs.OURS / inputs.OURS_FILE
+PAGES = [settings.ROOT / "README.md", settings.ROOT / "docs" / "results.md"]
+MARKS = "<!-- out of fold: python tools/out_of_fold.py table -->", "<!-- end of out of fold -->"
+SCORES = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy")
+
+
+def write(run: Path, path: Path = FILE) -> Path:
+    """Image, fold and seven probabilities with four digits, of the finished folds of `run`.
+
+    An image is of the fold whose network did not learn it. The same predictions give the same
+    bytes.
+    """
+    folds = {int(f.parent.name): f for f in run.glob("[0-9]*/predictions.csv")}
+    if not folds:
+        raise UserError(f"{run}: no fold there is trained; expected a run with folds")
+    rows = [files.read_table(f).assign(fold=k) for k, f in sorted(folds.items())]
+    rows = pd.concat([of[of["subset"] == "val"] for of in rows]).sort_values("image")
+    content = rows[["image", "fold", *CLASSES]].to_csv(index=False, float_format="%.4g")
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(gzip.compress(content.encode(), mtime=0))
+    return path
+
+
+def read(path: Path = FILE) -> pd.DataFrame:
+    """The predictions as rows (see dermai_utils/predictions.py), with the official labels."""
+    of = pd.read_csv(path).merge(known.training(), on="image", validate="1:1")
+    truth, probabilities = of["label"].map(CLASSES.index), of[list(CLASSES)]
+    columns = {"subset": "val", "fold": of["fold"], "lesion_id": of["lesion_id"], "origin": ""}
+    return predictions.table(of["image"], truth, probabilities, **columns)
+
+
+def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
+    """{"n", "rule", "argmax": {score: value and interval}, "folds": balanced accuracy of each by
+    the rule, "ece": before and after temperature scaling}.
+
+    Rule and temperature that score a fold were fitted on the other folds.
+    """
+    table = known.training().assign(source="train", subset="val")
+    # its own intervals are not used: two draws are enough
+    rules = decisions.compare_rules(rows, rows, decisions.training_prior(table), n_resamples=2)
+    named = decisions.called(rows, rules)
+    found = {"n": len(rows), "ece": evaluation.calibrated({"val": rows}, "val")}
+    for name, rule in (("rule", rules), ("argmax", None)):
+        found[name] = evaluation.by_rule({"val": rows}, rule, n_resamples)["intervals"]["val"]
+    recall = (named["truth"] == named["prediction"]).groupby([named["fold"], named["truth"]])
+    found["folds"] = recall.mean().groupby("fold").mean().tolist()
+    found["ece"] = {k: found["ece"][k]["ece"] for k in ("before", "after")}
+    return found
+
+
+def tables(found) -> dict:
+    """{page's name: its lines about the figures}, in Markdown."""
+    rule, argmax = found["rule"], found["argmax"]
+    lines = ["| | by the rule | by argmax |", "|---|---|---|"]
+    for score in SCORES:
+        cells = [text.with_interval(by[score]) for by in (rule, argmax)]
+        lines.append(f"| {text.pretty_name(score)} | {' | '.join(cells)} |")
+    auc = text.with_interval(argmax["macro_auc"])
+    folds = ", ".join(text.format_number(value) for value in found["folds"])
+    others = text.format_number(sum(found["folds"][1:]) / max(1, len(found["folds"]) - 1))
+    before, after = (text.format_number(found["ece"][k]) for k in ("before", "after"))
+    lines += [
+        f"\nMacro AUC {auc}. By the rule the folds have {folds}. Settings were chosen on the "
+        f"first; the mean of the others is {others}. Expected calibration error {before}, after "
+        f"temperature scaling {after}."
+    ]
+    short = [
+        f"- balanced accuracy by the rule **{text.with_interval(rule['balanced_accuracy'])}**, by "
+        f"argmax {text.with_interval(argmax['balanced_accuracy'])}",
+        f"- by argmax macro F1 {text.format_number(argmax['macro_f1']['value'])}, weighted F1 "
+        f"{text.format_number(argmax['weighted_f1']['value'])}; macro AUC {auc}",
+    ]
+    return {"README.md": "\n".join(short), "results.md": "\n".join(lines)}
+
+
+def fill() -> Path:
+    """Put the lines between the two marks of each page."""
+    made = tables(figures(read()))
+    for path in PAGES:
+        before, _, rest = path.read_text("utf-8").partition(MARKS[0])
+        block = "\n\n".join([MARKS[0], made[path.name], MARKS[1]])
+        path.write_text(before + block + rest.partition(MARKS[1])[2], "utf-8")
+    return FILE
+
+
+def main(words) -> int:
+    """Exit status, as of `cli.main`."""
+    if words[:1] == ["file"] and len(words) == 2:
+        print(write(Path(words[1])))
+    elif words == ["table"]:
+        print(fill())
+    else:
+        print(__doc__)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli.exit_status(main, sys.argv[1:]))
