@@ -17,10 +17,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from dermai_utils import cli, files, predictions, settings  # noqa: E402
 from dermai_utils.audits import inputs, known  # noqa: E402
 from dermai_utils.basics import CLASSES, UserError  # noqa: E402
+from dermai_utils.reports import plots  # noqa: E402
 from dermai_utils.study import decisions, evaluation, text  # noqa: E402
 
 FILE = inputs.OURS / inputs.OURS_FILE
 PAGES = [settings.ROOT / "README.md", settings.ROOT / "docs" / "results.md"]
+FIGURE = settings.ROOT / "assets" / "confusion_oof.png"
 MARKS = "<!-- out of fold: python tools/out_of_fold.py table -->", "<!-- end of out of fold -->"
 SCORES = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy")
 
@@ -51,8 +53,8 @@ def read(path: Path = FILE) -> pd.DataFrame:
 
 
 def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
-    """{"n", "rule", "argmax": {score: value and interval}, "folds": balanced accuracy of each by
-    the rule, "ece": before and after temperature scaling}.
+    """{"rule", "argmax": {score: value and interval}, "called": rows with the rule's classes,
+    "folds": balanced accuracy of each by the rule, "ece": before and after temperature scaling}.
 
     Rule and temperature that score a fold were fitted on the other folds.
     """
@@ -60,7 +62,7 @@ def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
     # its own intervals are not used: two draws are enough
     rules = decisions.compare_rules(rows, rows, decisions.training_prior(table), n_resamples=2)
     named = decisions.called(rows, rules)
-    found = {"n": len(rows), "ece": evaluation.calibrated({"val": rows}, "val")}
+    found = {"called": named, "ece": evaluation.calibrated({"val": rows}, "val")}
     for name, rule in (("rule", rules), ("argmax", None)):
         found[name] = evaluation.by_rule({"val": rows}, rule, n_resamples)["intervals"]["val"]
     recall = (named["truth"] == named["prediction"]).groupby([named["fold"], named["truth"]])
@@ -72,10 +74,10 @@ def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
 def tables(found) -> dict:
     """{page's name: its lines about the figures}, in Markdown."""
     rule, argmax = found["rule"], found["argmax"]
-    lines = ["| | by the rule | by argmax |", "|---|---|---|"]
+    lines = ["score | by the rule | by argmax", "---|---|---"]
     for score in SCORES:
         cells = [text.with_interval(by[score]) for by in (rule, argmax)]
-        lines.append(f"| {text.pretty_name(score)} | {' | '.join(cells)} |")
+        lines.append(" | ".join([text.pretty_name(score), *cells]))
     auc = text.with_interval(argmax["macro_auc"])
     folds = ", ".join(text.format_number(value) for value in found["folds"])
     others = text.format_number(sum(found["folds"][1:]) / max(1, len(found["folds"]) - 1))
@@ -95,8 +97,13 @@ def tables(found) -> dict:
 
 
 def fill() -> Path:
-    """Put the lines between the two marks of each page."""
-    made = tables(figures(read()))
+    """Put the lines between the two marks of each page, and draw the confusion matrix anew."""
+    found = figures(read())
+    made, called = tables(found), found["called"]
+    figure = plots.confusion_matrix(
+        called["truth"], called["prediction"], "out of fold, by the rule"
+    )
+    figure.savefig(FIGURE, dpi=115)
     for path in PAGES:
         before, _, rest = path.read_text("utf-8").partition(MARKS[0])
         block = "\n\n".join([MARKS[0], made[path.name], MARKS[1]])
