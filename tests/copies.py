@@ -53,10 +53,28 @@ def photo(number, kind="JPEG", **options):
     return encoded(picture(number), kind, **options)
 
 
-def photos(*names, kind="JPEG"):
-    """{name: photograph}; the number at the end of each stem is the photograph's."""
-    numbers = [int("".join(filter(str.isdigit, Path(name).stem[-3:]))) for name in names]
-    return {name: photo(number, kind) for name, number in zip(names, numbers, strict=True)}
+KINDS = {".png": "PNG", ".bmp": "BMP", ".tif": "TIFF"}  # of a picture in a tree; else JPEG
+
+
+def photos(*names):
+    """{name: number of the photograph}, the one at the end of each stem."""
+    return {name: int("".join(filter(str.isdigit, Path(name).stem[-3:]))) for name in names}
+
+
+def flat(tree):
+    """{name: bytes or text} of all files of a tree: X.zip and X/ may hold a tree, a number is that
+    photograph, in the format that the name says."""
+    made = {}
+    for name, content in tree.items():
+        if isinstance(content, dict) and name.endswith(".zip"):
+            made[name] = zipped(content)
+        elif isinstance(content, dict):
+            made |= {name + inside: data for inside, data in flat(content).items()}
+        elif isinstance(content, int):
+            made[name] = photo(content, KINDS.get(Path(name).suffix, "JPEG"))
+        else:
+            made[name] = content
+    return made
 
 
 def large_png(width, height, bits=8, pixel=b"\0\0\0"):
@@ -72,13 +90,13 @@ def large_png(width, height, bits=8, pixel=b"\0\0\0"):
 
 
 def zipped(members, packed=False, link=None, encrypted=False):
-    """The bytes of a zip of {name: bytes or text}.
+    """The bytes of a zip of a tree, see `flat`.
 
     packed: compressed. link: the member that is a link, to its content. encrypted: is said to be.
     """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as bundle:
-        for name, content in members.items():
+        for name, content in flat(members).items():
             info = zipfile.ZipInfo(name)
             info.external_attr = (stat.S_IFLNK if name == link else stat.S_IFREG) << 16
             bundle.writestr(info, content, zipfile.ZIP_DEFLATED if packed else zipfile.ZIP_STORED)
@@ -89,13 +107,13 @@ def zipped(members, packed=False, link=None, encrypted=False):
 
 
 def folder(path, contents):
-    """`path`, with {name: bytes or text} in it, a name that ends in / as an empty folder; or as a
-    file, where `contents` are text."""
+    """`path`, with a tree in it (see `flat`), X/ without content as an empty folder; or as a file,
+    where `contents` are text."""
     if isinstance(contents, str):
         path.write_text(contents)
         return path
     path.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
+    for name, content in flat(contents).items():
         (path / name).parent.mkdir(parents=True, exist_ok=True)
         if name.endswith("/"):
             (path / name).mkdir(exist_ok=True)
@@ -121,17 +139,16 @@ def many():
             known = "" if lesion % 11 == 5 else f"L{lesion}"
             patient = f"P{lesion // 3}" if lesion < 24 else ""
             rows.append(f"a{number:03},{words[lesion % 15]},{known},{patient}")
-            pictures[f"a{number:03}.png"] = photo(number, "PNG")
+            pictures[f"a{number:03}.png"] = number
             number += 1
     for image in ("a003_aug0", "a003_aug1", "a031 (1)", "a064_1", "a064_1_flip", "a099-copy"):
         rows.append(f"{image},nv,,")
     for image in ("a012_downsampled", "a111_downsampled", "a120_rot90"):
         rows.append(f"{image},mel,,")
     for row in rows[number + 1 :]:
-        pictures[row.split(",")[0] + ".png"] = photo(number, "PNG")
+        pictures[row.split(",")[0] + ".png"] = number
         number += 1
-    pictures |= {"a040.png": photo(50, "PNG"), "a081.png": photo(80, "PNG")}
-    pictures |= {"a129.png": photo(7, "PNG")}
+    pictures |= {"a040.png": 50, "a081.png": 80, "a129.png": 7}
     return {"labels.csv": "\n".join(rows) + "\n", **pictures}
 
 
@@ -143,7 +160,7 @@ def some(rows, first, **pictures):
     numbers = {image: first + k for k, image in enumerate(rows)} | pictures
     lines = ["image,label,lesion_id,patient_id", *(f"{i},{words}" for i, words in rows.items())]
     table = {"labels.csv": "\n".join(lines) + "\n"}
-    return table | {f"{image}.png": photo(numbers[image], "PNG") for image in rows}
+    return table | {f"{image}.png": numbers[image] for image in rows}
 
 
 PAIRS = "image_a,image_b\na005,a070\na070,a090\na100,B9\na001,not there\n"
@@ -230,19 +247,11 @@ def _split(found, table, given):
     found.subset = dict(zip(map(_renamed, table["image"]), apart, strict=True))
     reasons = splits.leaks(table, subset, pairs)[subset == splits.LEFT_OUT].value_counts()
     audit = splits.audit(table, apart, pairs).drop(index="fold/fold", errors="ignore")
-    audit = audit.rename(index=lambda names: names.replace("folds", "train"), columns=KEYS)
+    audit = audit.rename(index=lambda names: names.replace("folds", "train"))
     # a list without an image of a subset says nothing about it: it was 0, and is not known now
     audit["near_duplicates"] = audit["near_duplicates"].fillna(0)
     audit = audit.astype(object).where(audit.notna(), None)
-    found.audit = {"left out": dict(map(_reason, reasons.items()))} | audit.to_dict("index")
-
-
-KEYS = {"images": "image_ids", "copies": "exact_duplicates"}  # {new: in the cases}
-
-
-def _reason(item):
-    what, subset = item[0].split(" shared with ")
-    return f"{KEYS.get(what, what.replace(' ', '_'))} shared with {subset}", item[1]
+    found.audit = {"left out": reasons.to_dict()} | audit.to_dict("index")
 
 
 # Images of the official data with the pixels of another one, which show the same lesion.

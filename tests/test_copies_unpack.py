@@ -11,7 +11,7 @@ import pytest
 from copies import photo
 from hypothesis import given
 from hypothesis import strategies as st
-from mirror import ARCHIVE, NAME, PAGE, TOP, content_of, directory_entry, refusal, zipped
+from mirror import ARCHIVE, NAME, TOP, content_of, directory_entry, refusal, zipped
 
 from dermai_utils import copies, files
 from dermai_utils.copies import unpack as unpacking
@@ -71,18 +71,17 @@ def test_any_name_is_refused_or_inside(name):
         assert os.path.normpath(f"/top/folder/{name}").startswith("/top/folder/")
 
 
-@pytest.mark.parametrize("kind", [stat.S_IFLNK, stat.S_IFIFO, stat.S_IFCHR])
-def test_links_and_devices_are_refused(archive, tmp_path, kind):
-    link = zipfile.ZipInfo("a/link.jpg")
-    link.external_attr = (kind | 0o777) << 16
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFCHR])
+def test_devices_are_refused(archive, tmp_path, kind):
+    device = zipfile.ZipInfo("a/device.jpg")
+    device.external_attr = (kind | 0o777) << 16
     with zipfile.ZipFile(archive, "w") as bundle:
-        bundle.writestr(link, "/etc/passwd")
+        bundle.writestr(device, "")
     assert_refused(archive, tmp_path, "a link or device")
 
 
 REFUSED = {
     "a name given twice": zipped({"a/ISIC_1.jpg": b"1", "a/isic_1.JPG": b"2"}),
-    "an encrypted file": directory_entry(ARCHIVE, 8, "<H", 1),
     "would unpack to 3,000,000": zipped({"a/0.jpg": bytes(3_000_000)}, zipfile.ZIP_DEFLATED),
 }
 
@@ -108,12 +107,10 @@ DAMAGED = {
     "a member longer than the file": directory_entry(
         directory_entry(STORED, 20, "<I", 5000), 24, "<I", 5000
     ),
-    "bad CRC": STORED.replace(b"1" * 500, b"1" * 499 + b"2"),
     "broken stream": PACKED[:60] + b"\xff" * 40 + PACKED[100:],
     "unknown compression": directory_entry(PACKED, 10, "<H", 77),
     "a name that is no UTF-8": zipped({"a/é.jpg": b"1"}).replace("é".encode(), b"\xff\xff"),
     "cut off": ARCHIVE[:6000],
-    "a web page": PAGE,
     "empty": b"",
 }
 

@@ -1,10 +1,10 @@
 """Find the copy of the data that a folder holds.
 
-`find` takes stock of a folder, tries every layout on every table in it, and takes the copy with
-most usable images.
+`find` takes stock of a folder, gives every table to the first layout that it fits, and takes the
+copy with most usable images.
 """
 
-import itertools
+import functools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,23 +15,12 @@ import pandas as pd
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.copies import layouts, matching, tables
 from dermai_utils.copies.inventory import Inventory, image_id, plain_name
-from dermai_utils.copies.layouts import (
-    CLINICAL,
-    GROUPINGS,
-    HAM,
-    OFFICIAL,
-    TEST_IMAGES,
-    TEST_TRUTH,
-    TRAIN_IMAGES,
-    Layout,
-    class_folders,
-)
+from dermai_utils.copies.layouts import GROUPINGS, HAM, IMAGES, OFFICIAL, TEST_TRUTH, TRUTH, Layout
 
 NO_DIAGNOSIS = (
     "benign or malignant is no diagnosis, and none of the seven follows from it: give labels or "
     "folders that name the diagnosis"
 )
-ONLY = {GROUPINGS: ("lesion_id",)}  # tables of which we need this column, and take no other
 COLUMNS = ["image", "source", "path", "label", "reason", *tables.METADATA]
 
 
@@ -41,28 +30,31 @@ class Copy:
 
     layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
     is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
-    other blanks are ""). notes: lines for the user. folders: {source: folders of its images};
-    tables: {what: CSV}; form: its row of layouts.LAYOUTS.
+    other blanks are ""). notes: lines for the user. folders: those of its images; labels: its label
+    tables (of both, those of the training images come first); tables: all that something comes
+    from; form: its row of layouts.LAYOUTS.
     """
 
     layout: str
     rows: pd.DataFrame
     notes: list[str]
-    folders: dict[str, list[Path]]
-    tables: dict[str, Path]
+    folders: list[Path]
+    labels: list[Path]
+    tables: list[Path]
     form: Layout
 
-    def usable(self) -> int:
-        return int((self.rows["reason"] == "").sum())
+    @functools.cached_property
+    def usable(self) -> pd.DataFrame:
+        return self.rows[self.rows["reason"] == ""]
 
     def counts(self) -> dict[str, int]:
         """{class: usable images} of the source "train"."""
-        good = (self.rows["reason"] == "") & (self.rows["source"] == "train")
-        return self.rows.loc[good, "label"].value_counts().reindex(CLASSES, fill_value=0).to_dict()
+        labels = self.usable.loc[self.usable["source"] == "train", "label"]
+        return labels.value_counts().reindex(CLASSES, fill_value=0).to_dict()
 
-    def _place(self) -> str:
-        table = self.tables.get("train labels")
-        return f"{self.layout}{f' ({table.name})' if table else ''} in {self.folders['train'][0]}"
+    def place(self) -> str:
+        table = f" ({self.labels[0].name})" if self.labels else ""
+        return f"{self.layout}{table} in {self.folders[0]}, {len(self.usable):,} usable images"
 
 
 def find(folder, unpacked, leave_out=(), what="training") -> Copy:
@@ -78,113 +70,133 @@ def find(folder, unpacked, leave_out=(), what="training") -> Copy:
     """
     ids = [name for layout in layouts.LAYOUTS for name in layout.image]
     inventory = Inventory(folder, unpacked, leave_out, (*tables.COLUMN_NAMES["image"], *ids))
-    copies, seen = [], set()
-    for layout in layouts.LAYOUTS:
-        for part in layout.parts(inventory, seen):
-            if not (copies and layout.alone):
-                copies += filter(None, [_copy(layout, part, inventory)])
-            seen.update(part)
+    copies = []
+    for layout, labels in _candidates(inventory):
+        if layout.table != TEST_TRUTH or not copies:
+            copies += filter(None, [_copy(layout, labels, inventory)])
     if not copies:
         raise UserError(_nothing_recognised(folder, inventory, what))
-    best = copies[0]
-    for copy in copies[1:]:
-        best = _better(best, copy)
+    best = functools.reduce(_better, copies)
     if not any(best.counts().values()):
         raise UserError(_nothing_usable(best))
-    official = best.layout == OFFICIAL and what == "training"
     best.notes += inventory.notes + _unused(inventory, copies)
     best.notes += _tables_not_used(inventory, copies, best)
-    best.notes += _missing(best) if official else []
+    best.notes += _missing(best) if best.layout == OFFICIAL and what == "training" else []
     return best
 
 
-# A layout and a table become rows
+# Which tables are one copy, and which files belong to it
 
 
-def _copy(layout, part, inventory) -> Copy | None:
+def _candidates(inventory) -> Iterator[tuple[Layout, dict]]:
+    """(layout, {label table: its rows}) of each possible copy; {} for folders named by class."""
+    every, forms = layouts.LAYOUTS, {}  # {(place in LAYOUTS, columns): {table: its rows}}
+    for path in inventory.tables:
+        names = tables.header(path)
+        place = next((k for k, layout in enumerate(every) if layout.fits(path, names)), None)
+        if place is not None:
+            columns = tables.class_columns(names, every[place].classes)
+            form = place, tables.column_of(names, "image", every[place].image), *columns
+            forms.setdefault(form, {})[path] = every[place].read(path, inventory)
+    if any(_class_folders(inventory).values()):
+        forms |= {(place,): {} for place, layout in enumerate(every) if layout.table is None}
+    for place, *columns in sorted(forms, key=lambda form: form[0]):
+        for labels in _parts(forms[place, *columns], inventory.ids()):
+            yield every[place], labels
+
+
+def _parts(labels, here) -> list[dict]:
+    """Label tables of one form, {path: rows}, in such dicts, each of one copy, as train.csv and
+    val.csv are: a table that mostly names other images joins the largest. here: ids of images."""
+    ids = {
+        path: {*rows.loc[rows["reason"] == "", "image"].str.casefold()} & here
+        for path, rows in labels.items()
+    }
+    parts, known = [[]], set()
+    for path in sorted(labels, key=lambda path: -len(ids[path])):
+        if not parts[0] or len(ids[path] - known) > len(ids[path]) / 2:
+            parts[0].append(path)
+            known |= ids[path]
+        else:
+            parts.append([path])
+    return [{path: labels[path] for path in sorted(part)} for part in parts]
+
+
+def _class_folders(inventory) -> dict:
+    """{folder: names of its images} of folders named by class, and of those beside them."""
+    classes = [path for path, names in inventory.folders.items() if tables.class_of(path.name)]
+    parents = {path.parent for path in classes if any(inventory.folders[p] for p in classes)}
+    return {path: names for path, names in inventory.folders.items() if path.parent in parents}
+
+
+def _copy(layout, labels, inventory) -> Copy | None:
     """The rows of these tables, or of the class folders; None if there is no image for them."""
-    notes, parts, used, named_by = [layout.note] * bool(layout.note), [], {}, {}
-    if not part:
-        folders = class_folders(inventory)
-        parts = [matching.rows_of_folders(folders, notes).assign(source="train")]
-        used["train"] = [path for path, names in folders.items() if names]
-    for source, paths in _sources(layout, part, inventory):
-        candidates = _image_folders(inventory, layout, source)
-        own = (layout.images or TRAIN_IMAGES) if source == "train" else TEST_IMAGES
-        labelled = [layout.read(path, inventory).assign(table=path) for path in paths]
-        labelled = tables.joined(labelled)
-        rows, used[source] = matching.rows_of_table(labelled, candidates, own, notes)
-        clinical = rows["reason"] == CLINICAL
-        notes += [f"{clinical.sum():,} clinical photographs are not used"] * bool(clinical.any())
-        rows = rows[~clinical]
-        if not used["train"]:
-            return None
-        parts.append(rows.assign(source=source))
-        names = (f"{source} labels{f' {k}' * (k > 1)}" for k in itertools.count(1))
-        named_by |= dict(zip(names, paths, strict=False))
-    rows = pd.concat(parts, ignore_index=True)
-    sources = _metadata_tables(layout, part, inventory)
-    metadata = _metadata(
-        sources, layout.lesions[1:] or layout.image, set(rows["image"]), named_by, notes
-    )
+    notes, tests = [layout.note] * bool(layout.note), []
+    if labels:
+        rows, folders = _labelled(layout.table, labels, inventory, notes)
+        beside = inventory.folders_named(*IMAGES[TEST_TRUTH])
+        if layout.table in (TRUTH, HAM) and any(beside.values()):
+            tests = inventory.named(TEST_TRUTH)[:1]
+    else:
+        found = _class_folders(inventory)
+        rows, folders = matching.rows_of_folders(found, notes), [p for p in found if found[p]]
+    if not folders:
+        return None
+    rows = rows.assign(source="train")
+    for path in tests:
+        test = {path: layout.read(path, inventory)}
+        test, more = _labelled(TEST_TRUTH, test, inventory, notes)
+        folders += more
+        rows = pd.concat([rows, test.assign(source="test")], ignore_index=True)
+    metadata, used = _metadata(layout, [*labels, *tests], rows["image"], inventory, notes)
     rows = rows.merge(metadata, on="image", how="left")
     rows["given"] = _given(rows, inventory)
-    notes += filter(None, map(tables.encoding_note, dict.fromkeys(named_by.values())))
+    used = list(dict.fromkeys([*labels, *tests, *used]))
+    notes += filter(None, map(tables.encoding_note, used))
     text = [name for name in COLUMNS if name != "age"]
     rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
-    name = layout.name.format(table=", ".join(dict.fromkeys(path.name for path in part)))
-    return Copy(name, rows[COLUMNS], notes, used, named_by, layout)
+    name = layout.name.format(table=", ".join(dict.fromkeys(path.name for path in labels)))
+    return Copy(name, rows[COLUMNS], notes, folders, [*labels, *tests], used, layout)
 
 
-def _sources(layout, part, inventory) -> Iterator[tuple[str, list[Path]]]:
-    """(source, label tables) of the training images, and of the official test set."""
-    if part:
-        yield "train", part
-    tests = inventory.named(TEST_TRUTH) if layout.test else []
-    if tests and any(inventory.folders_named(*TEST_IMAGES).values()):
-        yield "test", tests[:1]
+def _labelled(table, labels, inventory, notes) -> tuple[pd.DataFrame, list]:
+    """The rows of the label tables {path: rows}, and the folders of their images.
+
+    table: TRUTH or TEST_TRUTH, if these are its labels: its images lie in the folder with its own
+    name, if that holds any. Else they may lie in all folders but the other one's.
+    """
+    own = inventory.folders_named(*IMAGES.get(table, ()))
+    apart = inventory.folders_named(*IMAGES[TRUTH if table == TEST_TRUTH else TEST_TRUTH])
+    if not any(own.values()):
+        own = {path: names for path, names in inventory.folders.items() if path not in apart}
+    rows = tables.joined([rows.assign(table=path) for path, rows in labels.items()])
+    whole = IMAGES.get(table, IMAGES[TRUTH])
+    rows, folders = matching.rows_of_table(rows, own, whole, notes)
+    clinical = rows["reason"] == layouts.CLINICAL
+    notes += [f"{clinical.sum():,} clinical photographs are not used"] * bool(clinical.any())
+    return rows[~clinical], folders
 
 
-def _image_folders(inventory, layout, source) -> dict:
-    """{folder: names} where images of this source may lie; those with its own name alone, if any of
-    them holds an image."""
-    own, other = (layout.images, TEST_IMAGES) if source == "train" else (TEST_IMAGES, TRAIN_IMAGES)
-    named = inventory.folders_named(*own)
-    if any(named.values()):
-        return named
-    apart = inventory.folders_named(*other)
-    return {path: names for path, names in inventory.folders.items() if path not in apart}
-
-
-def _metadata_tables(layout, part, inventory) -> list[Path]:
-    """The tables to look for lesions, ages and so on, in this order."""
-    if layout.metadata:
-        names = [*layout.metadata, *([TEST_TRUTH] if layout.test else [])]
-        return [path for name in names for path in inventory.named(name)]
-    every = part + [path for path in inventory.tables if path not in part]
-    headers = {path: tables.header(path) for path in every}
-    return [
-        path
-        for path, names in headers.items()
-        if tables.column_of(names, "image", layout.image)
-        and any(tables.column_of(names, column) for column in tables.METADATA)
-    ]
-
-
-def _metadata(sources, image, ids, named_by, notes) -> pd.DataFrame:
-    """(image, *METADATA) of these ids from all tables; the first one that knows a value counts."""
+def _metadata(layout, labels, ids, inventory, notes) -> tuple[pd.DataFrame, list]:
+    """(image, *METADATA) of these ids from all tables, and the tables that gave any: groupings
+    first, then label tables; the first one that knows a value counts.
+    """
     frame = pd.DataFrame(columns=["image", *tables.METADATA], dtype=object).set_index("image")
-    for path in sources:
-        name = plain_name(path.name)
-        only = ONLY.get(name, tables.METADATA)
-        part, note = tables.read_metadata(path, only, ONLY.get(name, ()), image)
-        part = part[part["image"].isin(ids)]
-        if len(part) and part.shape[1] > 1:
+    image, used = layout.lesions[1:] or layout.image, []
+    for path in dict.fromkeys([*inventory.named(GROUPINGS), *labels, *inventory.tables]):
+        names = tables.header(path)
+        only = ("lesion_id",) if plain_name(path.name) == GROUPINGS else ()
+        any_known = any(tables.column_of(names, column) for column in tables.METADATA)
+        if not only and not (any_known and tables.column_of(names, "image", image)):
+            continue
+        part, note = tables.read_metadata(path, only, image)
+        part = part[part["image"].isin(set(ids))]
+        if len(part):
             notes += [note] if note else []
-            named_by.setdefault(name, path)
+            used.append(path)
             frame = frame.combine_first(part.set_index("image"))
     frame = frame.reindex(columns=list(tables.METADATA)).reset_index()
-    return frame.assign(age=tables.numbers(frame["age"]))
+    return frame.assign(age=tables.numbers(frame["age"])), used
 
 
 def _given(rows, inventory) -> pd.Series:
@@ -212,45 +224,47 @@ def _given(rows, inventory) -> pd.Series:
 
 def _better(best, copy) -> Copy:
     """The copy with more usable images; tables of the same images are not another copy."""
-    if set(copy.folders["train"]) <= set(best.folders["train"]):
+    if set(copy.folders) <= set(best.folders):
         margin = 1 if copy.form == best.form else 2  # a layout with a name is rather believed
-        return copy if copy.usable() > margin * best.usable() else best
-    first, second = (copy, best) if copy.usable() > best.usable() else (best, copy)
-    words = [f"{c._place()}, {c.usable():,} usable images" for c in (first, second)]
-    first.notes.append(f"two copies of the data: used is {words[0]}; not used is {words[1]}")
+        return copy if len(copy.usable) > margin * len(best.usable) else best
+    first, second = (copy, best) if len(copy.usable) > len(best.usable) else (best, copy)
+    used = f"used is {first.place()}; not used is {second.place()}"
+    first.notes.append(f"two copies of the data: {used}")
     return first
 
 
 def _unused(inventory, copies) -> list[str]:
     """The line about images that belong to no copy."""
-    used = {path for copy in copies for paths in copy.folders.values() for path in paths}
+    used = {folder for copy in copies for folder in copy.folders}
     named = {image.casefold() for copy in copies for image in copy.rows["image"]}
-    rest = [path for path, names in inventory.folders.items() if names and path not in used]
-    ids = {path: {image_id(name).casefold() for name in inventory.folders[path]} for path in rest}
-    rest = [path for path in rest if not ids[path] & named]
-    count = sum(len(inventory.folders[path]) for path in rest)
+    rest = {
+        path: len(names)
+        for path, names in inventory.folders.items()
+        if names and path not in used and not named & {image_id(n).casefold() for n in names}
+    }
     where = ", ".join(path.name for path in rest)
-    return [f"{count:,} images in {where:.100} are not used: no label names them"] * bool(rest)
+    what = f"{sum(rest.values()):,} images in {where:.100} are not used: no label names them"
+    return [what] * bool(rest)
 
 
 def _tables_not_used(inventory, copies, best) -> list[str]:
     """The line about tables from which nothing comes, each with the reason."""
-    of = {path: c for c in copies for what, path in c.tables.items() if "labels" in what}
-    rest = [path for path in inventory.tables if path not in best.tables.values()]
+    of = {path: copy for copy in copies for path in copy.labels}
+    rest = [path for path in inventory.tables if path not in best.tables]
     reasons = [f"{path.name} ({_why_not(path, of.get(path), best)})" for path in rest]
     return [f"tables not used: {', '.join(reasons)}"] * bool(rest)
 
 
 def _why_not(path, copy, best) -> str:
-    if copy and not copy.usable():
+    if copy and not len(copy.usable):
         return commonest(copy.rows)
     if copy:
-        rows = copy.rows[copy.rows["reason"] == ""]
-        count = rows["image"].isin(best.rows.loc[best.rows["reason"] == "", "image"]).sum()
-        return f"{count:,} of its {len(rows):,} images are labelled by another table"
-    if not tables.header(path):
+        count = copy.usable["image"].isin(best.usable["image"]).sum()
+        return f"{count:,} of its {len(copy.usable):,} images are labelled by another table"
+    names = tables.header(path)
+    if not names:
         return tables.why_unreadable(path)
-    names, ids = tables.header(path), [name for layout in layouts.LAYOUTS for name in layout.image]
+    ids = [name for layout in layouts.LAYOUTS for name in layout.image]
     if not tables.column_of(names, "image") and not tables.column_of(names, "image", ids):
         return "no column of ids"
     known = tables.class_columns(names) or any(tables.column_of(names, c) for c in tables.METADATA)
@@ -264,10 +278,11 @@ def _missing(copy) -> list[str]:
         "official lesion groups",
         HAM: "no HAM10000_metadata.csv (the challenge's own mirrors lack it): no age, sex and "
         "localization",
-        "test labels": "no ISIC2018_Task3_Test_Input with ISIC2018_Task3_Test_GroundTruth: no "
+        TEST_TRUTH: "no ISIC2018_Task3_Test_Input with ISIC2018_Task3_Test_GroundTruth: no "
         "official test set",
     }
-    return [line for table, line in lines.items() if table not in copy.tables]
+    names = {plain_name(path.name) for path in copy.tables}
+    return [line for table, line in lines.items() if table not in names]
 
 
 def commonest(rows) -> str:
@@ -277,23 +292,26 @@ def commonest(rows) -> str:
 
 
 def _nothing_usable(copy) -> str:
-    folder, rows = copy.folders["train"][0], copy.rows[copy.rows["source"] == "train"]
+    folder, rows = copy.folders[0], copy.rows[copy.rows["source"] == "train"]
     why = f"no row is the usable label of an image in {folder} ({commonest(rows)})"
     if "benign" in rows["reason"].str.casefold().str.cat():
         why += f"; {NO_DIAGNOSIS}"
-    expected = "expected the files' names as ids, and one class for each"
-    return f"{copy.tables.get('train labels', folder)}: {why}; {expected}"
+    expected = (
+        f"expected the files' names as ids, and one class for each ({', '.join(CLASSES)}, or "
+    )
+    expected += "a word in docs/data.md)"
+    return f"{[*copy.labels, folder][0]}: {why}; {expected} ({', '.join(CLASSES)}, melanoma, ...)"
 
 
 def _nothing_recognised(folder, inventory, what) -> str:
     images = {path.name: len(names) for path, names in inventory.folders.items() if names}
     places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
-    readable = [path.name for path in Layout("any").label_tables(inventory)]
+    readable = [p.name for p in inventory.tables if Layout("any").fits(p, tables.header(p))]
     layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
     if {"benign", "malignant"} <= {plain_name(path.name) for path in inventory.folders}:
         places += f"; {NO_DIAGNOSIS}"
     names = ", ".join(path.name for path in inventory.tables)[:150]
-    others = Counter(path.suffix.lower() or path.name for path in inventory.others).items()
+    others = Counter(Path(name).suffix.lower() or name for name in inventory.others).items()
     names = ", ".join(filter(None, [names, *(f"{n:,} × {what}" for what, n in others)]))[:300]
     names = names or "nothing of use"
     has = [f"{p.name} ({tables.why_unreadable(p):.100})" for p in inventory.tables]

@@ -18,6 +18,7 @@ OURS = {"image", "pixel_hash", "origin"}  # columns of a table.csv of this progr
 DEEPEST_TABLE, DEEPEST_IMAGE = 2, 4  # folders between the one that is given and the file
 DEEPEST_ZIP = 2  # zips in zips
 HIDDEN = re.compile(r"(^|/)(\.|__MACOSX)")
+MASK = re.compile(r"_(segmentation|mask|superpixels)$")
 
 
 @functools.cache
@@ -41,7 +42,8 @@ def image_id(name) -> str:
 
 class Inventory:
     """folders: {folder: names of its image files}; places: {folder: where it lies below the given
-    one, with the names of zips}; tables, others: paths; notes: lines for the user.
+    one, with the names of zips}; tables: paths, X.csv before X (1).csv; others: names of files of
+    no use; notes: lines for the user.
 
     A zip is unpacked below `unpacked`, unless its content lies unpacked beside it, or no table
     names an image of it. leave_out: folders not to look into. image: names of id columns.
@@ -56,19 +58,23 @@ class Inventory:
             self._zips.sort(key=_order)
             self._take(*self._zips.pop(0))
         ours = [path for path in self.tables if OURS <= set(tables.header(path))]
-        self.tables = [path for path in self.tables if path not in ours]
+        self.tables = sorted((path for path in self.tables if path not in ours), key=_numbered)
         self.notes += [f"{path} is a result of this program: not read" for path in ours]
+        self._remove_masks()
 
     def named(self, *names) -> list[Path]:
-        """The tables with one of these plain names; X.csv before X (1).csv."""
-        found = [path for path in self.tables if plain_name(path.name) in names]
-        return sorted(found, key=lambda path: plain_name(path.name) != path.stem.casefold())
+        """The tables with one of these plain names."""
+        return [path for path in self.tables if plain_name(path.name) in names]
 
     def folders_named(self, *names) -> dict:
         """The folders with one of these plain names, as in `folders`."""
         return {
             path: found for path, found in self.folders.items() if plain_name(path.name) in names
         }
+
+    def ids(self) -> set[str]:
+        """The ids of all images, in lower case."""
+        return {image_id(name).casefold() for names in self.folders.values() for name in names}
 
     def _walk(self, here, depth, level, place):
         """Note what lies in `here` and below; level: of zips in zips; place: see the class."""
@@ -83,16 +89,14 @@ class Inventory:
             return
         entries = [entry for entry in entries if not HIDDEN.search(entry.name)]
         entries = self._with_utf8_names(here, entries)
-        names = [entry.name for entry in entries if entry.is_file()]
-        self.places[here] = place
-        self.folders[here] = [name for name in names if _is(name, IMAGE_SUFFIXES)]
-        known = (*IMAGE_SUFFIXES, *TABLES, ".zip")
-        self.others += [here / name for name in names if not _is(name, known)]
+        names = _by_kind(entry.name for entry in entries if entry.is_file())
+        self.places[here], self.folders[here] = place, names["image"]
+        self.others += names["other"]
         if depth <= DEEPEST_TABLE:
-            self.tables += [here / name for name in names if _is(name, TABLES)]
-            self._zips += [_read(here / name, level) for name in names if _is(name, (".zip",))]
-            for name in names:
-                if _is(name, (".parquet",)) and (inside := self._pictures(here / name)):
+            self.tables += [here / name for name in names["table"]]
+            self._zips += [_read(here / name, level) for name in names["zip"]]
+            for name in names["table"]:
+                if _base(name).endswith(".parquet") and (inside := self._pictures(here / name)):
                     self._walk(inside, 0, level, place / Path(name).stem)
         for entry in entries if depth < DEEPEST_IMAGE else []:
             if entry.is_dir():
@@ -100,11 +104,8 @@ class Inventory:
 
     def _pictures(self, path) -> Path | None:
         """The folder with the pictures that lie in a Parquet file; None if there are none."""
-        column = tables.column_of(tables.header(path), "image", self._image)
-        if not column:
-            return None
-        ids = tables.image_ids(tables.read_csv(path, [column])[column])
-        return pictures(path, list(ids), self._unpacked)
+        ids = self._named_images(path)
+        return None if ids is None else pictures(path, list(ids), self._unpacked)
 
     def _with_utf8_names(self, here, entries):
         """The entries whose names can be written into a table; a note counts the others."""
@@ -124,40 +125,41 @@ class Inventory:
 
     def _adds(self, archive, members) -> bool:
         """Whether a zip holds a table, a zip, or an image in use, that does not lie here yet."""
-        if any(_is(name, (".zip",)) for name in members):
+        inside = _by_kind(members)
+        known = {path.name.casefold() for path in self.tables}
+        if inside["zip"] or {_base(name) for name in inside["table"]} - known:
             return True
-        inside = {_base(name) for name in members if _is(name, TABLES)}
-        if inside - {path.name.casefold() for path in self.tables}:
-            return True
-        images = {_key(archive, name) for name in members if _is(name, IMAGE_SUFFIXES)}
-        if not images or not self._in_use(archive, images):
+        images = {_key(archive, name) for name in inside["image"]}
+        in_use = plain_name(archive.name) == "isic2018_task3_training_input"
+        in_use |= any(tables.class_of(folder) for folder, _ in images)
+        named = (self._named_images(path) for path in self.tables)
+        named = {image.casefold() for ids in named if ids is not None for image in ids}
+        if not images or not (in_use or named & {image_id(name).casefold() for _, name in images}):
             what = "holds no image that a table names"
-            self.notes += [] if inside else [f"{archive.name} {what}: not unpacked"]
+            self.notes += [] if inside["table"] else [f"{archive.name} {what}: not unpacked"]
             return False
-        here = {
-            (plain_name(folder.name), name.casefold())
-            for folder, names in self.folders.items()
-            for name in names
-        }
+        folders = self.folders.items()
+        here = {(plain_name(f.name), name.casefold()) for f, names in folders for name in names}
         return not images <= here
 
-    def _in_use(self, archive, images) -> bool:
-        official = plain_name(archive.name) == "isic2018_task3_training_input"
-        classes = any(tables.class_of(folder) for folder, _ in images)
-        named = {image_id(name).casefold() for _, name in images} & self._named_images()
-        return bool(official or classes or named)
+    def _named_images(self, path):
+        """(N,) the image ids of a table's rows; None if it has none, or cannot be read: the user
+        hears of that when the table is used."""
+        column = tables.column_of(tables.header(path), "image", self._image)
+        try:
+            return tables.image_ids(tables.read_csv(path, [column])[column]) if column else None
+        except UserError:
+            return None
 
-    def _named_images(self) -> set[str]:
-        """The ids, in lower case, of all images that a table names."""
-        ids = set()
-        for path in self.tables:
-            if column := tables.column_of(tables.header(path), "image", self._image):
-                try:
-                    column = tables.read_csv(path, [column])[column]
-                except UserError:  # the user hears of it when the table is used
-                    continue
-                ids |= set(tables.image_ids(column).str.casefold())
-        return ids
+    def _remove_masks(self):
+        """Take out images with the name of another one and "_mask" or so; a note counts them."""
+        ids, masks = self.ids(), []
+        for names in self.folders.values():
+            stems = {name: image_id(name).casefold() for name in names}
+            found = {n for n, s in stems.items() if MASK.search(s) and MASK.sub("", s) in ids}
+            names[:] = [name for name in names if name not in found]
+            masks += found
+        self.notes += [f"{len(masks):,} masks ({min(masks)}, ...) are not used"] if masks else []
 
 
 def _read(archive, level):
@@ -173,14 +175,22 @@ def _read(archive, level):
 def _order(item):
     """Zips with tables first: they say which images are in use. X.zip before X (1).zip."""
     archive, _, members = item
-    first = any(_is(name, (*TABLES, ".zip")) for name in members or ())
-    return not first, plain_name(archive.name) != archive.stem.casefold()
+    inside = _by_kind(members or ())
+    return not (inside["table"] or inside["zip"]), _numbered(archive)
 
 
-def _is(name, suffixes) -> bool:
-    if suffixes == TABLES and _base(name) in OTHER_TABLES:
-        return True
-    return name.casefold().endswith(suffixes)
+def _numbered(path) -> bool:
+    return plain_name(path.name) != path.stem.casefold()
+
+
+def _by_kind(names) -> dict[str, list]:
+    """The names of files as {image, table, zip, other: those of this kind}."""
+    kinds = {"image": [], "table": [], "zip": [], "other": []}
+    suffixes = {"image": IMAGE_SUFFIXES, "table": TABLES, "zip": (".zip",)}
+    for name in names:
+        kind = next((k for k, ends in suffixes.items() if _base(name).endswith(ends)), "other")
+        kinds["table" if _base(name) in OTHER_TABLES else kind].append(name)
+    return kinds
 
 
 def _base(name) -> str:

@@ -1,43 +1,35 @@
 """Labels and image files, joined: which file belongs to which row, and which files have none."""
 
-import re
-
-import numpy as np
 import pandas as pd
 from PIL import Image
 
 from dermai_utils.copies import tables
 from dermai_utils.copies.inventory import image_id, plain_name
 
-_MASK = re.compile(r"_(segmentation|mask|superpixels)$")
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
-def rows_of_table(labels, candidates, own_names, notes) -> tuple[pd.DataFrame, list]:
+def rows_of_table(labels, folders, own, notes) -> tuple[pd.DataFrame, list]:
     """The rows (image, label, reason, path) of a label table, and the folders of their images.
 
-    labels: (image, label, reason), see `tables.read_labels`. candidates: {folder: names of its
-    images}. own_names: plain names of folders in which every file should have a row. Lines for the
+    labels: (image, label, reason), see `tables.read_labels`. folders: {folder: names of its
+    images}. own: plain names of folders in which every file should have a row. Lines for the
     user are appended to `notes`.
     """
-    images = _files(labels["image"], candidates)
-    chosen = _choose(images, notes)
-    own = {p for p, names in candidates.items() if names and plain_name(p.name) in own_names}
-    used = sorted({path.parent for path in chosen["path"]} | own)
-    good = labels["reason"] == ""
-    paths = dict(zip(chosen["image"], chosen["path"], strict=True))
-    labelled = labels[good].assign(path=labels.loc[good, "image"].map(paths)).sort_values("image")
-    missing = labelled["path"].isna()
-    others = images[images["image"].isna() & images["folder"].isin(used)]
-    others = _without_masks(others, {image.casefold() for image in labels["image"]}, notes)
-    alone = sorted({image_id(name) for name in others["name"]} - {*labels["image"]})
-    parts = [
-        labelled[~missing],
-        labels[~good],
-        labelled[missing].assign(reason="image file missing", label=""),
-        pd.DataFrame({"image": alone, "reason": "image without a label row"}),
-    ]
-    return pd.concat(parts, ignore_index=True), used
+    exact, folded = set(labels["image"]), {i.casefold(): i for i in labels["image"][::-1]}
+    files = _files(folders)
+    files["image"] = [i if i in exact else folded.get(i.casefold()) for i in files["id"]]
+    chosen = _choose(files[files["image"].notna()], notes)
+    own = {path for path, names in folders.items() if names and plain_name(path.name) in own}
+    used = sorted({*chosen["folder"]} | own)
+    rows = labels.merge(chosen[["image", "path"]], on="image", how="left")
+    missing = (rows["reason"] == "") & rows["path"].isna()
+    rows.loc[missing, ["label", "reason"]] = "", "image file missing"
+    rows["path"] = rows["path"].where(rows["reason"] == "")
+    others = files[files["image"].isna() & files["folder"].isin(used)]
+    alone = pd.DataFrame({"image": sorted({*others["id"]}), "reason": "image without a label row"})
+    rows = rows.sort_values("image", kind="stable")
+    return pd.concat([rows[rows["reason"] == ""], rows[rows["reason"] != ""], alone]), used
 
 
 def rows_of_folders(folders, notes) -> pd.DataFrame:
@@ -47,55 +39,38 @@ def rows_of_folders(folders, notes) -> pd.DataFrame:
         label = tables.class_of(folder.name)
         if label and not names:
             notes.append(f"folder {folder} is empty: no {label} from there")
-        ids = pd.Series([image_id(name) for name in names], dtype=object)
-        images = _without_masks(_files(ids, {folder: names}), {*ids.str.casefold()}, notes)
+        rows = _choose(_files({folder: names}).assign(image=lambda files: files["id"]), notes)
         reason = "" if label else tables.unknown_class(folder.name)
-        parts.append(_choose(images, notes).assign(label=label, reason=reason))
+        parts.append(rows.assign(label=label, reason=reason))
     rows = pd.concat(parts, ignore_index=True)
     rows["image"] = _unique_ids(rows, notes)
     return rows[["image", "path", "label", "reason"]].sort_values("image")
 
 
-def _files(ids, candidates) -> pd.DataFrame:
-    """Every image file of the folders: folder, name, path, and its id in the table or None."""
-    exact, folded = set(ids), {image.casefold(): image for image in ids[::-1]}
-    records = []
-    for folder, names in candidates.items():
-        for name in names:
-            stem = image_id(name)
-            image = stem if stem in exact else folded.get(stem.casefold())
-            records.append((folder, name, folder / name, image))
-    return pd.DataFrame(records, columns=["folder", "name", "path", "image"])
+def _files(folders) -> pd.DataFrame:
+    """Every image file of the folders: folder, name, path, and id (its name without suffix)."""
+    files = [(path, n, path / n, image_id(n)) for path, names in folders.items() for n in names]
+    return pd.DataFrame(files, columns=["folder", "name", "path", "id"])
 
 
-def _without_masks(images, ids, notes) -> pd.DataFrame:
-    """The files without those named after one of the `ids` (lower case) with "_mask" or so."""
-    stems = [image_id(name).casefold() for name in images["name"]]
-    masks = np.array([bool(e := _MASK.search(s)) and s[: e.start()] in ids for s in stems], bool)
-    if masks.any():
-        notes.append(f"{masks.sum():,} masks ({images['name'][masks].iloc[0]}) are not used")
-    return images[~masks]
-
-
-def _choose(images, notes) -> pd.DataFrame:
-    """One file for each id: JPEG before others, then the folder with most of the images."""
-    images = images[images["image"].notna()]
-    images = images.assign(
-        other=~images["name"].str.lower().str.endswith(_JPEG),
-        rank=-images.groupby("folder")["image"].transform("nunique"),
-        exact=[image != image_id(name) for image, name in images[["image", "name"]].to_numpy()],
+def _choose(files, notes) -> pd.DataFrame:
+    """One file for each `image`: JPEG before others, then the folder with most of the images."""
+    files = files.assign(
+        other=~files["name"].str.lower().str.endswith(_JPEG),
+        rank=-files.groupby("folder")["image"].transform("nunique"),
+        inexact=files["image"] != files["id"],
     )
-    images = images.sort_values(["other", "rank", "exact", "path"], kind="stable")
-    twice = images["image"].duplicated()
-    chosen, left = images[~twice], images[twice]
+    files = files.sort_values(["other", "rank", "inexact", "path"], kind="stable")
+    twice = files["image"].duplicated()
+    chosen, left = files[~twice], files[twice]
     if len(left):
         notes.append(_two_files(chosen, left))
         suspects = set(left.loc[left["other"], "folder"])  # every file in there may be a mask
-        rows = chosen[["other", "folder", "path"]].to_numpy()
-        masks = np.array([other and where in suspects and _is_mask(p) for other, where, p in rows])
-        if masks.any():
-            notes.append(f"{masks.sum():,} images have a mask and no photograph: left out")
-        chosen = chosen[~masks.astype(bool)]
+        suspects = chosen[chosen["other"] & chosen["folder"].isin(suspects)]
+        masks = suspects.index[[_is_mask(path) for path in suspects["path"]]]
+        if len(masks):
+            notes.append(f"{len(masks):,} images have a mask and no photograph: left out")
+        chosen = chosen.drop(masks)
     return chosen
 
 

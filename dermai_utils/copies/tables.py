@@ -1,6 +1,7 @@
 """Tables of labels and metadata, however their columns and classes are named: read as one form."""
 
 import csv
+import difflib
 import functools
 import io
 import re
@@ -16,16 +17,8 @@ from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
 METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by", "given")
 SITES = ("anatom_site_general", "anatom_site_general_challenge", "location", "region", "site")
 IMAGES = ("isic_id", "image_id", "image", "image_name", "image name", "file", "filename")
-IMAGES += (
-    "file_name",
-    "image_path",
-    "file_path",
-    "filepath",
-    "path",
-    "img_id",
-    "md5hash",
-    "ddi_file",
-)
+IMAGES += ("file_name", "image_path", "file_path", "filepath", "path")
+IMAGES += ("img_id", "md5hash", "ddi_file")
 COLUMN_NAMES = {  # what tables call each of our columns; the first name that is there counts
     "image": IMAGES,
     "lesion_id": ("lesion_id",),
@@ -38,38 +31,6 @@ COLUMN_NAMES = {  # what tables call each of our columns; the first name that is
 }
 CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1)), "label", "class")
 CLASS_COLUMNS += ("cell_type",)
-CLASS_WORDS = {  # English, and the archives' own codes; case, blanks, signs and accents don't count
-    "MEL": "mel, melanoma, melanomas, malignant melanoma, melanoma NOS, melanoma in situ, "
-    "melanoma invasive, melanoma metastasis, nodular melanoma, superficial spreading melanoma, "
-    "lentigo maligna, lentigo maligna melanoma, acral lentiginous melanoma, "
-    "melanoma acral lentiginous, nodular melanoma (nm), superficial spreading melanoma ssm, "
-    "melanoma (in situ), melanoma (less than 0.76 mm), melanoma (0.76 to 1.5 mm), "
-    "melanoma (more than 1.5 mm)",
-    "NV": "nv, nevus, naevus, nevi, common nevus, naevi, melanocytic nevus, melanocytic naevus, "
-    "melanocytic nevi, melanocytic naevi, dysplastic nevus, atypical nevus, blue nevus, "
-    "spitz nevus, congenital nevus, nevus NOS, nev, clark nevus, combined nevus, dermal nevus, "
-    "recurrent nevus, reed or spitz nevus, nevocytic nevus, halo nevus, "
-    "atypical spindle cell nevus of reed, pigmented spindle cell nevus of reed",
-    "BCC": "bcc, basal cell carcinoma, basal cell carcinomas, basal cell carcinoma NOS, "
-    "basal cell carcinoma nodular, basal cell carcinoma superficial, "
-    "basal cell carcinoma morpheiform, solid cystic basal cell carcinoma",
-    "AKIEC": "akiec, ak, scc, bowen, bowens, bowen disease, bowens disease, actinic keratosis, "
-    "actinic keratoses, solar keratosis, solar or actinic keratosis, intraepithelial carcinoma, "
-    "actinic keratosis / Bowen's disease, actinic keratoses and intraepithelial carcinoma, "
-    "actinic keratoses and intraepithelial carcinoma / Bowen's disease, "
-    "actinic keratoses and intraepithelial carcinomas, squamous cell carcinoma, "
-    "squamous cell carcinoma NOS, squamous cell carcinoma in situ, "
-    "squamous cell carcinoma invasive, squamous cell carcinoma keratoacanthoma, ack, bod, sccka",
-    "BKL": "bkl, sk, sek, seborrheic keratosis irritated, seborrheic keratosis, "
-    "seborrhoeic keratosis, seborrheic keratoses, lplk, "
-    "benign keratosis, benign keratoses, benign keratosis-like lesion, "
-    "benign keratosis-like lesions, pigmented benign keratosis, lichenoid keratosis, "
-    "lichen planus-like keratosis, benign lichenoid keratosis, solar lentigo, lentigo solaris",
-    "DF": "df, dermatofibroma, dermatofibromas, fibrous papule or dermatofibroma",
-    "VASC": "vasc, vascular, vascular lesion, vascular lesions, angioma, angiomas, "
-    "cherry angioma, hemangioma, haemangioma, angiokeratoma, pyogenic granuloma, "
-    "hemorrhage, haemorrhage, subcorneal hemorrhage",
-}
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 LONGEST_TITLE, LONGEST_LEGEND = 9, 30  # lines above a header, rows above one in a sheet
@@ -78,12 +39,17 @@ CONTRADICTS = "duplicate id with different labels"
 TWICE = "duplicate id (the first row is kept)"
 
 
+# Words: classes, subsets
+
+
 def _plain(word) -> str:
     letters = unicodedata.normalize("NFKD", str(word).casefold())  # accents become signs
     return re.sub(r"[^\w]|_", "", letters)
 
 
-_CLASS_OF = {_plain(w): name for name, words in CLASS_WORDS.items() for w in words.split(", ")}
+with open(Path(__file__).with_name("class_words.csv"), encoding="utf-8") as _file:
+    CLASS_WORDS = {row["word"]: row["class"] for row in csv.DictReader(_file)}
+_CLASS_OF = {_plain(word): name for word, name in CLASS_WORDS.items()}
 MORE_ONE_HOT = ("ak", "scc", "unk", "ben_oth", "inf", "mal_oth", "sccka")  # ISIC 2019, MILK10k
 ONE_HOT = {name: _CLASS_OF.get(name) for name in (*map(str.lower, CLASSES), *MORE_ONE_HOT)}
 
@@ -100,8 +66,19 @@ def class_of(word) -> str:
 
 @functools.cache
 def unknown_class(word) -> str:
-    """The reason for a label that is none of the seven classes."""
-    return f"class {' '.join(str(word).split()):.60}: none of the seven"
+    """The reason for a label that is none of the seven classes, with the accepted words near it:
+    more precise ones, else similar ones, one a class.
+
+    >>> unknown_class("keratosis").partition("; ")[2]
+    'accepted: actinic keratosis (AKIEC), seborrheic keratosis (BKL)'
+    """
+    text = f"{' '.join(str(word).split()):.60}"
+    parts = {*re.findall(r"[^\W\d_]{3,}", text.casefold())} - {"benign", "malignant"}
+    near = [accepted for accepted in CLASS_WORDS if parts and parts <= {*accepted.split()}]
+    near = near or difflib.get_close_matches(text.casefold(), CLASS_WORDS, cutoff=0.85)
+    one_each = {CLASS_WORDS[accepted]: accepted for accepted in near[::-1]}
+    advice = ", ".join(sorted(f"{accepted} ({name})" for name, accepted in one_each.items()))
+    return f"class {text}: none of the seven" + f"; accepted: {advice}" * bool(advice)
 
 
 SUBSET_WORDS = {
@@ -134,41 +111,56 @@ def subset_in(path) -> str:
     return ""
 
 
-# Any CSV
+# Any table as CSV
 
 
 def header(path) -> list[str]:
     """The column names of a user's table in lower case; [] if it cannot be read."""
     try:
-        text = _text(path, 2**20)[0]
-    except (UnicodeDecodeError, UserError):
+        line = _text(path, 2**20)[0].split("\n", 1)[0]
+    except UserError:
         return []
-    line = text.split("\n", 1)[0]
     cells = next(csv.reader([line], delimiter=_separator(line), skipinitialspace=True), [])
     return [cell.strip().casefold() for cell in cells]
 
 
 def encoding_note(path) -> str:
     """A line about a table in Windows-1252; "" for others."""
-    if _text(path)[1] != "cp1252":
-        return ""
-    return f"{Path(path).name} is not in UTF-8: read as Windows-1252, as Excel saves a CSV"
+    note = f"{Path(path).name} is not in UTF-8: read as Windows-1252, as Excel saves a CSV"
+    return note if _text(path)[1] == "cp1252" else ""
+
+
+def why_unreadable(path) -> str:
+    """Why no column of a table is known: in words, for a message."""
+    try:
+        _text(path, 2**20)
+    except UserError as error:
+        return str(error).removeprefix(f"{path}: ")
+    return ", ".join(header(path))
 
 
 def _text(path, size=-1) -> tuple[str, str]:
-    """A table as CSV, and its encoding. size: bytes at its beginning, for a file of text.
+    """A table as CSV, and its encoding: UTF-8, UTF-16 (Excel's "Unicode text"), or Windows-1252.
 
-    UnicodeDecodeError if it is none; UserError if a package is missing that reads it.
+    size: bytes at its beginning, for a file of text. UserError if it is none, or if a package is
+    missing that reads it.
     """
     path = Path(path)
     if path.suffix.lower() in PACKAGES:
         return _converted(path, path.stat().st_mtime_ns), ""
     with open(path, "rb") as file:
         data = file.read(size)
-    if len(data) == size and not data.startswith(UTF_16):  # no half letters at the end
+    encodings = ("utf-16",) if data.startswith(UTF_16) else ("utf-8", "cp1252")
+    if len(data) == size and encodings[0] == "utf-8":  # no half letters at the end
         data = data[: 1 + data.rfind(b"\n")] or data
-    text, encoding = _decoded(data)
-    return _as_csv(text.removeprefix("\ufeff")), encoding
+    for encoding in encodings:
+        try:
+            return _as_csv(data.decode(encoding).removeprefix("\ufeff")), encoding
+        except UnicodeDecodeError:
+            if b"\0" in data:  # no text at all
+                break
+    advice = "expected a CSV; in a spreadsheet, save it as CSV UTF-8"
+    raise UserError(f"{path}: not a text file in UTF-8; {advice}")
 
 
 @functools.lru_cache(16)
@@ -192,7 +184,7 @@ def _read(path, suffix) -> pd.DataFrame:
         options = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
         frame = pd.read_excel(path, **options)
         plain = frame[:LONGEST_LEGEND].apply(lambda cells: cells.str.strip().str.casefold())
-        headers = plain.isin(COLUMN_NAMES["image"]).any(axis=1)
+        headers = plain.isin(IMAGES).any(axis=1)
         return frame[headers.idxmax() :] if headers.any() else frame  # PH2's legend stands above
     if suffix == ".jsonl":
         return pd.read_json(path, lines=True, dtype=False)
@@ -214,30 +206,6 @@ def pictures_in(file) -> list[str]:
     return [name for name, kind in fields.items() if "bytes: binary" in kind and "path:" in kind]
 
 
-def why_unreadable(path) -> str:
-    """Why no column of a table is known: in words, for a message."""
-    try:
-        _text(path, 2**20)
-    except UnicodeDecodeError:
-        return "not a text file"
-    except UserError as error:
-        return str(error).removeprefix(f"{path}: ")
-    return ", ".join(header(path))
-
-
-def _decoded(data: bytes) -> tuple[str, str]:
-    """A table's text and its encoding: UTF-8, UTF-16 as Excel's "Unicode text", or Windows-1252;
-    UnicodeDecodeError for another."""
-    if data.startswith(UTF_16):
-        return data.decode("utf-16"), "utf-16"
-    try:
-        return data.decode("utf-8"), "utf-8"
-    except UnicodeDecodeError:
-        if b"\0" in data:  # no text at all
-            raise
-        return data.decode("cp1252"), "cp1252"
-
-
 def _as_csv(text) -> str:
     """The text with plain ends of lines, from the header on: without Excel's `sep=;` and a title.
 
@@ -248,10 +216,8 @@ def _as_csv(text) -> str:
         rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
         return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
     text = re.sub(r"^sep=.\n", "", text)
-    above = re.match(
-        rf"(?:[ ,;\t]*[^,;\t\n]*[ ,;\t]*\n){{1,{LONGEST_TITLE}}}(?=[^\n]*\w[^\n]*[,;\t] *[\w\"])",
-        text,
-    )
+    title = rf"(?:[ ,;\t]*[^,;\t\n]*[ ,;\t]*\n){{1,{LONGEST_TITLE}}}"
+    above = re.match(title + r"(?=[^\n]*\w[^\n]*[,;\t] *[\w\"])", text)
     return text[above.end() :] if above else text
 
 
@@ -266,34 +232,30 @@ def read_csv(path, columns) -> pd.DataFrame:
     UserError if the file is no CSV in UTF-8 or Windows-1252, or a column is missing or there twice.
     """
     frame = _parse(path, f"expected a CSV with the columns {', '.join(columns)}")
-    frame.columns = frame.columns.str.strip()
-    present = [name.casefold() for name in frame.columns]
-    if missing := [name for name in columns if name.casefold() not in present]:
-        has = " ".join(", ".join(frame.columns).split())[:200]
+    present = list(frame.columns.str.strip().str.casefold())
+    wanted = {name: name.casefold() for name in columns}
+    if missing := [name for name, plain in wanted.items() if plain not in present]:
+        has = " ".join(", ".join(frame).split())[:200]
         raise UserError(f"{path}: no column {', '.join(missing)}; expected it beside {has}")
     # pandas calls a second `age` age.1
-    names = [(name, name.casefold()) for name in columns]
-    twice = [n for n, plain in names if present.count(plain) > 1 or f"{plain}.1" in present]
+    twice = [n for n, p in wanted.items() if present.count(p) > 1 or f"{p}.1" in present]
     if twice:
         advice = "expected it once: remove the wrong one"
         raise UserError(f"{path}: column {', '.join(twice)} stands there twice; {advice}")
-    frame = frame.iloc[:, [present.index(name.casefold()) for name in columns]]
+    frame = frame.iloc[:, [present.index(plain) for plain in wanted.values()]]
     frame = frame.set_axis(columns, axis=1).apply(lambda column: column.str.strip())
     return frame.where(frame != "")  # "HAM_1 " is HAM_1
 
 
 def _parse(path, expected) -> pd.DataFrame:
+    text = _text(path)[0]
+    separator = _separator(text.split("\n", 1)[0])
+    options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
     try:
-        text = _text(path)[0]
-        separator = _separator(text.split("\n", 1)[0])
-        options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
         with warnings.catch_warnings():
             # pandas cuts a row that is longer than the header: its label would be another
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(io.StringIO(text), **options)
-    except UnicodeDecodeError:
-        advice = f"{expected}; in a spreadsheet, save it as CSV UTF-8"
-        raise UserError(f"{path}: not a text file in UTF-8; {advice}") from None
     except pd.errors.ParserWarning:
         why = "a row has more cells than the header"
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
@@ -344,23 +306,17 @@ def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="", mark="
     """
     names = header(path)
     ids, columns = column_of(names, "image", image) or "image", class_columns(names, classes)
-    one_hot = bool(rest or mark) or columns[:1] and columns[0] in ONE_HOT
     frame = read_csv(path, [ids, *(columns or CLASSES)]).rename(columns={ids: "image"})
     frame["image"] = image_ids(frame["image"])
     cells = frame[columns]
-    cells = cells.eq(mark).astype(int).astype(str) if mark else cells
-    label, faults = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
-    frame["label"] = label
-    repeated = frame["image"].duplicated(keep=False)
-    contradicts = repeated & (frame.groupby("image")["label"].transform("nunique") > 1)
-    reasons = [
-        (frame["image"] == "", "label row without an image id"),
-        *faults,
-        (contradicts, CONTRADICTS),
-        (frame["image"].duplicated(), TWICE),
-    ]
-    tests, texts = zip(*reasons, strict=True)
-    frame["reason"] = np.select(tests, texts, "")
+    if mark:
+        cells = cells.eq(mark).astype(int).astype(str)
+    one_hot = rest or mark or columns[0] in ONE_HOT
+    frame["label"], faults = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
+    tests, texts = zip(
+        (frame["image"] == "", "label row without an image id"), *faults, strict=True
+    )
+    frame["reason"] = np.select(tests, texts, _repeats(frame))
     frame["label"] = frame["label"].where(frame["reason"] == "", "")
     return frame[["image", "label", "reason"]]
 
@@ -368,12 +324,15 @@ def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="", mark="
 def joined(parts) -> pd.DataFrame:
     """The rows of several label tables as one; an id that two of them label is there once."""
     frame = pd.concat(parts, ignore_index=True)
-    good = frame[frame["reason"] == ""]
-    labels = good.groupby("image")["label"].transform("nunique")
-    reasons = frame["reason"].copy()
-    reasons[good.index[good["image"].duplicated()]] = TWICE
-    reasons[good.index[labels > 1]] = CONTRADICTS
-    return frame.assign(reason=reasons, label=frame["label"].where(reasons == "", ""))
+    good = frame["reason"] == ""
+    frame.loc[good, "reason"] = _repeats(frame[good])
+    return frame.assign(label=frame["label"].where(frame["reason"] == "", ""))
+
+
+def _repeats(rows) -> np.ndarray:
+    """The reason for each row with an id that an earlier row, or one with another label, has."""
+    labels = rows.groupby("image")["label"].transform("nunique")
+    return np.select([labels > 1, rows["image"].duplicated()], [CONTRADICTS, TWICE], "")
 
 
 def _of_one_hot(frame, rest):
@@ -400,17 +359,18 @@ def _of_words(frame, known):
         words = frame[column].fillna("")
         word = word.where(word != "", words)
         label = label.where(label != "", words.map(lambda word: known.get(word) or class_of(word)))
-    return label, [(word == "", "no label"), (label == "", word.map(unknown_class))]
+    unknown = word.where(label == "", "").map(unknown_class)
+    return label, [(word == "", "no label"), (label == "", unknown)]
 
 
-def read_metadata(path, only=METADATA, required=(), image=()) -> tuple[pd.DataFrame, str]:
+def read_metadata(path, required=(), image=()) -> tuple[pd.DataFrame, str]:
     """(image, and those of METADATA that the table has), one row an image, and a note or "".
 
-    only: the columns to take. UserError without an image id, or without one of `required`.
+    required: the only ones to take; UserError where one is missing, or the image id.
     """
     names = header(path)
-    columns = {name: column_of(names, name) for name in only}
-    columns |= {name: columns[name] or name for name in required}
+    columns = {name: column_of(names, name) or name for name in required}
+    columns = columns or {name: column_of(names, name) for name in METADATA}
     columns = {"image": column_of(names, "image", image) or "image_id"} | columns
     columns = {name: column for name, column in columns.items() if column}
     frame = read_csv(path, list(columns.values())).set_axis(list(columns), axis=1)
