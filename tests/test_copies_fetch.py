@@ -83,6 +83,7 @@ def leave_half(target, mirror):
     assert "answers 503" in refusal(fetch, target, mirror)
     assert part_of(target).read_bytes() == ARCHIVE[:HALF] and not target.exists()
     mirror.asked.clear()
+    mirror.plan.clear()
 
 
 # One file, and what becomes of a part

@@ -2,8 +2,8 @@
 
 A file gets its name when it is whole. Until then it is `NAME.part`, and `NAME.part.json` says which
 version of it the mirror was sending, so that a later process can go on where this one stopped.
-urllib3's Retry repeats a request that gets no useful answer; a body that breaks off is ours to
-resume. (pooch and torch.hub do not resume, wget does not notice that the file has changed.)
+(urllib3's Retry does not resume a body that breaks off, neither do pooch and torch.hub, and wget
+does not notice that the file has changed.)
 """
 
 import itertools
@@ -14,8 +14,6 @@ import zipfile
 from pathlib import Path
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3.util import Retry
 
 from dermai_utils import files, progress
 from dermai_utils.basics import UserError
@@ -41,7 +39,7 @@ class _Refused(Exception):
 
 
 class _BrokeOff(Exception):
-    """The connection ended too early; the next one can go on."""
+    """No answer, a busy one, or half a file; another try can go on."""
 
 
 def fetch_official(folder, base_url="", mirrors=MIRRORS, sizes=SIZES, **options) -> list[str]:
@@ -172,26 +170,21 @@ def _size(part):
 
 def _from_mirror(url, part, size, wait, timeout) -> bool:
     """Fetch `url` into `part`, resumed after each broken connection; False: it is not there."""
-    retry = Retry(TRIES - 1, backoff_factor=wait, status_forcelist=BUSY, raise_on_status=False)
-    retry.respect_retry_after_header = False  # a server may ask for hours
     tries, farthest = 0, _size(part)
-    with requests.Session() as session:
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, HTTPAdapter(max_retries=retry))
-        while True:
-            try:
-                return _request(session, url, part, size, timeout)
-            except _BrokeOff as why:
-                grew = _size(part) >= farthest + CHUNK
-                tries, farthest = (1 if grew else tries + 1), max(farthest, _size(part))
-                if tries == TRIES:
-                    raise _Refused(f"{why} ({tries} tries)") from None
-                pause = wait * 2 ** (tries - 1)
-                print(f"{url} {why}; trying again in {pause:.0f} s")
-                time.sleep(pause)
+    while True:
+        try:
+            return _request(url, part, size, timeout)
+        except _BrokeOff as why:
+            grew = _size(part) >= farthest + CHUNK
+            tries, farthest = (1 if grew else tries + 1), max(farthest, _size(part))
+            if tries == TRIES:
+                raise _Refused(f"{why} ({tries} tries)") from None
+            pause = wait * 2 ** (tries - 1)  # a server may ask for hours: that is not heard
+            print(f"{url} {why}; trying again in {pause:.0f} s")
+            time.sleep(pause)
 
 
-def _request(session, url, part, size, timeout) -> bool:
+def _request(url, part, size, timeout) -> bool:
     """One request, from where `part` ends; True if it is whole then, False if there is none."""
     notes = files.read_json(_notes(part)) or {}
     have, total = (_size(part) if notes.get("version") else 0), notes.get("total")
@@ -201,9 +194,9 @@ def _request(session, url, part, size, timeout) -> bool:
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": notes["version"]}
     try:
-        answer = session.get(url, headers=headers, stream=True, timeout=timeout)
-    except requests.ConnectionError:
-        raise _Refused(f"cannot be reached ({TRIES} tries)") from None
+        answer = requests.get(url, headers=headers, stream=True, timeout=timeout)
+    except (requests.ConnectionError, requests.Timeout):
+        raise _BrokeOff("cannot be reached") from None
     except (requests.RequestException, ValueError) as error:  # ValueError: http://a..b
         raise _Refused(f"cannot be asked ({' '.join(str(error).split())})") from None
     with answer:
@@ -215,6 +208,8 @@ def _request(session, url, part, size, timeout) -> bool:
         if code == 416 or (code == 206 and not same):
             _drop(part)
             raise _BrokeOff("has another version of it: starting over")
+        if code in BUSY:
+            raise _BrokeOff(f"answers {code}")
         if code not in (200, 206):
             raise _Refused(f"answers {code}")
         if code == 200:  # to a Range too: it cannot resume
