@@ -54,15 +54,7 @@ class Dataset:
 
 
 def load(
-    data="sample",
-    size: int = 224,
-    *,
-    test=(),
-    extra=(),
-    cache=None,
-    base_url: str = "",
-    workers: int = 0,
-    leave_out=(),
+    data="sample", size=224, *, test=(), extra=(), cache=None, base_url="", workers=0, leave_out=()
 ) -> Dataset:
     """The Dataset of `data`: sample, isic2018 (the official archives, downloaded first), or a
     folder with any copy of the data (docs/data.md).
@@ -89,9 +81,8 @@ def load(
         with files.locked(cache):
             files.sweep(cache)
             folder, notes = _folder(data, cache, base_url)
-            find = functools.partial(
-                _find, unpacked=cache / "images", leave_out=(cache, *leave_out)
-            )
+            options = dict(unpacked=cache / "images", leave_out=(cache, *leave_out))
+            find = functools.partial(_find, **options)
             rows, layout = _main(find, folder, notes, made_up=data == "sample")
             for source, further in (("extra", extras), ("test", tests)):
                 for called, path in further.items():
@@ -205,31 +196,30 @@ def _find(folder, what, *, unpacked, leave_out):
 def _main(find, folder, notes, made_up):
     """(rows of the training data and of the test set beside it, the layout)."""
     copy = find(folder, "training")
-    rows = copy.rows.assign(source=copy.rows["source"].replace("test", "official"), origin="")
+    rows, tests = copy.rows, copy.rows["source"] == "test"
     counts = " · ".join(f"{label} {count:,}" for label, count in copy.counts().items())
     lines = [f"layout {copy.layout}: {counts}", *copy.notes]
-    official = rows["source"] == "official"
-    numbers = rows.loc[official, "image"].str.extract(r"^ISIC_(\d{7})$", expand=False).astype(float)
-    others = (~numbers.between(*image_names.OFFICIAL_IDS)).sum()
-    if others and not made_up:
+    numbers = rows.loc[tests, "image"].str.extract(r"^ISIC_(\d{7})$", expand=False).astype(float)
+    others = 0 if made_up else (~numbers.between(*image_names.OFFICIAL_IDS)).sum()
+    source, origin = "official", ""
+    if others:
         lines.append(
-            f"of {official.sum():,} test images {others:,} have no id of the official test set: "
+            f"of {tests.sum():,} test images {others:,} have no id of the official test set: "
             "all of them count as a test set of your own"
         )
-        origin = _origins(rows["lesion_id"], GIVEN_TEST).where(official, "")
-        rows = rows.assign(source=rows["source"].mask(official, GIVEN_TEST), origin=origin)
-    tests = rows["source"] != "train"
-    renamed, prefix = (tests, GIVEN_TEST) if others and not made_up else (~tests, "train")
+        source, origin = GIVEN_TEST, _origins(rows["lesion_id"], GIVEN_TEST).where(tests, "")
+    rows = rows.assign(source=rows["source"].mask(tests, source), origin=origin)
+    renamed, prefix = (tests, GIVEN_TEST) if others else (~tests, "train")
     usable = rows["reason"] == ""
-    renamed = renamed & usable & rows["image"].isin(_in_both(rows[usable]))
+    both = {*rows["image"][usable & tests]} & {*rows["image"][usable & ~tests]}
+    renamed = renamed & usable & rows["image"].isin(both)
     if renamed.any():
         first = rows.loc[renamed, "image"].iloc[0]
-        which = "training" if prefix == "train" else "test"
         lines.append(
             f"{renamed.sum():,} test images have the id of a training image ({first}, ...): of the "
-            f"two, the {which} image is called {prefix}:{first}"
+            f"two, the {'test' if others else 'training'} image is called {prefix}:{first}"
         )
-        rows = rows.assign(image=rows["image"].mask(renamed, f"{prefix}:" + rows["image"]))
+        rows["image"] = rows["image"].mask(renamed, f"{prefix}:" + rows["image"])
     rows, unknown = _without_placeholders(rows)
     given = rows.loc[rows["given"] != "", "given"].value_counts()
     if len(given):
@@ -237,12 +227,6 @@ def _main(find, folder, notes, made_up):
         lines.append(f"the data comes with a split ({what}): --split given uses it")
     _say(notes, *lines, *unknown)
     return rows, copy.layout
-
-
-def _in_both(rows):
-    """The ids that a training and a test image have in common."""
-    training = rows["source"] == "train"
-    return set(rows.loc[training, "image"]) & set(rows.loc[~training, "image"])
 
 
 def _further(find, folder, notes, kind, name, before):
