@@ -139,7 +139,7 @@ def why_unreadable(path) -> str:
     return ", ".join(header(path))
 
 
-def _text(path, size=-1) -> tuple[str, str]:
+def _text(path, size=-1, expected="expected a CSV") -> tuple[str, str]:
     """A table as CSV, and its encoding: UTF-8, UTF-16 (Excel's "Unicode text"), or Windows-1252.
 
     size: bytes at its beginning, for a file of text. UserError if it is none, or if a package is
@@ -159,8 +159,8 @@ def _text(path, size=-1) -> tuple[str, str]:
         except UnicodeDecodeError:
             if b"\0" in data:  # no text at all
                 break
-    advice = "expected a CSV; in a spreadsheet, save it as CSV UTF-8"
-    raise UserError(f"{path}: not a text file in UTF-8; {advice}")
+    advice = "in a spreadsheet, save it as CSV UTF-8"
+    raise UserError(f"{path}: not a text file in UTF-8; {expected}; {advice}")
 
 
 @functools.lru_cache(16)
@@ -248,7 +248,7 @@ def read_csv(path, columns) -> pd.DataFrame:
 
 
 def _parse(path, expected) -> pd.DataFrame:
-    text = _text(path)[0]
+    text = _text(path, expected=expected)[0]
     separator = _separator(text.split("\n", 1)[0])
     options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
     try:
