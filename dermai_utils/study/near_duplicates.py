@@ -51,9 +51,7 @@ def comparable_groups(table) -> np.ndarray:
     return groups
 
 
-def find(
-    images, features, groups, n_pairs: int = 20_000, inliers: int = INLIERS, workers: int = 0
-) -> np.ndarray:
+def find(images, features, groups, n_pairs: int = 20_000, workers: int = 0) -> np.ndarray:
     """Pairs of images that show one lesion under two groups: (M, 3) int (i, j, score), best first.
 
     `images`, `features` and `groups` as in `describe` and `candidates`. Between training and test
@@ -62,7 +60,7 @@ def find(
     described = describe(images, workers)
     pairs = candidates(features, groups, n_pairs, described)
     scores = verify(described, pairs, workers)
-    scored = np.column_stack([pairs, scores])[scores >= inliers]
+    scored = np.column_stack([pairs, scores])[scores >= INLIERS]
     return scored[np.argsort(-scored[:, 2], kind="stable")]
 
 
