@@ -19,7 +19,7 @@ help:
 run: .venv/made  ## every notebook from 01 on, in order, on DATA (sample, isic2018, a folder), as HTML; settings in ARGS
 	$(VENV)/python tools/notebooks.py run --data $(DATA) $(ARGS)
 
-test: style .venv/made  ## style, habits, notebook pairs, quick tests, four kills, every notebook on the sample
+test: style .venv/made  ## before a commit: style, habits, notebook pairs, quick tests, four kills, every notebook on the sample
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
@@ -28,7 +28,7 @@ test: style .venv/made  ## style, habits, notebook pairs, quick tests, four kill
 	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks
 
-test-all: style .venv/made  ## all tests, also the slow ones, and 100 kills
+test-all: style .venv/made  ## weekly: the slow tests too, and 100 kills; no notebooks, those are in `make test`
 	$(VENV)/python -m pytest -n 2 --dist loadfile tests
 	$(VENV)/python tools/faults.py --kills 100
 
@@ -48,9 +48,6 @@ bench: .venv/made  ## speed, as ratios measured side by side; IMAGES=FOLDER of J
 
 gpu: .venv/made  ## what a GPU gives, as work/gpu/gpu.json; run it again until that is printed; ARGS=--tiny on a CPU
 	$(VENV)/python tools/gpu.py $(ARGS)
-
-ablation: .venv/made  ## what each choice in training contributes, on validation; settings in ARGS
-	$(VENV)/python tools/ablation.py --data $(DATA) $(ARGS)
 
 faults: .venv/made  ## `run` on the sample, killed at 100 random moments; ARGS="--kills 10" for fewer
 	$(VENV)/python tools/faults.py $(ARGS)
@@ -75,9 +72,8 @@ app: .venv/made  ## a page on this machine where a photo can be dropped; of a ru
 	$(VENV)/python -m pip install --quiet -r requirements-app.txt
 	$(VENV)/python -m dermai_utils app $(if $(RUN),--run "$(RUN)",--data $(DATA)) $(ARGS)
 
-sample: .venv/made  ## paint the sample anew, train it with five seeds, measure the leakage effect: assets/sample.json
+sample: .venv/made  ## paint the sample's pictures anew: the same bytes
 	$(VENV)/python tools/make_sample.py
-	$(VENV)/python tools/sample_tables.py
 
 pictures: .venv/made  ## the README's picture anew, from a run on the sample: assets/report.png, sample_metrics.json
 	$(VENV)/python tools/pictures.py
@@ -86,4 +82,4 @@ style: .venv/made  ## ruff
 	$(VENV)/ruff check .
 	$(VENV)/ruff format --check .
 
-.PHONY: help run test test-all sync publish lab bench gpu ablation faults app sample pictures style
+.PHONY: help run test test-all sync publish lab bench gpu faults app sample pictures style

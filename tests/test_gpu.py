@@ -13,21 +13,20 @@ import bench  # noqa: E402
 
 
 def part(paths, folder):
-    yield bench.ratio("faster", 2.0, 1.0, 1.5, True)
-    yield "slower", 2.0, 1.5, False, ""
-    yield "fastai", None, 1.5, False, "fastai is not installed"
+    yield bench.ratio("faster", 2.0, 1.0)
+    yield "fastai", None, "fastai is not installed"
 
 
 def test_what_was_measured_is_not_measured_again_and_what_is_missing_is_not_measured(
     tmp_path, capsys
 ):
     target = tmp_path / "gpu.json"
-    bench.measure({"one": part}, ["one"], target, tmp_path, 1)
+    bench.measure({"one": part}, target, tmp_path, 1)
     assert "fastai: not measured (fastai is not installed)" in capsys.readouterr().out
     rows = json.loads(target.read_text())["parts"]["one"]
-    assert [(row["figure"], row["met"]) for row in rows] == [(2, True), (2, False), (None, None)]
+    assert [(row["figure"], row["detail"]) for row in rows][0] == (2, "2 / 1")
     parts = {"one": lambda *_: pytest.fail("measured again"), "two": part}
-    bench.measure(parts, parts, target, tmp_path, 1)
+    bench.measure(parts, target, tmp_path, 1)
     assert list(json.loads(target.read_text())["parts"]) == ["one", "two"]
 
 
@@ -38,4 +37,4 @@ def test_every_part_runs_on_a_cpu(tmp_path):
     subprocess.run(command, check=True)
     parts = json.loads(target.read_text())["parts"]
     assert list(parts) == ["input", "training", "memory", "resume", "lite2"]
-    assert all(row["met"] for row in parts["resume"])
+    assert all(row["figure"] <= 0.02 for row in parts["resume"])

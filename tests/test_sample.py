@@ -1,7 +1,6 @@
 """The sample: its bytes, its mix, its faults, and what its preset gives."""
 
 import sys
-from collections import Counter
 
 import pandas as pd
 import pytest
@@ -16,8 +15,6 @@ from dermai_utils.study import decisions
 sys.path.insert(0, str(ROOT / "tools"))
 import make_sample  # noqa: E402
 import pictures  # noqa: E402
-
-TABLES = files.read_json(ROOT / "assets" / "sample.json")
 
 
 @pytest.fixture(scope="module")
@@ -34,20 +31,12 @@ def run(sample):
     return commands.trained(*sample, commands.subsets(*sample))
 
 
-def test_the_script_makes_the_committed_bytes_and_the_tables_are_of_them(tmp_path):
+def test_the_script_makes_the_committed_bytes(tmp_path):
     make_sample.make(tmp_path)
     made = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*") if p.is_file())
     assert len(made) == 9
     for name in made:
         assert (tmp_path / name).read_bytes() == (PACKAGE / name).read_bytes(), name
-    assert make_sample.checksum(tmp_path) == make_sample.checksum(PACKAGE) == TABLES["pictures"]
-    next(tmp_path.rglob("*.csv")).write_text("another")
-    assert make_sample.checksum(tmp_path) != TABLES["pictures"]
-
-
-def test_all_files_together_are_small():
-    paths = [p for name in ("sample", "sample_elsewhere") for p in (PACKAGE / name).iterdir()]
-    assert sum(path.stat().st_size for path in paths) <= 700_000
 
 
 def test_the_mix_of_classes(sample):
@@ -63,24 +52,6 @@ def test_the_mix_of_classes(sample):
     assert elsewhere.sum() == 40 and not {"DF", "VASC"} & set(elsewhere.index)
     pictures_of = table[table["source"] == "train"]["lesion_id"].value_counts()
     assert pictures_of.max() == 5 and (pictures_of == 1).sum() > 60
-
-
-def test_the_preset_keeps_a_quarter_of_the_lesions_and_every_class_on_both_sides(sample):
-    table, subset = sample[1].table, commands.subsets(*sample)
-    train, val = (table[subset == name] for name in ("train", "val"))
-    assert 170 <= len(train) <= 190
-    lesions = [rows["lesion_id"].nunique() for rows in (train, val)]
-    assert lesions[1] / sum(lesions) == pytest.approx(0.25, abs=0.03)
-    assert set(train["label"]) == set(val["label"]) == set(CLASSES)
-
-
-def test_a_test_lesion_has_one_picture_and_no_lesion_is_at_home_and_elsewhere():
-    painted = {
-        name: [picture.lesion for picture in getattr(make_sample, f"{name}_pictures")()]
-        for name in ("training", "test", "elsewhere")
-    }
-    assert max(Counter(painted["test"]).values()) == 1
-    assert sum(map(len, map(set, painted.values()))) == len(set().union(*painted.values()))
 
 
 def test_every_fault_is_on_its_own_id(sample):
@@ -110,26 +81,8 @@ def test_every_fault_is_on_its_own_id(sample):
         assert groups[[f"ISIC_9000{number}" for number in together]].nunique() == 1
 
 
-def test_the_table_of_seeds_holds_what_the_sample_is_for():
-    seeds = pd.DataFrame(TABLES["seeds"])
-    assert seeds["seed"].tolist() == [5, 6, 7, 8, 9]
-    assert seeds["balanced_accuracy"].between(0.70, 0.88).all()
-    assert (seeds["different_confusions"] >= 3).all()
-    assert (seeds["gradcam_on_the_lesion"] > 0.5).all() and (seeds["processor_seconds"] < 25).all()
-    # the threshold that finds 90 % of the melanomas of validation calls many more elsewhere, in
-    # four of five seeds: with seed 7 it keeps its specificity
-    lost = seeds["melanoma_specificity"] - seeds["melanoma_specificity_elsewhere"]
-    assert (lost > 0).all() and (lost > 0.1).sum() >= 4 and lost.median() > 0.3
-
-
-def test_a_random_split_scores_higher():
-    for row in TABLES["leakage_effect"].values():
-        assert len(row["by_seed"]) == 10 and sum(value > 0 for value in row["by_seed"]) >= 9
-        assert 0 < row["low"] < row["difference"] < row["high"]
-
-
 def test_one_seed_gives_mistakes_to_learn_from(run):
-    """Wider than the table of seeds: another processor gives other weights."""
+    """Wide limits: another processor gives other weights."""
     found = dermai.evaluate(run.predictions, run.table, n_resamples=20)
     assert 0.60 <= found["subsets"]["official"]["balanced_accuracy"] <= 0.95
     rows = predictions.primary_rows(decisions.called(run.predictions, found["decisions"]))

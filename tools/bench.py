@@ -9,7 +9,6 @@ hold for this machine alone. What a library or a device is missing for is "not m
 
 import argparse
 import contextlib
-import functools
 import importlib.util
 import os
 import statistics
@@ -45,25 +44,19 @@ from dermai_utils.training import Training  # noqa: E402
 CORES = os.cpu_count()
 LOADERS = 2  # what Colab has, and what its warnings advise
 ON_GPU = torch.cuda.is_available()
-SMALL = "--tiny" in sys.argv  # everything as small as can be: it shows that it runs, no speed
+SMALL = "--tiny" in sys.argv  # of gpu.py: it shows that it runs, no speed
 SIZE, BATCH, BACKBONE = (64, 8, "timm:test_resnet") if SMALL else (224, 64, "resnet18")
 LITE = {k: PRESETS["quick_cpu"][k] for k in ("backbone", "size", "batch_size", "freeze")}
-TINY = {"backbone": "timm:test_resnet", "size": 64}
-BUSY = [sys.executable, "-c", "while True: pass"]
 
 
 def enlarged(folder, target, n):
     """`n` JPEGs of 600×450 px in `target`, made from the pictures in `folder`, some repeatedly."""
     sources = sorted(Path(folder).rglob("*.jpg"))[:n]
     target.mkdir(parents=True)
-
-    def one(k):
+    for k in range(n):
         with Image.open(sources[k % len(sources)]) as image:
             large = image.convert("RGB").resize((600, 450), Image.Resampling.BICUBIC)
             large.save(target / f"{k:07d}.jpg", quality=95)
-
-    with ThreadPoolExecutor(CORES) as pool:
-        list(pool.map(one, range(n)))
     return sorted(target.iterdir())
 
 
@@ -90,14 +83,10 @@ def built(paths, folder, size=SIZE):
     return np.load(array, mmap_mode="r")
 
 
-class Over(Exception):
-    """Ends a Training."""
-
-
 @contextlib.contextmanager
 def training(paths, folder, n=None, backbone=BACKBONE, size=SIZE, **options):
     """A Training on `n` images (by default all) of `paths`, repeated where there are fewer: 6 parts
-    training, 1 part validation."""
+    training, 1 part validation. It never ends, so nothing but its first checkpoint is written."""
     n = n or len(paths)
     table = pd.DataFrame({"image": np.arange(n).astype(str), "source": "train", "origin": ""})
     table["label"] = np.array(CLASSES)[np.arange(n) % 7]
@@ -107,10 +96,11 @@ def training(paths, folder, n=None, backbone=BACKBONE, size=SIZE, **options):
     dataset = Dataset("bench", table, array, table[:0], [], "")
     options = dict(epochs=1000, batch_size=BATCH, checkpoint_minutes=1e6) | options
     net = networks.network(backbone, "none", size)
-    with contextlib.suppress(Over), tempfile.TemporaryDirectory() as own:
-        with Training(own, dataset, subset, net, **options) as run:
-            yield run
-            raise Over  # else the run would be saved
+    with (
+        tempfile.TemporaryDirectory() as own,
+        Training(own, dataset, subset, net, **options) as run,
+    ):
+        yield run
 
 
 def epoch(run):
@@ -120,11 +110,11 @@ def epoch(run):
         run.step(run.loss(run.net(images), labels))
 
 
-# The parts: each yields rows of (text, figure, aim, whether a larger figure is better, detail).
+# The parts: each yields rows of (text with the aim, figure or None, detail).
 
 
-def ratio(text, ours, theirs, aim, larger=False):
-    return text, ours / theirs, aim, larger, f"{ours:.3g} / {theirs:.3g}"
+def ratio(text, ours, theirs):
+    return text, ours / theirs, f"{ours:.3g} / {theirs:.3g}"
 
 
 def building(paths, folder, n=2000):
@@ -142,8 +132,8 @@ def building(paths, folder, n=2000):
     def ours():
         pixels.build(many, SIZE, folder / "bench.npy")
 
-    ours, decoding = n / np.array(seconds(ours, decoding, repeats=9))
-    yield ratio("building the array / plain decoding, images/s", ours, decoding, 0.9, True)
+    text = "building the array / plain decoding, images/s, aim ≥ 0.9"
+    yield ratio(text, *(n / np.array(seconds(ours, decoding, repeats=9))))
 
 
 def usual_steps():
@@ -173,26 +163,21 @@ def input_path(paths, folder):
         for batch, _ in loader:
             batch.to(device)
 
-    ours, usual = len(paths) / np.array(seconds(ours, usual))
-    text = "input path / PIL + torchvision + DataLoader, images/s"
-    yield ratio(text, ours, usual, 50 if ON_GPU else 4, True)
+    text = "input path / PIL + torchvision + DataLoader, images/s, aim ≥ 4, on a GPU ≥ 50"
+    yield ratio(text, *(len(paths) / np.array(seconds(ours, usual))))
 
 
 def steps(paths, folder):
     """A training epoch and an evaluation, against the bare network's passes and fastai's epoch."""
     with training(paths, folder) as run:
         images, labels = next(run.batches())
+        array, net = run.pixels[: 2 * BATCH], run.inside
 
         def resident():
             run.net.train()
             for _ in range(run.mix.steps):
                 run.step(run.loss(run.net(images), labels))
             run.total.item()
-
-        text = "epoch / the same steps on one resident batch, s"
-        whole, bare = seconds(lambda: epoch(run), resident, repeats=3)
-        yield ratio(text, whole, bare, 1.05 if ON_GPU else 1.1)
-        array, net = run.pixels[: 2 * BATCH], run.inside
 
         @torch.inference_mode()
         def forward():
@@ -204,15 +189,16 @@ def steps(paths, folder):
         def evaluation():
             inference.predict(net, array, SIZE, tta=8, batch=BATCH, precision=run.precision)
 
-        text = "evaluation with tta=8 / the same forward passes on resident batches, s"
-        yield ratio(text, *seconds(evaluation, forward, repeats=3), 1.1)
-        text, aim = "epoch / fastai vision_learner's, s", 0.25 if ON_GPU else 0.5
+        whole, bare = seconds(lambda: epoch(run), resident, repeats=3)
+        yield ratio("epoch / the same steps on one resident batch, s, aim ≤ 1.1", whole, bare)
+        text = "evaluation with tta=8 / the same forward passes on resident batches, s, aim ≤ 1.1"
+        yield ratio(text, *seconds(evaluation, forward, repeats=3))
+        text = "epoch / fastai vision_learner's, s, aim ≤ 0.5, on a GPU ≤ 0.25"
         if not importlib.util.find_spec("fastai"):
-            yield text, None, aim, False, "fastai is not installed"
+            yield text, None, "fastai is not installed"
             return
         mine = np.flatnonzero(run.subset == "train")
-        theirs = fastai_epoch([paths[k] for k in mine], run.labels, run.device)
-        yield ratio(text, whole, theirs, aim)
+        yield ratio(text, whole, fastai_epoch([paths[k] for k in mine], run.labels, run.device))
 
 
 def fastai_epoch(paths, labels, device):
@@ -224,9 +210,8 @@ def fastai_epoch(paths, labels, device):
     frame = pd.DataFrame({"name": [str(path) for path in paths], "label": labels})
     options = dict(valid_pct=0, bs=BATCH, num_workers=LOADERS, device=device)
     options["item_tfms"] = fastai.Resize(pixels.shape(SIZE)[0])
-    options["batch_tfms"] = fastai.aug_transforms(
-        size=SIZE, max_rotate=180, max_zoom=1.25, max_warp=0.0
-    )
+    moves = dict(max_rotate=180, max_zoom=1.25, max_warp=0.0)
+    options["batch_tfms"] = fastai.aug_transforms(size=SIZE, **moves)
     loaders = fastai.ImageDataLoaders.from_df(frame, path="/", **options)
     learner = fastai.vision_learner(loaders, resnet18, pretrained=False, metrics=[])
     learner.unfreeze()
@@ -239,77 +224,34 @@ def fastai_epoch(paths, labels, device):
     return seconds(epoch, repeats=2)[0]
 
 
-def in_a_process(folder, body, **options):
-    """The numbers that a Training `run` on the CPU in a process of its own prints last, by `body`;
-    `imports` is its peak of resident memory before it (Linux; 0 elsewhere)."""
-    code = f"""
+def memory(paths, folder):
+    """Peak of resident memory of a CPU run over the array's size; Linux."""
+    for name, options in {"quick_cpu": LITE, "ResNet18 at 224 px in batches of 64": {}}.items():
+        code = f"""
 import sys; sys.path[:0] = [{str(ROOT / "tools")!r}]
-import bench, pathlib, time
+import bench, pathlib
 def peak():
     status = open("/proc/self/status")  # not getrusage: a child inherits its parent's peak
-    return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
-imports, folder = peak() if sys.platform == "linux" else 0, pathlib.Path({str(folder)!r})
+    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+imports, folder = peak(), pathlib.Path({str(folder)!r})
 paths = sorted((folder / "jpeg" / "all").iterdir())
 with bench.training(paths, folder, device="cpu", **{options!r}) as run:
-{body}
+    bench.epoch(run)
+    run.validate()
+    print("measured", peak() - run.pixels.nbytes / 1e9, imports)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return [float(n) for n in done.stdout.splitlines()[-1].split()]
-
-
-def memory(paths, folder):
-    """Peak of resident memory of a CPU run over the array's size."""
-    text = "peak memory of a CPU run over the array, GB"
-    body = "    bench.epoch(run); run.validate(); print(peak() - run.pixels.nbytes, imports)"
-    for name, options in {"quick_cpu": LITE, "ResNet18 at 224 px in batches of 64": {}}.items():
-        if sys.platform != "linux":
-            yield text, None, 2, False, "only Linux keeps a process's peak"
-            return
-        over, imports = (n / 1e9 for n in in_a_process(folder, body, **options))
-        yield text, over, 2, False, f"{name}; imports alone {imports:.2f} GB"
-
-
-def beside(paths, folder, turns=3):
-    """Training beside programs that use a core each without a pause."""
-    body = "    bench.epoch(run); t = time.perf_counter(); bench.epoch(run)\n"
-    body += "    print(time.perf_counter() - t)"
-    cases = {"alone": 0, "one": 1, "two": 2}
-    for name, options in {"quick_cpu": {"n": 224} | LITE, "tiny": {"n": 448} | TINY}.items():
-        taken = {case: [] for case in cases}
-        for case, programs in [*cases.items()] * turns:
-            busy = [subprocess.Popen(BUSY) for _ in range(programs)]
-            try:
-                taken[case] += in_a_process(folder, body, **options)
-            finally:
-                for program in busy:
-                    program.kill()
-                    program.wait()
-        took = {case: statistics.median(each) for case, each in taken.items()}
-        for case, aim in (("one", 2), ("two", 3)):
-            text = f"training of {name} beside {case} busy / alone, s"
-            yield ratio(text, took[case], took["alone"], aim)
-
-
-def answering(paths, folder):
-    """`predict` for one photo, in a process of its own, against importing torch alone."""
-    text = "an answer about one photo / importing torch, s"
-    if not (ROOT / "dermai_utils" / "weights").is_dir():
-        yield text, None, 2.5, False, "no model comes with this package"
-        return
-    words = ["-m", "dermai_utils", "predict", "--image", str(paths[0])], ["-c", "import torch"]
-    quiet = dict(env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=folder, capture_output=True)
-    run = functools.partial(subprocess.run, check=True, **quiet)
-    ours, bare = (functools.partial(run, [sys.executable, *each]) for each in words)
-    yield ratio(text, *seconds(ours, bare), 2.5)
+        said = subprocess.check_output([sys.executable, "-c", code], text=True)
+        over, imports = said.partition("measured ")[2].split()[:2]
+        text = f"peak memory of a CPU run over the array, {name}, GB, aim ≤ 2"
+        yield text, float(over), f"imports alone {float(imports):.2f} GB"
 
 
 PARTS = {"building": building, "input": input_path, "training": steps, "memory": memory}
-PARTS |= {"beside": beside, "answering": answering}
 
 
-def measure(parts, names, target, images, n):
-    """Measure those of `parts` ({name: function}) that the JSON `target` does not have yet, and
-    write it after each. images: a folder of JPEGs, of which n are enlarged."""
+def measure(parts, target, images, n):
+    """Measure those of `parts` ({name: function}) that the JSON `target` does not have yet; print
+    and write the rows of each. images: a folder of JPEGs, of which n are enlarged."""
     about = {"versions": colab.version_line(), "images": n, "source": str(images), "parts": {}}
     found = files.read_json(target) or about
     with tempfile.TemporaryDirectory() as temporary:
@@ -319,22 +261,14 @@ def measure(parts, names, target, images, n):
             # the test images: those of training include broken ones
             zipfile.ZipFile(SAMPLE / "ISIC2018_Task3_Test_Input.zip").extractall(source)
         paths = enlarged(source, folder / "jpeg" / "all", n)
-        for name in (name for name in names if name not in found["parts"]):
-            rows = [shown(*row) for row in parts[name](paths, folder)]
-            found["parts"][name] = rows
+        for name in (name for name in parts if name not in found["parts"]):
+            rows = found["parts"][name] = []
+            for text, figure, detail in parts[name](paths, folder):
+                value = "not measured" if figure is None else f"{figure:.3g}"
+                print(f"{text}: {value} ({detail})", flush=True)
+                rows.append(dict(row=text, figure=figure, detail=detail))
             files.write_json(target, found)
     print(target)
-
-
-def shown(text, figure, aim, larger, detail):
-    """A row for the JSON; it is also printed. figure, aim: a number or None, for "not measured" and
-    for no aim."""
-    both = figure is not None and aim is not None
-    met = bool(figure >= aim if larger else figure <= aim) if both else None
-    value = "not measured" if figure is None else f"{figure:.3g}"
-    wanted = "" if aim is None else f", aim {'≥' if larger else '≤'} {aim}"
-    print(f"{text}: {value} ({detail}){wanted}", flush=True)
-    return dict(row=text, figure=figure, aim=aim, met=met, detail=detail)
 
 
 def main(words):
@@ -343,10 +277,10 @@ def main(words):
     parser.add_argument("--n", type=int, default=512)
     parser.add_argument("--json", type=Path, default=ROOT / "work" / "bench.json")
     parser.add_argument("--parts", default=",".join(PARTS))
-    parser.add_argument("--tiny", action="store_true", help="only shows that it runs")
     given = parser.parse_args(words)
     given.json.unlink(missing_ok=True)
-    measure(PARTS, given.parts.split(","), given.json, given.images, given.n)
+    parts = {name: PARTS[name] for name in given.parts.split(",")}
+    measure(parts, given.json, given.images, given.n)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Every notebook alone, as on Colab, in the environment that runs this.
 
-    .venv-colab/bin/python tools/colab.py [--keep FOLDER] [NOTEBOOK ...]     exit 1 where one fails
+    .venv-colab/bin/python tools/colab.py [NOTEBOOK ...]     exit 1 where one fails
 
 Each starts in an empty folder that has only the .ipynb in it, with a stand-in for google.colab, and
 gets the package with pip from a git URL: this repository as it was last committed, under a tag.
@@ -11,7 +11,6 @@ setup, the second run of that cell installs and changes nothing, and what is not
 nbval-ignore-output prints what it prints in the repository.
 """
 
-import argparse
 import json
 import os
 import re
@@ -115,7 +114,7 @@ def judge(first_cells):
     return wrong
 
 
-def alone(path, address, keep):
+def alone(path, address):
     """Run one notebook; returns what went wrong as lines."""
     started, notebook = time.monotonic(), nbformat.read(path, as_version=4)
     tagged = [cell.metadata.get("tags", []) for cell in code_cells(notebook)]
@@ -134,9 +133,6 @@ def alone(path, address, keep):
             client.execute(env=environment)
         except (CellExecutionError, DeadKernelError) as error:  # dead: out of memory, as a rule
             return str(error).splitlines()[-30:]
-        finally:
-            if keep:
-                nbformat.write(notebook, keep / path.name)
     print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
     cells = code_cells(notebook)
     after = map(output_of, [cells[1], *cells[5:]])
@@ -148,20 +144,15 @@ def alone(path, address, keep):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--keep", type=Path, help="leave the executed notebooks in this folder")
-    every = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-    parser.add_argument("notebooks", nargs="*", type=Path, default=every)
-    given, failed = parser.parse_args(), 0
-    if given.keep:
-        given.keep.mkdir(parents=True, exist_ok=True)
+    every, failed = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")), 0
+    paths = [Path(name) for name in sys.argv[1:]] or every
     with tempfile.TemporaryDirectory() as folder:
         address = serve(folder)
-        for path in given.notebooks:
-            wrong = alone(path, address, given.keep)
+        for path in paths:
+            wrong = alone(path, address)
             failed += bool(wrong)
             print("".join(f"{path.stem}: {line}\n" for line in wrong), end="", flush=True)
-    print(f"{len(given.notebooks) - failed} of {len(given.notebooks)} notebooks run alone")
+    print(f"{len(paths) - failed} of {len(paths)} notebooks run alone")
     return 1 if failed else 0
 
 

@@ -25,8 +25,6 @@ sys.path.insert(0, str(ROOT))
 # tiny tensors; and a forked process must not inherit a pool of threads
 os.environ["OMP_NUM_THREADS"] = "1"
 
-import numpy as np  # noqa: E402
-
 import dermai_utils as dermai  # noqa: E402
 from dermai_utils import cli, files, runs  # noqa: E402
 
@@ -68,9 +66,6 @@ def content(path) -> bytes:
     if path.suffix == ".pt":
         tensors = runs.load_checkpoint(path)["model"].items()
         return b"".join(name.encode() + tensor.numpy().tobytes() for name, tensor in tensors)
-    if path.suffix == ".npz":
-        with np.load(path) as arrays:
-            return b"".join(name.encode() + arrays[name].tobytes() for name in sorted(arrays))
     if path.name == "history.csv":
         return files.table_text(files.read_table(path).drop(columns=SECONDS)).encode()
     return re.sub(CHANGES, b"", path.read_bytes())

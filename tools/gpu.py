@@ -4,8 +4,8 @@
 A second entry of bench.py. Each start stops after `minutes`; start it again until it prints the
 JSON's name. What was measured is not measured again, and the training goes on from its checkpoint.
 All of it takes 25 minutes at most. `images` holds ISIC2018_Task3_Training_Input.zip, `tables` holds
-HAM10000_metadata.csv: both go into cache/gpu, the images encoded anew in 35 MB at most, so that it
-can be copied to another machine. `weights` are those of EfficientNet-Lite2 on ImageNet. A row
+HAM10000_metadata.csv: both go into cache/gpu, the images encoded anew, so that they can be copied
+to another machine. `weights` are those of EfficientNet-Lite2 on ImageNet. A row
 whose device or library is missing says "not measured". --tiny shows on any machine that it runs.
 """
 
@@ -26,46 +26,33 @@ from bench import ON_GPU, ROOT, SMALL
 from PIL import Image
 
 import dermai_utils as dermai
-from dermai_utils import cli, commands, files, settings
+from dermai_utils import cli, commands, files, settings, training
 from dermai_utils.basics import UserError
 
 DATA = ROOT / "cache" / "gpu"
 ARCHIVE, TABLE = "ISIC2018_Task3_Training_Input.zip", "HAM10000_metadata.csv"
-MOST = 35_000_000  # bytes of images
-QUALITIES = (75, 60, 45, 30, 20, 12)  # of a JPEG
+QUALITY = 45  # of a JPEG: 10,015 squares of 256 px become 32 MB
 LITE2 = dict(backbone="timm:tf_efficientnet_lite2", size=260, batch_size=32)
 NO_GPU = "no GPU"
 
 
-def jpeg(data, quality) -> bytes:
-    """The picture `data`, encoded anew."""
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(data)) as image:
-        image.convert("RGB").save(buffer, "JPEG", quality=quality, optimize=True)
-    return buffer.getvalue()
-
-
 def encode(images, tables):
-    """Write cache/gpu, with the best quality that fits. UserError where a file is missing."""
-    source = images / ARCHIVE
-    for path in (source, tables / TABLE):
+    """Write cache/gpu. UserError where a file is missing."""
+    for path in (images / ARCHIVE, tables / TABLE):
         if not path.exists():
             raise UserError(f"gpu: {path} is missing: give --images and --tables")
-    with zipfile.ZipFile(source) as archive:
-        names = [name for name in archive.namelist() if name.endswith(".jpg")]
-        some = [archive.read(name) for name in names[:: max(1, len(names) // 200)]]
-        sizes = {q: sum(len(jpeg(one, q)) for one in some) for q in QUALITIES}
-        fitting = (q for q in QUALITIES if sizes[q] / len(some) * len(names) < 0.98 * MOST)
-        quality = next(fitting, QUALITIES[-1])
-        with (
-            files.atomic(DATA / source.name, "wb") as file,
-            zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as smaller,
-        ):
-            for name in names:
-                smaller.writestr(Path(name).name, jpeg(archive.read(name), quality))
+    with (
+        zipfile.ZipFile(images / ARCHIVE) as archive,
+        files.atomic(DATA / ARCHIVE, "wb") as file,
+        zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as smaller,
+    ):
+        for name in (name for name in archive.namelist() if name.endswith(".jpg")):
+            buffer = io.BytesIO()
+            with Image.open(io.BytesIO(archive.read(name))) as image:
+                image.convert("RGB").save(buffer, "JPEG", quality=QUALITY, optimize=True)
+            smaller.writestr(Path(name).name, buffer.getvalue())
     shutil.copy(tables / TABLE, DATA)
-    size = (DATA / source.name).stat().st_size / 1e6
-    print(f"gpu: {len(names):,} images of quality {quality}, {size:.0f} MB, in {DATA}")
+    print(f"gpu: images, {(DATA / ARCHIVE).stat().st_size / 1e6:.0f} MB, in {DATA}")
 
 
 def memory(paths, folder):
@@ -74,7 +61,7 @@ def memory(paths, folder):
     for name, options in networks.items():
         text = f"peak GPU memory of a training over the array, {name}, GB"
         if not ON_GPU:
-            yield text, None, None, False, NO_GPU
+            yield text, None, NO_GPU
             continue
         torch.cuda.reset_peak_memory_stats()
         with bench.training(paths, folder, **options) as run:
@@ -82,25 +69,21 @@ def memory(paths, folder):
             run.validate()
             array = run.pixels.nbytes / 1e9
         peak = torch.cuda.max_memory_allocated() / 1e9
-        yield text, peak - array, None, False, f"{peak:.2f} - {array:.2f}"
+        yield text, peak - array, f"{peak:.2f} - {array:.2f}"
 
 
 def resume(s, paths, folder):
     """A training whose second epoch runs on another device, against one that stays on its first."""
     dataset = commands.load(s)
     data = dataset, commands.subsets(s, dataset)
-    pairs = [("cpu", "cpu")] if SMALL and not ON_GPU else [("cpu", "cuda"), ("cuda", "cpu")]
+    pairs = [("cpu", "cuda"), ("cuda", "cpu")] if ON_GPU else [("cpu", "cpu")]
     for precision, (first, second) in itertools.product(("fp32", "bf16", "fp16"), pairs):
-        text = f"going on {first} -> {second} in {precision}, difference of validation losses"
-        if not ON_GPU and not SMALL:
-            yield text, None, 0.02, False, NO_GPU
-            continue
-        losses = [
-            loss_after(folder / f"{precision}-{first}-{other}-{k}", data, (first, other), precision)
+        changed, same = (
+            loss_after(folder / f"{precision}-{first}-{k}", data, (first, other), precision)
             for k, other in enumerate((second, first))
-        ]
-        detail = "{:.4f}, {:.4f} without".format(*losses)
-        yield text, abs(losses[0] - losses[1]), 0.02, False, detail
+        )
+        text = f"going on {first} -> {second} in {precision}, difference of validation losses"
+        yield f"{text}, aim ≤ 0.02", abs(changed - same), f"{changed:.4f}, {same:.4f} without"
 
 
 def loss_after(folder, data, devices, precision):
@@ -119,18 +102,17 @@ def loss_after(folder, data, devices, precision):
 
 def lite2(s, paths, folder):
     """One training of EfficientNet-Lite2 at 260 px: its scores on validation, by argmax."""
-    names = ("balanced_accuracy", "macro_f1", "macro_auc")
     if not ON_GPU and not SMALL:
-        yield "Lite2 at 260 px", None, None, True, NO_GPU
+        yield "Lite2 at 260 px", None, NO_GPU
         return
     dataset = commands.load(s)
     subset = commands.subsets(s, dataset)
     last = commands.trained(s, dataset, subset).history.iloc[-1]
     images = int((subset == "train").sum())
     detail = f"{s.epochs} epochs, {images:,} images"
-    yield "Lite2 at 260 px, images/s", images / last["seconds"], None, True, detail
-    for name in names:
-        yield f"Lite2 at 260 px, {name}", float(last[name]), None, True, detail
+    yield "Lite2 at 260 px, images/s", images / last["seconds"], detail
+    for name in training.SHOWN:
+        yield f"Lite2 at 260 px, {name}", float(last[name]), detail
 
 
 def main(words):
@@ -157,7 +139,7 @@ def main(words):
     parts = {"input": bench.input_path, "training": bench.steps, "memory": memory}
     parts |= {"resume": functools.partial(resume, sample), "lite2": functools.partial(lite2, s)}
     images = given.json.parent if given.tiny else DATA
-    bench.measure(parts, parts, given.json, images, 16 if given.tiny else 512)
+    bench.measure(parts, given.json, images, 16 if given.tiny else 512)
 
 
 if __name__ == "__main__":

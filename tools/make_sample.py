@@ -38,10 +38,16 @@ clinic ISIC_9700001 and up, far from any real id. Faults, each on its own id:
 
 The test archives hold no fault but the official one: ISIC_0035068 is a noise picture, labelled NV
 there and given zero weight by the official scorer.
+
+What the preset `sample` gave on these pictures with the seeds 5 to 9 (it was tuned on 0 to 4), on
+two cores: balanced accuracy by the rule 0.757 to 0.831, by argmax 0.696 to 0.768, 0.410 to 0.781 at
+the second clinic; 9 to 12 different confusions; Grad-CAM strongest on the lesion in 92 % or more of
+the right answers; 17 to 22 s of the processor. Balanced accuracy of a random split less that of a
+lesion-safe one, ten split seeds, by lesion: logistic regression 0.141 [0.052, 0.229], nearest
+neighbour 0.153 [0.064, 0.236].
 """
 
 import csv
-import hashlib
 import io
 import zipfile
 from pathlib import Path
@@ -474,14 +480,6 @@ def make_elsewhere(folder):
     header = "image,age_approx,anatom_site_general,lesion_id,sex"
     rows = [metadata_2019(p) for p in pictures]
     (folder / f"{name}_Metadata.csv").write_bytes(table(header, rows))
-
-
-def checksum(package):
-    """SHA-256 of the names and bytes of all files that `make` writes."""
-    digest = hashlib.sha256()
-    for path in sorted(package.glob("sample*/*ISIC*")) + [package / "sample" / METADATA]:
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
 
 
 def make(package=PACKAGE):

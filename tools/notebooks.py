@@ -103,7 +103,7 @@ def check(root=ROOT) -> int:
     setup = setup_of(root)
     for path in sorted({path.with_suffix(".py") for path in (root / "notebooks").glob("[0-9]*.*")}):
         halves = path, path.with_suffix(".ipynb")
-        if not all(half.exists() for half in halves) or not equal(*halves):
+        if not all(half.exists() and equal(path, half) for half in halves):
             wrong.append(f"notebooks/{path.name} and its .ipynb differ: run `make sync`")
             continue
         if cells(jupytext.read(path)) != cells(stamp(jupytext.read(path), path.stem, setup)):
@@ -130,12 +130,10 @@ def edited(path):
 
 def newer(py):
     """The half of a pair that was edited. UserError where both were, differently."""
-    ipynb = py.with_suffix(".ipynb")
-    if not ipynb.exists() or equal(py, ipynb) or not edited(ipynb):
-        return py
-    if edited(py):
-        raise UserError(f"{py.name} and {ipynb.name} were both edited: delete the wrong one")
-    return ipynb
+    halves = [half for half in (py, py.with_suffix(".ipynb")) if half.exists() and edited(half)]
+    if len(halves) > 1 and not equal(*halves):
+        raise UserError(f"{py.name} and its .ipynb were both edited: delete the wrong one")
+    return halves[0] if halves else py
 
 
 def write(notebook, path):
@@ -216,12 +214,6 @@ def execute(notebook, name):
     except CellExecutionError as error:
         kind = "" if error.ename == "UserError" else f"{error.ename}: "
         raise UserError(f"in {name}: {kind}{error.evalue}") from None
-    except Exception:
-        # at Ctrl-C nbclient only ends the kernel, and stumbles over that: a kernel that died by
-        # itself has no such future
-        if hasattr(client, "_async_cleanup_kernel_future"):
-            raise KeyboardInterrupt from None
-        raise
     describe(notebook)
     print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
 
