@@ -31,23 +31,18 @@ def device(name: str = "auto") -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def precision(device, wanted: str = "auto") -> tuple[str, str]:
-    """(fp32, fp16 or bf16; the reason), by what the hardware is fast at, not by what it offers."""
+def precision(device, wanted: str = "auto") -> str:
+    """fp32, fp16 or bf16: by default what the hardware is fast at, not all that it offers."""
     kind = torch.device(device).type
-    if wanted == "fp16" and kind == "cpu":
-        return "fp32", "a CPU has no loss scaling for fp16"
+    if kind == "cpu" and wanted == "fp16":  # a CPU has no loss scaling for it
+        return "fp32"
     if wanted != "auto":
-        return wanted, "as asked"
+        return wanted
     if kind == "cuda":
-        major, minor = torch.cuda.get_device_capability()
-        if major >= 8:
-            return "bf16", f"compute capability {major}.{minor} is fast at it"
-        if major == 7:
-            return "fp16", f"compute capability {major}.{minor} has no fast bf16"
-        return "fp32", "an older GPU"
-    if kind == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)():
-        return "bf16", "this CPU has AMX"
-    return "fp32", "this CPU has no fast bf16" if kind == "cpu" else "the safe choice here"
+        generation = torch.cuda.get_device_capability()[0]
+        return "bf16" if generation >= 8 else "fp16" if generation == 7 else "fp32"
+    amx = kind == "cpu" and getattr(torch.cpu, "_is_amx_tile_supported", bool)()
+    return "bf16" if amx else "fp32"
 
 
 def autocast(device, precision: str = "fp32"):

@@ -198,19 +198,16 @@ def _outputs(layer):
 
 
 def heads(net: nn.Module) -> list[nn.Module]:
-    """The layers that give the logits: the last one of seven outputs, and in a distilled
-    transformer the one beside it. UserError for a network without such a layer."""
-    layers = {n: m for n, m in net.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    layers = {n: m for n, m in layers.items() if _outputs(m) == len(CLASSES)}
+    """The layers that give the logits: the last one of seven outputs, and one of the same
+    shape, as a distilled transformer has. UserError for a network without such a layer."""
+    layers = [m for m in net.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    layers = [m for m in layers if _outputs(m) == len(CLASSES)]
     if not layers:
         raise UserError(
             f"{type(net).__name__} has no layer of {len(CLASSES)} outputs: its last layer must "
             f"give one logit for each of {', '.join(CLASSES)}"
         )
-    parent, last = list(layers)[-1].rpartition(".")[0], list(layers.values())[-1]
-    same = (type(last), last.weight.shape)
-    beside = [m for n, m in layers.items() if n.rpartition(".")[0] == parent]
-    return [m for m in beside if (type(m), m.weight.shape) == same]
+    return [m for m in layers if m.weight.shape == layers[-1].weight.shape]
 
 
 def head(net: nn.Module) -> nn.Module:
@@ -283,8 +280,11 @@ def feature_maps(net: nn.Module, size: int) -> list[FeatureMap]:
         for module, shape in maps
         if len(shape) == 4 and type(module).forward is not nn.Sequential.forward
     }
-    outside = [(m, shape) for m, shape in maps if not _parents(names[m]) & blocks]
-    whole = [k for k, (m, shape) in enumerate(outside) if _layout(shape) and not _is_pool(m)]
+    inside = tuple(f"{name}." for name in blocks)
+    outside = [(m, shape) for m, shape in maps if not names[m].startswith(inside)]
+    # VGG's pool makes 7 x 7 of whatever comes
+    pools = nn.AdaptiveAvgPool2d
+    whole = [k for k, (m, s) in enumerate(outside) if _layout(s) and not isinstance(m, pools)]
     after = outside[whole[-1] + 1 :] if whole else []
     if not whole or any(len(shape) == 3 and shape[1] > 1 for _, shape in after):
         raise UserError(
@@ -302,13 +302,3 @@ def _layout(shape):
     if shape[2] == shape[3]:
         return "channels first"
     return "channels last" if shape[1] == shape[2] else ""
-
-
-def _parents(name):
-    """The names of the modules that the one called a.b.c lies in: {a, a.b}."""
-    parts = name.split(".")
-    return {".".join(parts[:k]) for k in range(1, len(parts))}
-
-
-def _is_pool(module):
-    return isinstance(module, nn.AdaptiveAvgPool2d)  # VGG's makes 7 x 7 of whatever comes

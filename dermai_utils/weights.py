@@ -15,30 +15,25 @@ def load(model: nn.Module, path, heads) -> None:
 
     UserError that lists what differs. A run's best.pt is such a file too.
     """
-    given = {key.removeprefix("backbone."): value for key, value in read(path).items()}
-    given = {key: value for key, value in given.items() if not key.startswith("normalise.")}
-    wanted = model.state_dict()
-    names = [f"{n}." for n, m in model.named_modules() if any(m is h for h in heads)]
-    head = {key for key in wanted if key.startswith(tuple(names))}
-    missing = wanted.keys() - given.keys() - head
-    wrong = [f"missing {key}" for key in missing if not key.endswith("num_batches_tracked")]
-    wrong += [f"unexpected {key}" for key in given.keys() - wanted.keys()]
-    shared = given.keys() & wanted.keys()
-    fits = {key for key in shared if given[key].shape == wanted[key].shape}
-    wrong += [
-        f"{key} is {tuple(given[key].shape)}, not {tuple(wanted[key].shape)}"
-        for key in shared - head - fits
-    ]
+    wanted, given = model.state_dict(), read(path)
+    given = {key.removeprefix("backbone."): value for key, value in given.items()}
+    names = tuple(f"{n}." for n, m in model.named_modules() if any(m is h for h in heads))
+    head = {key for key in wanted if key.startswith(names)}
+    fits = all(key in given and given[key].shape == wanted[key].shape for key in head)
+    left_out = ("normalise.",) if fits else ("normalise.", *names)
+    state = {key: value for key, value in given.items() if not key.startswith(left_out)}
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+        wrong = [f"missing {key}" for key in missing if key not in head]
+        wrong += [f"unexpected {key}" for key in unexpected]
+    except RuntimeError as reason:  # a line for each tensor of another shape
+        wrong = [line.strip() for line in str(reason).splitlines()[1:]]
     if wrong:
         more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
-        raise UserError(
-            f"{path}: these weights are not for this backbone: "
-            f"{'; '.join(sorted(wrong)[:12])}{more}"
-        )
-    state = {k: given[k].float() if given[k].is_floating_point() else given[k] for k in fits}
-    model.load_state_dict(state, strict=False)
-    with_head = "its head too" if fits & head else "a new head"
-    print(f"weights: {len(given):,} tensors from {Path(path).name}; {with_head}")
+        listed = f"{'; '.join(sorted(wrong)[:12])}{more}"
+        raise UserError(f"{path}: these weights are not for this backbone: {listed}")
+    which = "its head too" if fits else "a new head"
+    print(f"weights: {len(given):,} tensors from {Path(path).name}; {which}")
 
 
 def read(path) -> dict:
@@ -50,14 +45,10 @@ def read(path) -> dict:
             state = safetensors.torch.load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(
-            f"weights={path}: no such file; give imagenet, none, or a .safetensors or .pth file"
-        ) from None
     except Exception as reason:  # each format has errors of its own; none of them is the program's
         raise UserError(
             f"weights={path}: cannot be read as tensors ({first_line(reason)[:160]}); "
-            "expected a state_dict, not a whole model"
+            "expected a .safetensors or .pth file with a state_dict, not a whole model"
         ) from None
     if isinstance(state, dict):
         state = state.get("model", state.get("state_dict", state))

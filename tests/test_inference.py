@@ -115,15 +115,15 @@ def test_softmax_is_scipys():
 )
 def test_precision_goes_by_what_a_gpu_is_fast_at(monkeypatch, capability, expected):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
-    assert inference.precision("cuda")[0] == expected
+    assert inference.precision("cuda") == expected
 
 
 def test_a_cpu_has_no_fp16_and_takes_bf16_where_it_is_fast(monkeypatch):
     for amx, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx, raising=False)
-        assert inference.precision("cpu")[0] == expected
-    assert inference.precision("cpu", "fp16")[0] == "fp32"
-    assert inference.precision("cpu", "bf16") == ("bf16", "as asked")
+        assert inference.precision("cpu") == expected
+    assert inference.precision("cpu", "fp16") == "fp32"
+    assert inference.precision("cpu", "bf16") == "bf16"
 
 
 @pytest.mark.parametrize("name, there", [("cuda", torch.cuda), ("mps", torch.backends.mps)])

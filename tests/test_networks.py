@@ -117,10 +117,10 @@ def test_weights_that_do_not_fit_are_one_line_and_pickles_are_never_executed(tmp
     cases = {
         "missing.pth": f"not for this backbone: missing {key}$",
         "more.pth": "not for this backbone: unexpected more$",
-        "shape.pth": rf"{key} is \(1,\), not \(\d+, 3, 3, 3\)$",
+        "shape.pth": rf"not for this backbone: size mismatch for {key}: ",
         "other.pth": r"not for this backbone: .* and \d+ more",
         "whole.pth": "no state_dict",
-        "gone.pth": "no such file",
+        "gone.pth": "No such file",
     }
     unreadable = ("text.safetensors", "half.pth", "pickle.pth", "zipped.pth")
     cases |= dict.fromkeys(unreadable, "cannot be read as tensors")
@@ -221,8 +221,8 @@ def test_a_network_of_ones_own_needs_seven_outputs():
     with pytest.raises(UserError, match=r"Sequential: expected 7 logits an image, got \(5,\)"):
         networks.check_size(wrong, 4)
     net = Small().train()
-    networks.check_size(net, 16)
-    assert net.training and net.norm.num_batches_tracked == 0
+    assert [place.module for place in feature_maps(net, 16)] == [net.first, net.norm]
+    assert net.training and net.norm.num_batches_tracked == 0  # looking teaches it nothing
 
 
 # A network's layers.
@@ -242,20 +242,9 @@ def test_early_layers_are_those_at_a_quarter_of_the_side_or_more():
     assert networks.early_layers(net.to("meta"), 64) == expected  # wherever the network is
 
 
-def resnet():
-    net = torchvision.models.ResNet(torchvision.models.resnet.BasicBlock, [1] * 4, num_classes=7)
-    return net, nn.Sequential(*list(net.children())[:-2]), lambda x: net.fc(x.mean((2, 3)))
-
-
 def densenet():
     net = network("densenet121", "none", 64).backbone
     return net, lambda x: net.features(x).relu(), lambda x: net.classifier(x.mean((2, 3)))
-
-
-def convnext():
-    config = torchvision.models.convnext.CNBlockConfig
-    net = torchvision.models.ConvNeXt([config(8, 16, 2), config(16, None, 1)], num_classes=7)
-    return net, net.features, lambda x: net.classifier(net.avgpool(x))
 
 
 def swin():
@@ -263,20 +252,9 @@ def swin():
     return net, lambda x: net.norm(net.features(x)), lambda x: net.head(x.mean((1, 2)))
 
 
-def maxvit():
-    options = dict(partition_size=2, block_channels=[8, 8], block_layers=[1, 1], head_dim=8)
-    net = torchvision.models.MaxVit((64, 64), 8, stochastic_depth_prob=0, num_classes=7, **options)
-    return net, nn.Sequential(net.stem, *net.blocks), net.classifier
-
-
 def squeezenet():
     net = torchvision.models.squeezenet1_1(num_classes=7)
     return net, net.features, lambda x: net.classifier(x).flatten(1)
-
-
-def mobilenet():
-    net = torchvision.models.mobilenet_v3_small(num_classes=7)
-    return net, net.features, lambda x: net.classifier(net.avgpool(x).flatten(1))
 
 
 def of_timm(name, **options):
@@ -289,8 +267,7 @@ def of_timm(name, **options):
 
 TINY = dict(embed_dim=8, depths=(1, 1, 1), num_heads=(1, 2, 4), img_size=64, window_size=4)
 PVT = dict(depths=[1] * 4, embed_dims=(8, 16, 16, 16), num_heads=(1, 2, 2, 2))
-HAND = (resnet, densenet, convnext, swin, maxvit, squeezenet, mobilenet)
-FAMILIES = {build.__name__: build for build in HAND} | {
+FAMILIES = {"densenet": densenet, "swin": swin, "squeezenet": squeezenet} | {
     "timm lite": of_timm("test_efficientnet"),
     "timm resnet": of_timm("test_resnet"),
     "timm convnext": of_timm("test_convnext"),
@@ -324,7 +301,7 @@ def test_the_last_map_is_what_the_networks_own_second_half_goes_on_with(family):
 
 
 STAGES = {"timm swin": "norm", "timm pvt_v2": "stages.2", "timm poolformer": "stages.2"}
-STAGES |= {"convnext": "features", "resnet": "layer3", "timm lite": "blocks.3"}
+STAGES |= {"timm resnet": "layer3", "timm lite": "blocks.3"}
 
 
 @pytest.mark.parametrize("family, stage", STAGES.items())
@@ -336,12 +313,6 @@ def test_each_stage_is_listed_as_a_whole_and_in_order(family, stage):
     assert place.channels_last == (family == "timm swin")
     sides = [place.side for place in maps]
     assert sides == sorted(sides, reverse=True)
-
-
-def test_looking_at_maps_teaches_a_network_nothing():
-    net = Small().train()
-    assert [place.module for place in feature_maps(net, 16)] == [net.first, net.norm]
-    assert net.training and net.norm.num_batches_tracked == 0
 
 
 @pytest.mark.parametrize("name", ["timm:levit_128s", "timm:test_vit", "timm:xcit_nano_12_p16_224"])
