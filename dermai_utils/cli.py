@@ -5,10 +5,10 @@ The last line of each command says where its result lies.
 
 import argparse
 import functools
+import inspect
 import os
+import re
 import sys
-from collections.abc import Callable
-from typing import NamedTuple
 
 from dermai_utils import colab, commands, settings
 from dermai_utils.basics import UserError, did_you_mean
@@ -21,6 +21,33 @@ SPLIT = (*DATA, "Split")
 ALL = ("Data and folders", "Split", "Model", "Training", "Machine", "Evaluation")
 RUN = (*FOLDERS, "run_name", "device")  # the rest stands in the run
 FEATURES = (*SPLIT, "Model", "seed", "device")
+COMMANDS = {  # name: (function, what it reads); its parameters beside Settings are in OPTIONS
+    "run": (commands.run, ALL),
+    "data": (commands.data, DATA),
+    "split": (commands.split, SPLIT),
+    "train": (commands.train, ALL),
+    "report": (commands.report, RUN),
+    "evaluate": (commands.evaluate, RUN),
+    "gradcam": (commands.gradcam, RUN),
+    "compare": (commands.compare, RUN),
+    "predict": (commands.predict, RUN),
+    "app": (commands.app, RUN),
+    "pack": (commands.pack, RUN),
+    "export": (commands.export, RUN),
+    "probe": (commands.probe, FEATURES),
+    "leakage-effect": (commands.leakage_effect, FEATURES),
+    "near-duplicates": (commands.near_duplicates, FEATURES),
+    "audit": (commands.audit, ("data", "cache_dir", "work_dir", "near_duplicates")),
+    "settings": (commands.list_settings, ()),
+}
+OPTIONS = {  # that are no settings: arguments of argparse
+    "image": dict(action="extend", nargs="+", help="your own pictures"),
+    "run": dict(metavar="FILE_OR_URL", help="a pack, in place of a run of this machine"),
+    "pretrained": dict(action="store_true", help="the model that comes with the package"),
+    "other": dict(metavar="NAME", help="the run to compare with"),
+    "files": dict(nargs="+", metavar="FILE", help="predictions, a split, both"),
+    "against": dict(metavar="FILE", help="predictions to compare with; ours: this project's"),
+}
 
 
 def main(words=None) -> int:
@@ -77,14 +104,12 @@ def command(words) -> None:
         print(parser(name).format_help())
         return
     given, own = split_words(parser(name), rest)
-    if name == "settings":
-        print(settings.page(), end="")
-        return
     if os.environ.get("RANK", "0") != "0":  # only the main one of several processes prints
         sys.stdout = open(os.devnull, "w")
-    if COMMANDS[name].named:
+    function = COMMANDS[name][0]
+    if "run_name" in inspect.signature(function).parameters:  # "": the shipped model answers
         own["run_name"] = given.get("run_name") or os.environ.get("DERMAI_RUN_NAME", "")
-    result = COMMANDS[name].function(settings.read(**given), **own)
+    result = function(settings.read(**given), **own)
     if result is not None:
         print(result)
 
@@ -92,74 +117,50 @@ def command(words) -> None:
 # Words into settings.
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line; no setting can be shortened."""
-
-    def __init__(self, **options):
-        formatter = functools.partial(argparse.HelpFormatter, width=100, max_help_position=26)
-        options |= dict(allow_abbrev=False, argument_default=argparse.SUPPRESS)
-        super().__init__(formatter_class=formatter, **options)
+class _Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
 
     def error(self, message):
         raise UserError(f"{message}; {self.prog} --help lists what it takes")
 
-    def parse(self, words) -> dict:
-        """{name: value} of what was given. UserError names the first word that is not known."""
-        found, unknown = self.parse_known_args(words)
-        if unknown:
-            flag, known = unknown[0].partition("=")[0], list(self._option_string_actions)
-            hint = did_you_mean(flag, known) if flag.startswith("-") else ""
-            if flag.removeprefix("--").replace("-", "_") in FIELDS:
-                hint = "which this command does not read"
-            if not flag.startswith("-") and "--image" in known:
-                hint = f"did you mean --image {flag}?"
-            self.error(f"unexpected {flag}{hint and ', ' + hint}")
-        return vars(found)
 
-
-class _Once(argparse.Action):
-    def __call__(self, parser, found, value, flag=None):
-        if hasattr(found, self.dest):
-            parser.error(f"{flag} is given twice")
-        setattr(found, self.dest, value)
-
-
-def parser(name) -> Parser:
+def parser(name) -> argparse.ArgumentParser:
     """The parser of a command: the settings that it reads, and its own options."""
-    this = COMMANDS[name]
-    files = "FILE [FILE ...] " if "files" in this.options else ""
-    made = Parser(
+    function, reads = COMMANDS[name]
+    made = _Parser(
         prog=f"python -m dermai_utils {name}",
-        description=this.function.__doc__,
-        usage=f"%(prog)s {files}[--setting value ...]",
+        description=function.__doc__,
+        usage=f"%(prog)s {'FILE [FILE ...] ' if name == 'audit' else ''}[--setting value ...]",
+        formatter_class=functools.partial(argparse.HelpFormatter, width=100, max_help_position=26),
+        allow_abbrev=False,
+        argument_default=argparse.SUPPRESS,
     )
-    for flag, options in this.options.items():
-        name = flag if flag == "files" else f"--{flag}"
-        made.add_argument(name, **{"action": _Once} | options)
+    for option in filter(OPTIONS.get, inspect.signature(function).parameters):
+        made.add_argument(option if option == "files" else f"--{option}", **OPTIONS[option])
     for field in FIELDS.values():
-        if field.metadata["group"] in this.reads or field.name in this.reads:
-            add_setting(made, field)
+        if field.metadata["group"] in reads or field.name in reads:
+            _add_setting(made, field)
     return made
 
 
-def add_setting(parser, field) -> None:
-    """Add --NAME for a field of Settings."""
-    several = field.type is tuple
+def _add_setting(parser, field):
     default = f" (default {field.default})" if field.default not in ("", ()) else ""
     text = f"{settings.allowed(field)}{default}: {field.metadata['help']}"
-    parser.add_argument(
-        f"--{field.name.replace('_', '-')}",
-        action="extend" if several else _Once,
-        nargs="+" if several else None,
-        metavar=field.name.upper(),
-        help=text.replace("%", "%%"),
-    )
+    several = {"action": "extend", "nargs": "+"} if field.type is tuple else {}
+    options = several | {"metavar": field.name.upper(), "help": text.replace("%", "%%")}
+    parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
 
 
 def split_words(parser, words) -> tuple[dict, dict]:
-    """({setting: text}, {own option: value}) of `--name value` and `--name=value`; UserError for a
-    value that is blank, such as that of a shell variable which is not set."""
-    found = parser.parse(words)
+    """({setting: text}, {own option: value}) of `--name value` and `--name=value`.
+
+    UserError names the first word that is not known, and a value that is blank, such as that of a
+    shell variable which is not set.
+    """
+    found, unknown = parser.parse_known_args(words)
+    if unknown:
+        parser.error(f"unexpected {_hint(unknown[0], parser.format_help())}")
+    found = vars(found)
     for name, value in found.items():
         each = value if isinstance(value, list) else [value]
         if any(isinstance(text, str) and not text.strip() for text in each):
@@ -169,50 +170,23 @@ def split_words(parser, words) -> tuple[dict, dict]:
     return found, own
 
 
+def _hint(word, help):
+    """An unexpected word, and what was perhaps meant by the help of the command."""
+    flag, flags = word.partition("=")[0], re.findall(r"--[\w-]+", help)
+    name = flag.removeprefix("--").replace("-", "_")
+    if name in FIELDS and f"--{name.replace('_', '-')}" not in flags:
+        return f"{flag}, which this command does not read"
+    if not flag.startswith("-"):
+        return f"{flag}, did you mean --image {flag}?" if "--image" in flags else flag
+    near = did_you_mean(flag, flags)
+    return f"{flag}, {near}" if near else flag
+
+
 def overview() -> str:
     """Every command in a line."""
-    lines = [
-        f"  {name:16} {this.function.__doc__.splitlines()[0]}" for name, this in COMMANDS.items()
-    ]
+    lines = [f"  {name:16} {f.__doc__.splitlines()[0]}" for name, (f, _) in COMMANDS.items()]
     return (
         "python -m dermai_utils COMMAND [--setting value ...]\n\n" + "\n".join(lines) + "\n\n"
         "COMMAND --help lists its settings. For a first look, without any download:\n"
         "  python -m dermai_utils run --data sample"
     )
-
-
-class Command(NamedTuple):
-    function: Callable  # of Settings and the command's own options; returns where the result lies
-    reads: tuple  # groups of settings, and single ones
-    options: dict = {}  # its own: {flag: arguments of add_argument}
-    named: bool = False  # the function gets run_name, "" where none is given
-
-
-IMAGE = {"image": dict(action="extend", nargs="+", help="your own pictures")}
-PACK = {"run": dict(metavar="FILE_OR_URL", help="a pack, in place of a run of this machine")}
-SHIPPED = {"action": "store_true", "help": "the model that comes with the package"}
-MODEL = PACK | {"pretrained": SHIPPED}
-OTHER = {"other": dict(metavar="NAME", help="the run to compare with")}
-FILES = {
-    "files": dict(action="store", nargs="+", metavar="FILE", help="predictions, a split, both")
-}
-FILES |= {"against": dict(metavar="FILE", help="predictions to compare with; ours: this project's")}
-COMMANDS = {
-    "run": Command(commands.run, ALL),
-    "data": Command(commands.data, DATA),
-    "split": Command(commands.split, SPLIT),
-    "train": Command(commands.train, ALL),
-    "report": Command(commands.report, RUN),
-    "evaluate": Command(commands.evaluate, RUN, MODEL),
-    "gradcam": Command(commands.gradcam, RUN),
-    "compare": Command(commands.compare, RUN, OTHER),
-    "predict": Command(commands.predict, RUN, IMAGE | PACK, named=True),
-    "app": Command(commands.app, RUN, PACK, named=True),
-    "pack": Command(commands.pack, RUN),
-    "export": Command(commands.export, RUN, MODEL),
-    "probe": Command(commands.probe, FEATURES),
-    "leakage-effect": Command(commands.leakage_effect, FEATURES),
-    "near-duplicates": Command(commands.near_duplicates, FEATURES),
-    "audit": Command(commands.audit, ("data", "cache_dir", "work_dir", "near_duplicates"), FILES),
-    "settings": Command(settings.page, ()),
-}

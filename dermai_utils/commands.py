@@ -26,25 +26,20 @@ def data(s):
 def split(s):
     """the same table with the subset of each image; audit.json"""
     dataset = load(s)
-    subset = subsets(s, dataset)
-    print(_audit(s, dataset, subset).to_string())
+    print(_audit(s, dataset, subsets(s, dataset)).to_string())
     return s.work / "table.csv"
 
 
 def load(s, size=None):
     """The Dataset of these Settings; size: px, by default theirs."""
     folders = dict(test=s.test_sets, extra=s.extra, cache=s.cache, leave_out=(s.work,))
-    with _main_first():
+    first = contextlib.nullcontext()
+    if "RANK" in os.environ:  # one of accelerate's processes fills the cache; the others find it
+        from accelerate import PartialState
+
+        first = PartialState().main_process_first()
+    with first:
         return dermai.load(s.data, size or s.size, base_url=s.base_url, **folders)
-
-
-def _main_first():
-    """One of accelerate's processes fills the cache; the others then find it."""
-    if "RANK" not in os.environ:
-        return contextlib.nullcontext()
-    from accelerate import PartialState
-
-    return PartialState().main_process_first()
 
 
 def subsets(s, dataset):
@@ -52,15 +47,14 @@ def subsets(s, dataset):
     from dermai_utils import splits
 
     table, pairs = dataset.table, dermai.near_duplicates(s.near_duplicates)
-    options = dict(test=s.test_share, val=s.val_fraction, seed=s.split_seed, pairs=pairs)
-    options["train_fraction"] = s.train_fraction
+    options = dict(val=s.val_fraction, seed=s.split_seed, pairs=pairs)
+    ours = options | dict(test=s.test_share, train_fraction=s.train_fraction)
     if s.split not in ("lesion", "random"):
-        given = dict(val=s.val_fraction, seed=s.split_seed, pairs=pairs)
-        subset = dermai.read_split(s.split, table, leave_out=s.leaks == "leave_out", **given)
+        subset = dermai.read_split(s.split, table, leave_out=s.leaks == "leave_out", **options)
     elif s.folds:
-        subset = dermai.folds(table, s.folds, **options)
+        subset = dermai.folds(table, s.folds, **ours)
     else:
-        subset = dermai.split(table, strategy=s.split, **options)
+        subset = dermai.split(table, strategy=s.split, **ours)
     for note in splits.notes(table, subset, pairs):
         print(f"split: {note}")
     return subset
@@ -93,16 +87,16 @@ def _audit(s, dataset, subset):
 
 def train(s):
     """train a network: the folder of a run"""
-    _check_backbone(s)
-    dataset = load(s)
-    return trained(s, dataset, subsets(s, dataset)).folder
+    return trained(s, *_prepared(s)).folder
 
 
-def _check_backbone(s):
-    """A misspelt name is refused before the data is fetched and decoded."""
+def _prepared(s):
+    """(Dataset, the subset of each row); a misspelt backbone is refused before any download."""
     from dermai_utils import networks
 
     networks.check_name(s.backbone)
+    dataset = load(s)
+    return dataset, subsets(s, dataset)
 
 
 def new_network(s):
@@ -126,16 +120,14 @@ def finished(s):
     if (s.run_folder / "predictions.csv").exists():
         done = opened(s)
         return done, _dataset_of(s, done)
-    dataset = load(s)
-    return trained(s, dataset, subsets(s, dataset)), dataset
+    dataset, subset = _prepared(s)
+    return trained(s, dataset, subset), dataset
 
 
 def run(s):
     """all of it, from the data to the report: what notebook 00 does"""
-    _check_backbone(s)
     colab.check(s)
-    dataset = load(s)
-    subset = subsets(s, dataset)
+    dataset, subset = _prepared(s)
     found = _audit(s, dataset, subset)
     done, kept = trained(s, dataset, subset), s.run_folder / "studies.json"
     if not kept.exists():
@@ -191,7 +183,7 @@ def _dataset_of(s, run):
         raise UserError(f"run {run.name} was trained on data={other}, not on {s.name}: give --data")
     dataset = load(s, run.size)
     if changes := run.changes(dataset):
-        print(f"data: {changes} since run {run.name} was trained; it is judged on its own images")
+        print(f"data: since run {run.name} was trained: {changes}; its own images are what counts")
     return dataset
 
 
@@ -242,10 +234,8 @@ def compare(s, other=""):
     print(found.round(3).to_string(na_rep="not known"))
     print(
         f"over 0: {s.run_name} is better on these images. low and high: the 95 % interval, by "
-        "lesion; where it holds 0, nobody knows which is better. Another training of the same "
-        "setting, with another seed, may differ as much. Five networks of one setting on ISIC "
-        "2018 differed by up to 0.07 in balanced accuracy, and half of their pairs seemed "
-        "different here. On the sample, five seeds gave 0.76 to 0.83"
+        "lesion; where it holds 0, nobody knows which is better. Another seed of one setting may "
+        "differ as much: five networks on ISIC 2018 differed by up to 0.07 in balanced accuracy"
     )
 
 
@@ -316,7 +306,10 @@ def near_duplicates(s):
     dataset, path = load(s), s.work / "near_duplicates.csv"
     found = search(dataset.table, dataset.pixels, _features(s, dataset))
     files.write_table(found, path)
-    print(f"near-duplicates: {len(found):,} pairs; those that you confirm: --near-duplicates FILE")
+    print(
+        f"near-duplicates: pairs found: {len(found):,}; with those that you confirm train by "
+        "--near-duplicates FILE"
+    )
     if len(found):
         a, b = (dataset.pixels[dataset.rows(found[f"image_{x}"])] for x in "ab")
         titles = found.astype(str).agg(" ".join, axis=1)
@@ -393,3 +386,8 @@ def pack(s):
     from dermai_utils.app import pack
 
     return pack.pack(opened(s))
+
+
+def list_settings(s):
+    """print the list of all settings and presets, as Markdown"""
+    print(settings.page(), end="")

@@ -8,6 +8,7 @@ Standard library only.
 import dataclasses
 import functools
 import itertools
+import math
 import os
 import re
 import shutil
@@ -82,7 +83,7 @@ class Settings:
     split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
     near_duplicates: str = _split("listed", ("listed", "none", PATH), "pairs that stay together")
     val_fraction: float = _split(0.12, [0.01, 0.5], "to choose decision rule and thresholds on")
-    test_fraction: str = _split("auto", SHARE, "auto: 0.12, or 0 if there is another test set")
+    test_fraction: str | float = _split("auto", SHARE, "auto: 0.12, 0 beside another test set")
     folds: int = _split(0, [0, 20], "from 2: cross-validation, one network a fold; 0: one val")
     train_fraction: float = _split(1.0, [0.01, 1.0], "share of the training lesions to train on")
 
@@ -132,7 +133,7 @@ class Settings:
     @property
     def test_share(self) -> float | None:
         """`test_fraction` as a number; None: auto."""
-        return None if self.test_fraction == "auto" else float(self.test_fraction)
+        return None if self.test_fraction == "auto" else self.test_fraction
 
     def _folder(self, given, kind):
         return Path(given).absolute() if given else ROOT / kind / self.name
@@ -146,7 +147,7 @@ class Settings:
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
 _FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|]{1,80}(?<![ .])')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
-_KINDS = {int: "a whole number", float: "a number"}
+_KINDS = {int: "a whole number, ", float: "a number, "}
 
 
 def allowed(field) -> str:
@@ -160,58 +161,51 @@ def allowed(field) -> str:
 
 def _checked(field, value):
     """`value` as the field's type. UserError."""
-    limits, shown = field.metadata["allowed"], f"{field.name}={value!r:.80}"
+    limits = field.metadata["allowed"]
     if limits == PATHS:
         paths = filter(None, value.split(os.pathsep)) if isinstance(value, str) else value
         return tuple(_path(field, str(path)) for path in paths)
-    try:
-        value = _converted(field.type, value)
-    except ValueError:
-        raise UserError(f"{shown}: expected {_KINDS[field.type]}") from None
-    if isinstance(limits, list) and not limits[0] <= value <= limits[1]:
-        raise UserError(f"{field.name}={value}: expected {allowed(field)}")
-    if field.type is str and _CONTROL.search(value):
-        raise UserError(f"{shown}: expected plain characters, without line breaks")
-    if limits == SHARE and value != "auto":
-        return _share(shown, value)
+    if field.type in (int, float) or limits == SHARE and value != "auto":
+        return _number(field, value)
+    value = str(value)
+    if _CONTROL.search(value):
+        raise _wrong(field, value, "plain characters, without line breaks")
     if limits == FOLDER:
         return os.path.expanduser(value)
     if isinstance(limits, tuple) and value not in limits:
         if PATH in limits:
             return _path(field, value)
-        hint = did_you_mean(value, limits)
-        raise UserError(f"{shown}: expected one of {allowed(field)}{hint and '; ' + hint}")
+        raise _wrong(field, value, f"one of {allowed(field)}")
     return value
+
+
+def _number(field, value):
+    """The number that `value` or its text is. UserError."""
+    limits, kind = field.metadata["allowed"], field.type
+    if limits == SHARE:
+        limits, kind = [0.0, 0.5], float
+    try:
+        number = kind(str(value))
+    except ValueError:
+        number = math.nan
+    if not (limits[0] <= number <= limits[1] if isinstance(limits, list) else number in limits):
+        raise _wrong(field, value, f"{_KINDS.get(field.type, '')}{allowed(field)}")
+    return number
 
 
 def _path(field, value):
     """`value` with ~ as the home folder. UserError where nothing is there."""
-    path, limits = os.path.expanduser(value), field.metadata["allowed"]
+    path = os.path.expanduser(value)
     if not _CONTROL.search(path) and os.path.exists(path):
         return path
-    hint = did_you_mean(value, limits if isinstance(limits, tuple) else ())
-    what = f"no such file or folder; expected {allowed(field)}{hint and '; ' + hint}"
-    raise UserError(f"{field.name}={value!r:.80}: {what}")
+    raise _wrong(field, value, allowed(field), "no such file or folder; ")
 
 
-def _share(shown, value):
-    """The text of a share of 0 to 0.5. UserError."""
-    try:
-        if 0 <= (number := _converted(float, value)) <= 0.5:
-            return str(number)
-    except ValueError:
-        pass
-    raise UserError(f"{shown}: expected {SHARE}")
-
-
-def _converted(kind, value):
-    """`value`, or its text, as a `kind`. ValueError where it is none."""
-    if kind is str:
-        return str(value)
-    number = kind(str(value))
-    if isinstance(value, bool) or number != float(str(value)):  # nan, inf for an int
-        raise ValueError
-    return number
+def _wrong(field, value, expected, why=""):
+    limits = field.metadata["allowed"]
+    hint = did_you_mean(value, limits) if isinstance(limits, tuple) else ""
+    hint = f"; {hint}" if hint else ""
+    return UserError(f"{field.name}={value!r:.80}: {why}expected {expected}{hint}")
 
 
 def nvidia_gpu() -> str:

@@ -44,7 +44,7 @@ def test_every_preset_is_valid_and_none_shares_its_name_with_the_default_run():
         (dict(epochs="2.5"), "epochs='2.5': expected a whole number"),
         (dict(epochs=True), "epochs=True: expected a whole number"),
         (dict(epochs="9" * 5000), "expected a whole number"),
-        (dict(epochs=0), "epochs=0: expected 1 to 1000"),
+        (dict(epochs=0), "epochs=0: expected a whole number, 1 to 1000"),
         (dict(learning_rate="fast"), "learning_rate='fast': expected a number"),
         (dict(learning_rate="nan"), "learning_rate='nan': expected a number"),
         (dict(test=[""]), "test='': no such file or folder"),
