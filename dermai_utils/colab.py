@@ -27,7 +27,7 @@ IMPORTED_AS = {"pillow": "PIL", "scikit-learn": "sklearn", "opencv-python-headle
 REPORTED = "torch torchvision timm accelerate numpy pandas scikit-learn".split()
 OFFICIAL, OFFICIAL_TEST = 10_015, 1_512  # images
 ARCHIVES_GB = 5.8  # the official archives, and the images unpacked from them
-PATIENCE = 4.0  # seconds of measuring; a busy or slow machine does fewer steps
+STEPS, PATIENCE = (4, 8), 4.0  # least and most steps of measuring; seconds after which four will do
 DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 DRIVE_FOLDER = "DermAI-ISIC2018"  # in My Drive
 ZIP = zipfile.ZIP_DEFLATED
@@ -74,9 +74,9 @@ def tune_process() -> None:
 
 def host() -> str:
     """The service that runs this kernel: "colab", "kaggle", or "" for a machine of one's own."""
-    if "google.colab" in sys.modules:
-        return "colab"
-    return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else ""
+    if "KAGGLE_KERNEL_RUN_TYPE" in os.environ:  # Kaggle's image is made from Colab's
+        return "kaggle"
+    return "colab" if "google.colab" in sys.modules else ""
 
 
 def install_missing(lines) -> list[str]:
@@ -184,13 +184,12 @@ def time_line(settings, speed) -> str:
 
 
 def _duration(seconds):
-    minutes = seconds / 60
-    if minutes < 1.5:
+    if seconds < 90:
         return f"about {max(seconds, 1):.0f} s"
-    return f"about {minutes:.0f} min" if minutes < 90 else f"about {minutes / 60:.1f} h"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
 
 
-def images_per_second(settings, steps: int = 5) -> float:
+def images_per_second(settings) -> float:
     """Speed of training steps here, on made-up images and random weights; 0 where a batch does not
     fit into the GPU's memory."""
     import torch
@@ -198,19 +197,16 @@ def images_per_second(settings, steps: int = 5) -> float:
     from dermai_utils import inference, networks, recipe
 
     size, device = settings.size, inference.device(settings.device)
-    # the first steps choose kernels
-    batch, warm = (settings.batch_size, 2) if device.type == "cuda" else (8, 1)
-    batch = min(batch, settings.batch_size)
+    precision = inference.precision(device, settings.precision)
+    batch = settings.batch_size if device.type == "cuda" else min(8, settings.batch_size)
     net = networks.network(settings.backbone, "none", size).to(device).train()
     recipe.freeze(net, settings.freeze, size)
-    optimizer, times = recipe.adamw(net), [time.monotonic()]
+    optimizer, times = recipe.adamw(net), []
     images = torch.rand(batch, 3, size, size, device=device)
     targets = torch.arange(batch, device=device) % len(CLASSES)
     try:
-        while (
-            len(times) < warm + 2 or len(times) <= warm + steps and times[-1] < times[0] + PATIENCE
-        ):
-            with inference.autocast(device, inference.precision(device, settings.precision)[0]):
+        while len(times) < STEPS[0] or len(times) < STEPS[1] and times[-1] < times[0] + PATIENCE:
+            with inference.autocast(device, precision):
                 loss = torch.nn.functional.cross_entropy(net(images), targets)
             optimizer.zero_grad()
             loss.backward()
@@ -219,7 +215,8 @@ def images_per_second(settings, steps: int = 5) -> float:
             times.append(time.monotonic())
     except torch.cuda.OutOfMemoryError:
         return 0.0
-    return (len(times) - 1 - warm) * batch / (times[-1] - times[warm])
+    # the first two steps choose kernels
+    return (len(times) - 2) * batch / (times[-1] - times[1])
 
 
 # What only Colab has: elsewhere, one plain line.
@@ -241,13 +238,13 @@ def drive_folders(keep_on_drive: bool, name="sample", mount=my_drive, root=ROOT)
     """
     if not keep_on_drive:
         return {}
+    if host() != "colab":
+        print("drive: not on Colab, so there is no Drive to mount; results stay on this machine")
+        return {}
     try:
         mine = mount()
         work = mine / DRIVE_FOLDER / name
         files.try_write(work)
-    except ImportError:
-        print("drive: not on Colab, so there is no Drive to mount; results stay on this machine")
-        return {}
     # google.colab has errors of its own for each way to refuse; none may stop the run
     except Exception as reason:
         why = (str(reason).strip() or type(reason).__name__).splitlines()[0]
@@ -255,10 +252,10 @@ def drive_folders(keep_on_drive: bool, name="sample", mount=my_drive, root=ROOT)
         print(f"drive: not mounted ({why}); {lost}")
         return {}
     print(f"drive: results and checkpoints are kept in {work}")
-    if not root.is_relative_to(mine.parent):
-        return {"work_dir": str(work)}
-    # thousands of images never go to Drive, even where the repository itself lies there
-    return {"work_dir": str(work), "cache_dir": str(mine.parent.with_name("cache") / name)}
+    folders = {"work_dir": str(work)}
+    if root.is_relative_to(mine.parent):  # thousands of images never go to Drive
+        folders["cache_dir"] = str(mine.parent.with_name("cache") / name)
+    return folders
 
 
 def zip_folder(folder) -> Path:
@@ -274,21 +271,21 @@ def zip_folder(folder) -> Path:
 
 def download(path) -> None:
     """Have the browser save `path`; outside Colab, print where it lies."""
-    try:
-        from google.colab import files as browser
-    except ImportError:
+    if host() != "colab":
         print(f"download: it is on this machine already, {path}")
-    else:
-        browser.download(str(path))
+        return
+    from google.colab import files as browser
+
+    browser.download(str(path))
 
 
 def upload() -> dict:
     """{name: bytes} of the files that the user picks in the browser; none: one line and {}."""
-    try:
-        from google.colab import files as browser
-    except ImportError:
+    if host() != "colab":
         print("upload: not on Colab, so there is no button; write the picture's path into `photo`")
         return {}
+    from google.colab import files as browser
+
     chosen = browser.upload()
     if not chosen:
         print("upload: nothing was chosen; run this cell again to choose a picture")

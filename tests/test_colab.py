@@ -1,5 +1,6 @@
 """What setup() installs, what this machine can do, Drive and the browser with a stand-in."""
 
+import importlib
 import sys
 import zipfile
 
@@ -83,8 +84,9 @@ def test_the_speed_is_measured_and_without_a_gpu_it_says_what_to_choose(tmp_path
 
 
 @pytest.fixture
-def drive(tmp_path):
+def drive(tmp_path, monkeypatch):
     """My Drive, as Colab mounts it."""
+    monkeypatch.setitem(sys.modules, "google.colab", None)  # its kernel has imported it
     folder = tmp_path / "drive" / "MyDrive"
     folder.mkdir(parents=True)
     return folder
@@ -126,6 +128,7 @@ def test_without_colab_there_is_no_drive_no_download_and_no_upload(capsys, tmp_p
 
 def test_on_colab_the_report_goes_to_the_browser_as_one_zip(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(settings.ROOT / "tools" / "stand_in")
+    importlib.import_module("google.colab")  # as Colab's kernel does
     folder = tmp_path / "first"
     folder.mkdir()
     for name in ("report.html", "metrics.json", "best.pt", ".lock"):
