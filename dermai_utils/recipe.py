@@ -1,7 +1,6 @@
 """What a training is made of: its options, and its replaceable parts (loss, optimiser, schedule,
 sampler) with the default of each. LOG.md holds what brought nothing."""
 
-import copy
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -145,11 +144,6 @@ def move_average(average, net, decay: float, step: int) -> None:
             old.copy_(new)
 
 
-def copied(net):
-    """A copy of a network that learns nothing, to hold the average of its weights."""
-    return copy.deepcopy(net).requires_grad_(False)
-
-
 def threads_for(net, stack) -> None:
     """Until `stack` ends, torch computes with one thread for a small network."""
     stack.callback(torch.set_num_threads, torch.get_num_threads())
@@ -266,7 +260,6 @@ class Options:
     freeze: str = "none"  # none, early, backbone: which layers do not learn
     average: float = 0.99  # decay per step of the moving average of the weights; 0: no average
     extra_share: float = 0.33  # share of a batch that is from `extra` sources
-    validate_every: int = 1  # epochs
     tta: int = 1  # flips and turns that the predictions at the end average
     device: str = "auto"  # auto, cpu, cuda, mps
     precision: str = "auto"  # auto, fp32, fp16, bf16

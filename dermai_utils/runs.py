@@ -33,7 +33,7 @@ class Run:
     def __init__(self, folder, net=None, device="auto", precision="auto"):
         self.folder, self.name, self._given = Path(folder), Path(folder).name, net
         self.device = inference.device(device)
-        self.precision = inference.precision(self.device, precision)[0]
+        self.precision = inference.precision(self.device, precision)
 
     @cached_property
     def settings(self) -> dict:
@@ -131,7 +131,7 @@ class Run:
         row = pd.Series(dataset.table.index, index=dataset.table["image"])
         rows = rows.assign(row=rows["image"].map(row))
         if missing := int(rows["row"].isna().sum()):
-            print(f"evaluate: {missing:,} held-out images of run {self.name} are not in the data")
+            print(f"evaluate: held-out images of run {self.name} that the data lacks: {missing:,}")
         return rows[rows["row"].notna()].astype({"row": int}).reset_index(drop=True)
 
     def changes(self, dataset) -> str:
@@ -149,17 +149,12 @@ def open_run(folder, net=None, device: str = "auto", precision: str = "auto") ->
     """
     folder = Path(folder)
     if not (folder / "settings.json").exists():
-        there = run_names(folder.parent)
+        there = sorted(path.parent.name for path in folder.parent.glob("*/settings.json"))
         hint = did_you_mean(folder.name, there) or f"runs there: {', '.join(there) or 'none'}"
         raise UserError(f"{folder}: there is no such run; {hint}")
     if not (folder / "predictions.csv").exists():
         raise UserError(f"{folder} is not trained to its end: run the same training again")
     return Run(folder, net, device, precision)
-
-
-def run_names(folder) -> list[str]:
-    """The names of the runs in a folder of runs."""
-    return sorted(path.parent.name for path in Path(folder).glob("*/settings.json"))
 
 
 def join_folds(folder, dataset, subset: pd.Series, net=None, device: str = "auto") -> Run:
@@ -191,10 +186,10 @@ def table_changes(old, new, further=()) -> str:
     """
     old, new = old.set_index("image"), new.set_index("image")
     both = old.index.intersection(new.index)
-    found = {"images are gone": len(old) - len(both), "images are new": len(new) - len(both)}
+    found = {"images gone": len(old) - len(both), "new images": len(new) - len(both)}
     for name in (*SAME, *further):
-        found[f"have another {name}"] = int((old.loc[both, name] != new.loc[both, name]).sum())
-    return ", ".join(f"{n:,} {what}" for what, n in found.items() if n)
+        found[f"another {name}"] = int((old.loc[both, name] != new.loc[both, name]).sum())
+    return ", ".join(f"{what}: {n:,}" for what, n in found.items() if n)
 
 
 # Checkpoints: tensors and plain Python only, whole or refused.

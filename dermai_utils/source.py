@@ -59,7 +59,7 @@ def check_same(run, before: dict) -> None:
     tables = (run.table, stored_table(run.dataset, run.subset))
     home = [table[table["source"].isin(HOME)] for table in tables]
     if changes := table_changes(*home, ("subset",)):
-        found.append(f"of the data and its split {changes}")
+        found.append(f"data and split: {changes}")
     if found:
         raise UserError(
             f"{run.folder} holds a run with other settings or data ({'; '.join(found)}): "

@@ -10,6 +10,7 @@
 """
 
 import contextlib
+import copy
 import time
 from pathlib import Path
 
@@ -87,8 +88,8 @@ class Training(Run):
         train, self.val = (table[subset == name] for name in ("train", "val"))
         if len(train) < 2 or self.val.empty:
             raise UserError(
-                f"{len(train)} images to train on and {len(self.val)} for validation are too few: "
-                "add images, or raise val_fraction"
+                f"too few images: {len(train)} to train on, {len(self.val)} for validation; add "
+                "images, or raise val_fraction"
             )
         self.rows, self.labels = train.index.to_numpy(), train["target"].to_numpy(copy=True)
         origins = train["origin"].where(train["source"] == "extra", "")
@@ -130,7 +131,7 @@ class Training(Run):
         o, mix = self.options, self.mix
         net = self.inside = self._given.to(self.device, memory_format=torch.channels_last)
         self.frozen = recipe.freeze(net, o.freeze, o.size)
-        self.averaged = recipe.copied(net) if o.average else net
+        self.averaged = copy.deepcopy(net).requires_grad_(False) if o.average else net
         # not fused under a loss scaler: it skips a step in its kernel, and nobody hears of it
         fused = self.device.type in ("cuda", "cpu") and not self.accelerator.scaler
         rates = o.learning_rate, o.head_rate, o.weight_decay
@@ -229,14 +230,9 @@ class Training(Run):
             recipe.move_average(self.averaged, self.inside, decay, self.batches_done)
         self.total += loss.detach()
 
-    def validate(self) -> dict | None:
-        """Score the validation images with the averaged weights: a row of the history.
-
-        None in an epoch that validate_every leaves out.
-        """
+    def validate(self) -> dict:
+        """Score the validation images with the averaged weights: a row of the history."""
         number, o = self.epoch + 1, self.options
-        if number % o.validate_every and number < o.epochs:
-            return None
         checkpoints.check_loss(self)
         loss = self.accelerator.reduce(self.total, "mean").item() / self.mix.steps
         options = dict(rows=self.val.index, batch=self.mix.batch, precision=self.precision)

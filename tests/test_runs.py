@@ -96,14 +96,14 @@ def test_a_test_set_that_came_later_is_predicted_too_and_gone_images_are_counted
     later.pixels = later.pixels[::-1][:-1]
     capsys.readouterr()
     fewer = run.predict(later)
-    assert "1 held-out images of run baseline are not in the data" in capsys.readouterr().out
+    assert "held-out images of run baseline that the data lacks: 1" in capsys.readouterr().out
     assert len(fewer) == len(rows) - 1
     before = probabilities(rows.set_index("image").loc[fewer["image"]])
     np.testing.assert_allclose(probabilities(fewer), before, atol=1e-6)
     gone = run.table.tail(1).assign(image="R1", source="Rio", subset="Rio")
     run.table = pd.concat([run.table, gone], ignore_index=True)
     assert "Rio" not in set(run.predict(dataset())["subset"])  # trained with, not given now
-    assert "not in the data" not in capsys.readouterr().out
+    assert "that the data lacks" not in capsys.readouterr().out
 
 
 def test_what_changed_in_the_data_is_counted(trained):
@@ -113,7 +113,7 @@ def test_what_changed_in_the_data_is_counted(trained):
     whole.table.loc[[4, 5], "pixel_hash"] = "another"
     whole.table.loc[6, "image"] = "new"
     whole.table = whole.table.drop(index=7)
-    said = "2 images are gone, 1 images are new, 1 have another label, 2 have another pixel_hash"
+    said = "images gone: 2, new images: 1, another label: 1, another pixel_hash: 2"
     assert run.changes(whole) == said
 
 
@@ -196,7 +196,7 @@ def test_a_training_that_cannot_begin_leaves_nothing(tmp_path, options, said):
     with pytest.raises(UserError, match=said):
         training.train(*data(), net, tmp_path / "run", **FEW | options)
     whole, subset = data()
-    with pytest.raises(UserError, match="56 images to train on and 0 for validation are too few"):
+    with pytest.raises(UserError, match="too few images: 56 to train on, 0 for validation"):
         subset = subset.replace({"val": "train"})
         training.train(whole, subset, net, tmp_path / "run", **FEW)
     assert not list(tmp_path.iterdir())
