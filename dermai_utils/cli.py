@@ -170,9 +170,9 @@ def split_words(parser, words) -> tuple[dict, dict]:
     return found, own
 
 
-def _hint(word, help):
-    """An unexpected word, and what was perhaps meant by the help of the command."""
-    flag, flags = word.partition("=")[0], re.findall(r"--[\w-]+", help)
+def _hint(word, text):
+    """An unexpected word, and what was perhaps meant. text: the command's help."""
+    flag, flags = word.partition("=")[0], re.findall(r"--[\w-]+", text)
     name = flag.removeprefix("--").replace("-", "_")
     if name in FIELDS and f"--{name.replace('_', '-')}" not in flags:
         return f"{flag}, which this command does not read"

@@ -84,23 +84,20 @@ def built(paths, folder, size=SIZE):
 
 
 @contextlib.contextmanager
-def training(paths, folder, n=None, backbone=BACKBONE, size=SIZE, **options):
-    """A Training on `n` images (by default all) of `paths`, repeated where there are fewer: 6 parts
-    training, 1 part validation. It never ends, so nothing but its first checkpoint is written."""
-    n = n or len(paths)
+def training(paths, folder, backbone=BACKBONE, size=SIZE, **options):
+    """A Training on `paths`: 6 parts training, 1 part validation. It never ends, so nothing but its
+    first checkpoint is written."""
+    n = len(paths)
     table = pd.DataFrame({"image": np.arange(n).astype(str), "source": "train", "origin": ""})
     table["label"] = np.array(CLASSES)[np.arange(n) % 7]
     table["lesion_id"], table["pixel_hash"] = table["image"], table["image"]
     subset = pd.Series(np.where(np.arange(n) % 7 < 6, "train", "val"))
-    array = built((paths * -(-n // len(paths)))[:n], folder, size)
-    dataset = Dataset("bench", table, array, table[:0], [], "")
+    dataset = Dataset("bench", table, built(paths, folder, size), table[:0], [], "")
     options = dict(epochs=1000, batch_size=BATCH, checkpoint_minutes=1e6) | options
     net = networks.network(backbone, "none", size)
-    with (
-        tempfile.TemporaryDirectory() as own,
-        Training(own, dataset, subset, net, **options) as run,
-    ):
-        yield run
+    with tempfile.TemporaryDirectory() as own:
+        with Training(own, dataset, subset, net, **options) as run:
+            yield run
 
 
 def epoch(run):
