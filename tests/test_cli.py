@@ -116,7 +116,7 @@ def test_one_line_is_all_that_a_notebook_shows(capsys):
     cell = "from dermai_utils import settings; settings.read({}, epochs='x')"
     InteractiveShell.instance().run_cell(cell)
     said = "".join(capsys.readouterr()).strip()
-    assert said == "error: epochs='x': expected a whole number"
+    assert said == "error: epochs='x': expected a whole number, 1 to 1000"
 
 
 # The commands.
