@@ -136,14 +136,14 @@ def run(s):
     colab.check(s)
     dataset = load(s)
     subset = subsets(s, dataset)
-    found = _audit(s, dataset, subset)
+    _audit(s, dataset, subset)
     done, kept = trained(s, dataset, subset), s.run_folder / "studies.json"
     if not kept.exists():
         files.write_json(kept, _studies(s, dataset, subset))
-    return _report(s, done, dataset, found)
+    return _report(s, done, dataset)
 
 
-def _report(s, run, dataset, audit=None):
+def _report(s, run, dataset):
     """What answers need, the report and the index of a trained run; returns the report's path."""
     from dermai_utils import reports
     from dermai_utils.app import state
@@ -153,7 +153,7 @@ def _report(s, run, dataset, audit=None):
     rows = reports.known(run, dataset)[1]  # with test sets that are new: answers count on them too
     files.write_table(rows, run.folder / "predictions.csv")
     answers = state.save(run, state.prepare(run, dataset))
-    page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
+    page = dermai.report(run, dataset, answers=answers, **kept)
     print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
