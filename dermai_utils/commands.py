@@ -337,8 +337,7 @@ def audit(s, files, against=""):
     print("\n".join(audits.lines(found)))
     about_data = s.work_dir or s.data not in settings.NAMES
     folder = (s.work if about_data else settings.ROOT / "work") / "audits"
-    others = [against] if against else []
-    return audits.save(found, folder / audits.folder_name(found["files"] + others))
+    return audits.save_in(folder, found, [*files, *[against] * bool(against)])
 
 
 def _known_images(s):

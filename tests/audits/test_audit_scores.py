@@ -84,7 +84,7 @@ def test_published_predictions_give_their_published_scores(name, with_labels, tm
         path = tmp_path / path.name
         frame.to_csv(path, index=False)
     found = inputs.audit_files([path], cache=tmp_path, **DRAWS)
-    assert found["classes"] == dict(enumerate(["AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC"]))
+    assert "labels: 0 AKIEC, 1 BCC, 2 BKL, 3 DF, 4 MEL, 5 NV, 6 VASC" in found["notes"][0]
     argmax = found["scores"]["argmax"]
     values = [argmax[m]["value"] for m in ("accuracy", "balanced_accuracy", "weighted_f1")]
     values.append(found["scores"]["prior_corrected"]["balanced_accuracy"]["value"])
