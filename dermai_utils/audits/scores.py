@@ -17,8 +17,7 @@ def scores(rows, prior, shared=None, **options) -> dict:
     lesion was also trained on; None: not known. options: of `intervals.interval`.
     Keys: n; argmax, prior_corrected and where (balanced accuracy by argmax on the `shared` images,
     on the others, and the difference, over the classes that both have), as {metric: value, low,
-    high} of the same drawn lesions; n_shared; ece (15 bins); confusion (true class in
-    rows) by argmax; prior.
+    high} of the same drawn lesions; n_shared; ece (15 bins); prior.
     """
     truth, p = predictions.arrays(rows)
     lesions, named = predictions.lesions(rows), p.argmax(1)
@@ -48,8 +47,7 @@ def scores(rows, prior, shared=None, **options) -> dict:
             "not_shared": with_ends(lambda weights: recall(weights * ~shared)),
             "difference": with_ends(lambda w: recall(w * shared) - recall(w * ~shared)),
         }
-    found |= {"ece": ece(truth, p), "confusion": metrics.confusion(truth, named).tolist()}
-    return found | {"prior": dict(zip(CLASSES, prior, strict=True))}
+    return found | {"ece": ece(truth, p), "prior": dict(zip(CLASSES, prior, strict=True))}
 
 
 def compared(rows, others, prior, name="the other file", **options) -> dict:

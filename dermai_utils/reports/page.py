@@ -78,7 +78,6 @@ TEMPLATES.filters |= {
     "number": text.format_number,
     "percent": text.percent,
     "pretty": text.pretty_name,
-    "rule_name": text.rule_name,
     "short_name": short_name,
     "with_interval": text.with_interval,
 }

@@ -32,7 +32,7 @@ def test_scores_are_those_of_the_report():
     assert found["argmax"]["melanoma_auc"]["value"] == pytest.approx(
         whole["per_class"]["MEL"]["auc"]
     )
-    assert found["ece"] == calibration.ece(truth, p) and found["confusion"] == whole["confusion"]
+    assert found["ece"] == calibration.ece(truth, p)
     assert "where" not in found and found["n_shared"] is None
 
 

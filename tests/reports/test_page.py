@@ -283,8 +283,12 @@ def test_what_was_not_measured_has_no_part(shown, metrics):
     assert "How much a random split would add" in text
     assert "gains 0.110 [0.040, 0.180] balanced accuracy by a random split" in card
     assert "How often is an answer right?" in text
-    text, _ = shown(metrics | {"answers": {"sets": {}, "unlike": {}}})
+    alone = copy.deepcopy(metrics) | {"answers": {"sets": {}, "unlike": {}}}
+    alone["subgroups"]["groups"] = {"sex": metrics["subgroups"]["groups"]["sex"][:1]}
+    text, card = shown(alone)
     assert "How often is an answer right?" not in text
+    assert "“female” for every image, so there is nothing to compare" in text
+    assert "| sex |" not in card and '<th scope="col">sex</th>' not in text
 
 
 def test_answers_are_counted_on_each_test_set_and_not_on_validation(shown, metrics):
