@@ -11,7 +11,8 @@ from dermai_utils.settings import ROOT
 from dermai_utils.split_files import read_subsets
 from dermai_utils.splits import LEFT_OUT
 
-OURS = ROOT / "assets" / "predictions"  # out-of-fold predictions; a checkout has them
+OURS = ROOT / "assets" / "predictions"  # a checkout has it
+OURS_FILE = "out_of_fold.csv.gz"  # this project's own predictions
 
 
 def audit_files(paths, data=None, *, against="", cache, address=known.DATAVERSE, **options) -> dict:
@@ -61,11 +62,11 @@ def tables_of(paths) -> dict:
 
 def ours(notes) -> dict:
     """{path: table} of this project's own out-of-fold predictions; {} and a note without them."""
-    found = {path: pd.read_csv(path, dtype=str) for path in sorted(OURS.glob("*.csv.gz"))}
-    if not found:
-        advice = "give the file of the project's repository as --against FILE"
-        notes.append(f"not compared with ours: no predictions in {OURS}; {advice}")
-    return found
+    if (OURS / OURS_FILE).exists():
+        return tables_of([OURS / OURS_FILE])
+    advice = "give this file of the project's repository as --against FILE"
+    notes.append(f"not compared with ours: no {OURS / OURS_FILE} here; {advice}")
+    return {}
 
 
 def _split(paths) -> pd.DataFrame:

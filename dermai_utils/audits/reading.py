@@ -4,6 +4,7 @@
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -29,6 +30,8 @@ EXPECTED = "expected an image and seven probabilities in each row"
 
 def read(path) -> pd.DataFrame:
     """Every column of a table as text, blanks NaN, names in lower case. UserError for none."""
+    if Path(path).suffix == ".gz":
+        return pd.read_csv(path, dtype=str).rename(columns=str.casefold)
     names = [name for name in tables.header(path) if name]
     try:
         return tables.read_csv(path, names or ["image"])

@@ -91,12 +91,12 @@ def test_against_ours_reads_the_out_of_fold_file_or_says_that_there_is_none(
     assert ZERO_WEIGHT in (RUN / "predictions.csv").read_text()
     status, lines, _ = call(RUN / "predictions.csv", "--against", "ours")
     assert status == 0 and any("official, n=80, 95 % intervals by image" in line for line in lines)
-    assert sum("not compared with ours: no predictions in" in line for line in lines) == 1
+    assert sum("not compared with ours: no " in line for line in lines) == 1
     inputs.OURS.mkdir()
     ours = pd.read_csv(leaking[0], dtype=str).iloc[::-1].assign(fold="0")
-    ours.to_csv(inputs.OURS / "sample.csv.gz", index=False)
+    ours.to_csv(inputs.OURS / inputs.OURS_FILE, index=False)
     lines = call(*leaking[:2], "--against=ours")[1]
-    line = next(line for line in lines if "minus that of ours (sample.csv.gz)" in line)
+    line = next(line for line in lines if "minus that of ours (out_of_fold.csv.gz)" in line)
     assert line.endswith("0.000 [not known]")
 
 
