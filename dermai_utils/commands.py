@@ -128,14 +128,14 @@ def run(s):
     """all of it, from the data to the report: what notebook 00 does"""
     colab.check(s)
     dataset, subset = _prepared(s)
-    found = _audit(s, dataset, subset)
+    _audit(s, dataset, subset)
     done, kept = trained(s, dataset, subset), s.run_folder / "studies.json"
     if not kept.exists():
         files.write_json(kept, _studies(s, dataset, subset))
-    return _report(s, done, dataset, found)
+    return _report(s, done, dataset)
 
 
-def _report(s, run, dataset, audit=None):
+def _report(s, run, dataset):
     """What answers need, the report and the index of a trained run; returns the report's path."""
     from dermai_utils import reports
     from dermai_utils.app import state
@@ -145,7 +145,7 @@ def _report(s, run, dataset, audit=None):
     rows = reports.known(run, dataset)[1]  # with test sets that are new: answers count on them too
     files.write_table(rows, run.folder / "predictions.csv")
     answers = state.save(run, state.prepare(run, dataset))
-    page = dermai.report(run, dataset, audit=audit, answers=answers, **kept)
+    page = dermai.report(run, dataset, answers=answers, **kept)
     print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
@@ -330,8 +330,7 @@ def audit(s, files, against=""):
     print("\n".join(audits.lines(found)))
     about_data = s.work_dir or s.data not in settings.NAMES
     folder = (s.work if about_data else settings.ROOT / "work") / "audits"
-    others = [against] if against else []
-    return audits.save(found, folder / audits.folder_name(found["files"] + others))
+    return audits.save_in(folder, found, [*files, *[against] * bool(against)])
 
 
 def _known_images(s):

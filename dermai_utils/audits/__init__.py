@@ -8,6 +8,6 @@ inputs.py     files in: which is what                  page.py       lines, audi
 
 from dermai_utils.audits.auditing import audit, knowledge
 from dermai_utils.audits.inputs import audit_files, read_files
-from dermai_utils.audits.page import folder_name, lines, save
+from dermai_utils.audits.page import lines, save, save_in
 
-__all__ = ["audit", "audit_files", "folder_name", "knowledge", "lines", "read_files", "save"]
+__all__ = ["audit", "audit_files", "knowledge", "lines", "read_files", "save", "save_in"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dermai_utils.basics import UserError
+from dermai_utils.basics import ZERO_WEIGHT, UserError
 from dermai_utils.copies import fetch, tables
 from dermai_utils.image_names import ARCHIVE_ID, OFFICIAL_IDS
 
@@ -39,19 +39,23 @@ def is_test(image: str) -> bool:
     return bool(number) and OFFICIAL_IDS[0] <= int(number[1]) <= OFFICIAL_IDS[1]
 
 
-def test(cache, address=DATAVERSE) -> tuple[pd.DataFrame, str]:
-    """(the same columns of the official test images, a note), fetched into the folder `cache` once.
+def test(images, cache, address=DATAVERSE) -> tuple[pd.DataFrame, list[str]]:
+    """(what is known of the official test images, notes) where some of `images` (N,) are such.
 
-    Without a network the table is empty, and the note says so.
+    Their table is fetched into the folder `cache` once. Without a network the images' numbers tell
+    which they are, and a note says that nothing else is known of them.
     """
+    here = images[images.map(is_test) & (images != ZERO_WEIGHT)]
+    here = pd.DataFrame({"image": here, "known_as": TEST})
+    if here.empty:
+        return here, []
     target = Path(cache) / TEST_FILE
     try:
         if not fetch.fetch([address], target, wait=0.1, timeout=(5, 20)):
             raise UserError(f"{address}/{TEST_FILE} is not there")
-        rows, _ = tables.read_metadata(target)
-        labels = tables.read_labels(target)
+        rows = tables.read_metadata(target)[0].merge(tables.read_labels(target), on="image")
     except UserError:
         note = f"labels and lesions of the official test set: not known, {address} gives none now"
-        return pd.DataFrame(columns=[*COLUMNS, "known_as"]), note
-    rows = rows.merge(labels[["image", "label"]], on="image").reindex(columns=COLUMNS)
-    return rows.astype(object).fillna("").astype(str).assign(known_as=TEST), ""
+        return here, [note]
+    rows = rows.reindex(columns=COLUMNS).astype(object).fillna("").astype(str)
+    return rows.assign(known_as=TEST), []

@@ -4,6 +4,7 @@
 """
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.copies import tables
 from dermai_utils.image_names import base_id, is_archive_id
 from dermai_utils.split_files import SUBSET_COLUMNS
+from dermai_utils.study.text import counted
 
 TRUTH = ("truth", "true_label", "true_class", "true", "y_true", "ground_truth", "gt", "target")
 TRUTH += ("label", "labels", "dx", "diagnosis", "class", "actual")
@@ -28,15 +30,14 @@ EXPECTED = "expected an image and seven probabilities in each row"
 
 def read(path) -> pd.DataFrame:
     """Every column of a table as text, blanks NaN, names in lower case. UserError for none."""
+    if Path(path).suffix == ".gz":
+        return pd.read_csv(path, dtype=str).rename(columns=str.casefold)
     names = [name for name in tables.header(path) if name]
     try:
         return tables.read_csv(path, names or ["image"])
     except UserError as reason:
-        why, ours, _ = str(reason).partition("expected a CSV with the columns")
-        if not ours:
-            raise
-    why = why.replace("Error tokenizing data. C error: ", "")  # pandas' words
-    raise UserError(f"{why}expected {TABLE}")
+        why, other, _ = str(reason).partition("expected a CSV with the columns")
+        raise UserError(why + (other and f"expected {TABLE}")) from None
 
 
 def class_columns(names) -> dict:
@@ -85,41 +86,38 @@ def id_column(frame: pd.DataFrame, known=()) -> str | None:
     return best if best and hits[best] else tables.column_of(list(frame), "image")
 
 
-def predictions(frame: pd.DataFrame, labels: pd.Series) -> tuple[pd.DataFrame, dict, list[str]]:
-    """(rows, mapping, notes) of a table of predictions.
+def predictions(frame: pd.DataFrame, labels: pd.Series) -> tuple[pd.DataFrame, list[str]]:
+    """(rows, notes) of a table of predictions.
 
     frame: as from `read`. labels: the known class of images, by photograph. rows: one a photograph,
     with image, truth (the file's own, "" where not known), seven probabilities in columns CLASSES,
-    and subset where the file has one. mapping: {number: class}, or {}. UserError where
-    the table is no table of predictions, or its classes are not clear.
+    and subset where the file has one. UserError where the table is no table of predictions, or its
+    classes are not clear.
     """
     notes, columns, name = [], class_columns(frame.columns), id_column(frame, labels.index)
     if not name:
         raise UserError(f"no column with image ids beside {', '.join(frame)[:200]}; {EXPECTED}")
     if len(columns) != len(CLASSES) or len(set(columns.values())) != len(CLASSES):
-        listed = ", ".join(columns)[:200]
-        raise UserError(f"{len(columns)} columns of probabilities ({listed}); {EXPECTED}")
-    images = photographs(frame[name])
-    p = _probabilities(frame[list(columns)].apply(tables.numbers), images, notes)
-    truth, subset = (
-        next((_whole(frame[c]) for c in known if c in frame and c not in columns), None)
-        for known in (TRUTH, SUBSET_COLUMNS)
-    )
-    rows = pd.DataFrame({"image": images, "truth": "" if truth is None else truth})
-    rows[list(columns)] = p
-    if subset is not None:
-        rows["subset"] = [tables.subset_of(word) or word for word in subset]
-    rows, mapping = _once(rows, notes), {}
-    if isinstance(next(iter(columns.values())), int):
-        known = rows["image"].map(labels).fillna("")
+        said = f"{counted(len(columns), 'column')} of probabilities ({', '.join(columns)[:200]})"
+        raise UserError(f"{said}; {EXPECTED}")
+    rows = pd.DataFrame({"image": photographs(frame[name]), "truth": ""})
+    p = frame[list(columns)].apply(tables.numbers)
+    rows[list(columns.values())] = _probabilities(p, rows["image"], notes)
+    for column, known in (("truth", TRUTH), ("subset", SUBSET_COLUMNS)):
+        if found := next((c for c in known if c in frame and c not in columns), None):
+            rows[column] = _whole(frame[found])
+    if "subset" in rows:
+        rows["subset"] = [tables.subset_of(word) or word for word in rows["subset"]]
+    rows, named = _once(rows, notes), {}
+    if not set(CLASSES) & set(columns.values()):
+        known = rows[rows["image"].isin(labels.index[labels != ""])]
         numbers = list(columns.values())
-        mapping = _numbering(numbers, rows[list(columns)].to_numpy(), rows["truth"], known)
-        columns = {column: mapping[number] for column, number in columns.items()}
-        said = ", ".join(f"{number} {label}" for number, label in sorted(mapping.items()))
+        named = numbering.from_probabilities(known[numbers], labels[known["image"]], numbers)
+        said = ", ".join(f"{number} {label}" for number, label in sorted(named.items()))
         notes.append(f"class numbers, found from the images' known labels: {said}")
-    named = {str(number): label for number, label in mapping.items()}
-    rows["truth"] = rows["truth"].map(lambda word: named.get(word) or tables.class_of(word))
-    return rows.rename(columns=columns), mapping, notes
+    words = {str(number): label for number, label in named.items()}
+    rows["truth"] = [words.get(word) or tables.class_of(word) for word in rows["truth"]]
+    return rows.rename(columns=named), notes
 
 
 def _whole(words):
@@ -135,42 +133,31 @@ def _probabilities(values, images, notes) -> np.ndarray:
     if (bad := ~np.isfinite(p)).any():
         row, column = np.argwhere(bad)[0]
         what = f"image {images.iloc[row]}, column {values.columns[column]}: not a number"
-        raise UserError(f"{what} ({bad.any(axis=1).sum():,} such rows); {EXPECTED}")
+        raise UserError(f"{what} ({counted(bad.any(axis=1).sum(), 'such row')}); {EXPECTED}")
     sums = p.sum(axis=1, keepdims=True)
-    off = [np.abs(sums - whole).max() / whole for whole in (1, 100)]
-    if min(off) <= SUMS_TO_ONE:
-        if (p < 0).any():
-            row = np.argwhere(p < 0)[0][0]
-            raise UserError(f"image {images.iloc[row]}: a negative probability; {EXPECTED}")
-        return p if off[0] <= 1e-3 else p / sums
-    if p.min() >= 0 and 0 < sums.max() <= sums.min() * (1 + SUMS_TO_ONE):
-        notes.append(f"rows sum to {sums.mean():.3g}, not to one: divided by their sum")
-        return p / sums
-    if p.min() >= 0 and p.max() <= 1:
-        notes.append("rows don't sum to one: separate scores from 0 to 1, divided by their sum")
+    one = any(np.abs(sums / whole - 1).max() <= SUMS_TO_ONE for whole in (1, 100))
+    alike = 0 < sums.max() <= sums.min() * (1 + SUMS_TO_ONE)
+    if one and p.min() < 0:
+        image = images.iloc[np.argwhere(p < 0)[0][0]]
+        raise UserError(f"image {image}: a negative probability; {EXPECTED}")
+    if p.min() >= 0 and (alike or p.max() <= 1):
+        if not one:
+            notes.append("rows don't sum to one: each divided by its sum")
         return p / np.maximum(sums, np.finfo(float).tiny)
     notes.append("rows don't sum to one: logits, turned into probabilities by softmax")
     return softmax(p, axis=1)
 
 
-def _numbering(numbers, p, words, labels):
-    """{class number: class}, by the file's own numbers in `words` or else by the probabilities."""
-    digits, known = pd.to_numeric(words, errors="coerce"), labels != ""
-    if digits.isin(numbers).all():
-        return numbering.from_labels(digits[known].astype(int), labels[known], numbers)
-    return numbering.from_probabilities(p[known], labels[known], numbers)
-
-
 def _once(rows, notes):
     """One row a photograph. UserError where two rows of one differ."""
     if n := (rows["image"] == "").sum():
-        raise UserError(f"{n:,} rows have no image id; {EXPECTED}")
+        raise UserError(f"{counted(n, 'row')} without an image id; {EXPECTED}")
     if again := int(rows.duplicated().sum()):
-        notes.append(f"{again:,} rows stand there twice: each counts once")
+        notes.append(f"{counted(again, 'row')} given twice: each counts once")
         rows = rows.drop_duplicates()
     twice = rows.loc[rows["image"].duplicated(), "image"].unique()
     if len(twice):
-        what = f"{len(twice):,} images have several rows with other values (such as {twice[0]})"
+        what = f"{counted(len(twice), 'image')} with several rows of other values ({twice[0]})"
         raise UserError(f"{what}: expected one row an image; give the mean of them")
     return rows.reset_index(drop=True)
 

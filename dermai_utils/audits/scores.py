@@ -7,61 +7,47 @@ from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.study.calibration import ece
 from dermai_utils.study.decisions import prior_corrected
 
-PARTS = {
-    "argmax": (*metrics.SCALAR_METRICS, "melanoma_auc"),
-    "prior_corrected": metrics.CONFUSION_METRICS,
-    "where": ("shared", "not_shared", "difference"),
-}
+EXPONENT = 1  # of the prior correction: an audit fits nothing
 
 
 def scores(rows, prior, shared=None, **options) -> dict:
     """Every score of N rows of predictions, with lesion_id.
 
-    prior (7,): the classes' shares in training, for the prior correction (exponent 1). shared (N,)
-    bool: whose lesion was also learnt from; None: not known. options: of `intervals.interval`.
+    prior (7,): the classes' shares in training, for the prior correction. shared (N,) bool: whose
+    lesion was also trained on; None: not known. options: of `intervals.interval`.
     Keys: n; argmax, prior_corrected and where (balanced accuracy by argmax on the `shared` images,
     on the others, and the difference, over the classes that both have), as {metric: value, low,
-    high} of the same drawn lesions; n_shared; ece (15 bins); overconfidence (mean confidence less
-    accuracy); per_class and confusion (true class in rows) by argmax.
+    high} of the same drawn lesions; n_shared; ece (15 bins); prior.
     """
     truth, p = predictions.arrays(rows)
-    by_rule, named = prior_corrected(p, prior, 1).argmax(1), p.argmax(1)
+    lesions, named = predictions.lesions(rows), p.argmax(1)
+
+    def with_ends(statistic):
+        drawn = dict(strata=truth, vectorised=True, **options)
+        low, high = intervals.interval(statistic, lesions, **drawn)
+        return {"value": statistic(np.ones((1, len(truth))))[0], "low": low, "high": high}
+
+    by_rule = prior_corrected(p, prior, EXPONENT)
+    by_rule = intervals.intervals(truth, p, lesions, by_rule, **options)
+    found = {"n": len(rows), "argmax": intervals.intervals(truth, p, lesions, **options)}
+    melanoma = with_ends(lambda weights: metrics.auc(truth == 0, p[:, 0], weights))
+    found["argmax"]["melanoma_auc"] = melanoma
+    found["prior_corrected"] = {name: by_rule[name] for name in metrics.CONFUSION_METRICS}
+    found["n_shared"] = None if shared is None else int(shared.sum())
     sides = [] if shared is None else [shared, ~shared]
-    counts = np.array([np.bincount(truth[side], minlength=len(CLASSES)) for side in sides])
-    both = (counts > 0).all(axis=0) & bool(sides)  # the classes that can be compared
+    both = [k for k in range(len(CLASSES)) if sides and all((truth[s] == k).any() for s in sides)]
 
-    def statistic(weights):
-        found = [
-            metrics.scalar_metrics(truth, p, weights),
-            metrics.auc(truth == 0, p[:, 0], weights)[:, None],
-            metrics.from_confusion(metrics.confusion(truth, by_rule, weights)),
-        ]
-        if both.any():
-            each = [metrics.confusion(truth, named, weights * side) for side in sides]
-            each = [metrics.precision_recall_f1(c)[1][:, both].mean(axis=1) for c in each]
-            found.append(np.stack([*each, each[0] - each[1]], axis=1))
-        return np.hstack(found)
+    def recall(weights):
+        counts = metrics.confusion(truth, named, weights)
+        return metrics.precision_recall_f1(counts)[1][:, both].mean(axis=1)
 
-    value = statistic(np.ones((1, len(truth))))[0]
-    lesions = predictions.lesions(rows)
-    ends = intervals.interval(statistic, lesions, strata=truth, vectorised=True, **options)
-    ends, few = np.array(ends), intervals.exact_ends(truth, named, lesions, p)
-    ends[:, :6] = intervals.widened(ends[:, :6], few)
-    few = intervals.exact_ends(truth, by_rule, lesions)
-    ends[:, 7:11] = intervals.widened(ends[:, 7:11], few)  # place 6 is the melanoma AUC
-    each, found = iter(zip(value, *ends, strict=True)), {"n": len(rows)}
-    for part in list(PARTS) if both.any() else list(PARTS)[:2]:
-        names = PARTS[part]
-        found[part] = {
-            k: dict(zip(("value", "low", "high"), next(each), strict=True)) for k in names
+    if both:
+        found["where"] = {
+            "shared": with_ends(lambda weights: recall(weights * shared)),
+            "not_shared": with_ends(lambda weights: recall(weights * ~shared)),
+            "difference": with_ends(lambda w: recall(w * shared) - recall(w * ~shared)),
         }
-    whole, right = metrics.all_metrics(truth, p), named == truth
-    found |= {"n_shared": None if shared is None else int(shared.sum()), "ece": ece(truth, p)}
-    found |= {
-        "overconfidence": p.max(1).mean() - right.mean(),
-        "prior": dict(zip(CLASSES, prior, strict=True)),
-    }
-    return found | {name: whole[name] for name in ("per_class", "confusion")}
+    return found | {"ece": ece(truth, p), "prior": dict(zip(CLASSES, prior, strict=True))}
 
 
 def compared(rows, others, prior, name="the other file", **options) -> dict:
@@ -73,10 +59,9 @@ def compared(rows, others, prior, name="the other file", **options) -> dict:
     both = ~np.isnan(theirs).any(axis=1)
     if not both.any():
         raise UserError(f"{name} has none of the scored images: expected predictions of the same")
-    truth, ours = predictions.arrays(rows[both])
-    lesions, theirs = predictions.lesions(rows[both]), theirs[both]
-    found = intervals.compare(truth, ours, theirs, lesions, **options)
-    by_rule = [prior_corrected(p, prior, 1) for p in (ours, theirs)]
-    a, b = (np.eye(len(CLASSES))[p.argmax(1)] for p in by_rule)  # no AUC of them is asked for
-    corrected = intervals.compare(truth, a, b, lesions, **options)["balanced_accuracy"]
-    return {"n": int(both.sum()), "minus": found | {"balanced_accuracy_prior_corrected": corrected}}
+    (truth, ours), theirs = predictions.arrays(rows[both]), theirs[both]
+    models = truth, ours, theirs, predictions.lesions(rows[both])
+    corrected = [prior_corrected(p, prior, EXPONENT) for p in (ours, theirs)]
+    by_rule = intervals.compare(*models, corrected, **options)["balanced_accuracy"]
+    minus = intervals.compare(*models, **options)
+    return {"n": int(both.sum()), "minus": minus | {"balanced_accuracy_prior_corrected": by_rule}}

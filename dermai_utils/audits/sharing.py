@@ -18,9 +18,8 @@ COUNTED = 1_511  # images of the official test set that the official scorer coun
 
 def members(subset, name) -> np.ndarray:
     """(N,) bool: the rows of a subset; of FOLDS and ANOTHER, those of all folds."""
-    subset = pd.Series(np.asarray(subset, dtype=str))
-    folds = name in (FOLDS, ANOTHER)
-    return (subset.str.isdigit() if folds else subset == name).to_numpy()
+    subset = np.asarray(subset, dtype=str)
+    return np.char.isdigit(subset) if name in (FOLDS, ANOTHER) else subset == name
 
 
 def sharing(table: pd.DataFrame, subset, pairs=()) -> pd.DataFrame:
@@ -38,7 +37,7 @@ def sharing(table: pd.DataFrame, subset, pairs=()) -> pd.DataFrame:
     [1, 1, 2]
     """
     names = [FOLDS if name.isdigit() else name for name in map(str, subset)]
-    present = [*("train", OTHERS, FOLDS, "val", "test", "official"), *names]
+    present = ["train", OTHERS, FOLDS, "val", "test", "official", *names]
     names = [n for n in dict.fromkeys(present) if n in set(names) - {splits.LEFT_OUT}]
     each = [*itertools.combinations(names, 2), *[(ANOTHER, FOLDS)] * (FOLDS in names)]
     known = (splits.keys(table) != "").assign(near_duplicates=table["known_as"] == TRAINING)
@@ -47,11 +46,10 @@ def sharing(table: pd.DataFrame, subset, pairs=()) -> pd.DataFrame:
         inside, there = members(subset, b), members(subset, a)
         common = in_common(every, subset, a, b).groupby("kind")
         counts = common[["value", "row"]].nunique().reindex([*KINDS], fill_value=0)
-        for kind in KINDS:
-            some = known.loc[inside, kind].any() and known.loc[there, kind].any()
+        for kind, both in counts.iterrows():
+            some = known.loc[inside, kind].any() and known.loc[there, kind].any() or both["row"]
             complete = known.loc[inside | there, kind].all()
-            both = counts.loc[kind] if some or counts.loc[kind, "row"] else (pd.NA, pd.NA)
-            rows.append((a, b, kind, *both, inside.sum(), complete))
+            rows.append((a, b, kind, *(both if some else (pd.NA, pd.NA)), inside.sum(), complete))
     columns = ["a", "b", "kind", "shared", "images", "of", "complete"]
     found = pd.DataFrame(rows, columns=columns).astype({"shared": "Int64", "images": "Int64"})
     return found.assign(share=found["images"] / found["of"])
@@ -80,17 +78,21 @@ def in_common(links: pd.DataFrame, subset, a: str, b: str) -> pd.DataFrame:
 
 
 def training_side(names) -> str:
-    """What was learnt from, among subset `names`: ANOTHER fold, train, OTHERS, or ""."""
-    if any(str(name).isdigit() for name in names):
-        return ANOTHER
-    return next((name for name in ("train", OTHERS) if name in set(names)), "")
+    """The training images, among subset `names`: ANOTHER fold, train, OTHERS, or ""."""
+    names = {ANOTHER if str(name).isdigit() else name for name in names}
+    return next((name for name in (ANOTHER, "train", OTHERS) if name in names), "")
+
+
+def of_pair(found: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
+    """The rows of `sharing` about subsets a and b, by kind."""
+    return found[(found["a"] == a) & (found["b"] == b)].set_index("kind")
 
 
 def sentence(found: pd.DataFrame, a: str, b: str) -> str:
     """One sentence about the lesions that subset b shares with a; found: by `sharing`."""
-    rows = found[(found["a"] == a) & (found["b"] == b)].set_index("kind")
-    if not len(rows):
-        return f"Not known what the {b} images share with those that were trained on."
+    rows = of_pair(found, a, b)
+    if rows.empty:
+        return f"Not known what the {b} images share with the training images."
     n, of, complete = rows.loc["lesions", ["images", "of", "complete"]]
     what = f"{of:,} {b} images show a lesion that is also in {a}."
     if pd.isna(n):
@@ -102,9 +104,9 @@ def verdict(table, subset, found: pd.DataFrame, a: str, b: str) -> tuple[str, st
     """(what a score on subset b may be called, why): "leaking", "official test set", "lesion-safe"
     or "unknown".
 
-    table, subset: as in `sharing`, and found by it. a: what was learnt from, see `training_side`.
+    table, subset: as in `sharing`, and found by it. a: what was trained on, see `training_side`.
     """
-    rows = found[(found["a"] == a) & (found["b"] == b)].set_index("kind")
+    rows = of_pair(found, a, b)
     given = len(rows) and a != OTHERS
     leaks = [f"{n:,} by {KINDS[k]}" for k, n in rows["images"].dropna().items() if n]
     if leaks and given:
@@ -114,7 +116,7 @@ def verdict(table, subset, found: pd.DataFrame, a: str, b: str) -> tuple[str, st
     if len(counted) == COUNTED and (inside["known_as"] == TEST).all():
         return "official test set", f"all {COUNTED:,} images that the official scorer counts"
     if not given:
-        return "unknown", "the list of images that were trained on is not given"
+        return "unknown", "the list of training images is not given"
     if not rows.loc["lesions", "complete"]:
         return "unknown", "no shared lesion was found, but not every image's lesion is known"
     return "lesion-safe", f"no {b} image is related to {a} by image, lesion or near-duplicate"

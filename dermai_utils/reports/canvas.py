@@ -3,7 +3,6 @@
 import io
 
 from matplotlib import figure as mpl
-from PIL import Image
 
 from dermai_utils import files
 from dermai_utils.basics import CLASSES
@@ -24,21 +23,15 @@ class Figure(mpl.Figure):
     picture."""
 
     photographs = False  # a figure of photographs becomes a JPEG, a tenth of the size
-    alt = ""  # what the figure shows, in words
+    alt = ""  # what the figure shows, in words, for a reader who does not see it
 
     def encoded(self) -> bytes:
         """The figure as the bytes of a PNG, or of a JPEG where it shows photographs."""
-        buffer, options = io.BytesIO(), dict(dpi=DPI, bbox_inches="tight")
-        if self.photographs:
-            self.savefig(buffer, format="jpeg", **options, pil_kwargs={"quality": 70})
-            return buffer.getvalue()
-        self.savefig(buffer, format="png", **options)
-        chart, small = Image.open(buffer).convert("RGB"), io.BytesIO()
-        chart = chart.quantize(
-            256, Image.Quantize.MAXCOVERAGE
-        )  # a third of the bytes, white stays white
-        chart.save(small, "PNG", optimize=True)
-        return small.getvalue()
+        jpeg = dict(format="jpeg", pil_kwargs={"quality": 70})
+        kind = jpeg if self.photographs else dict(format="png", pil_kwargs={"optimize": True})
+        buffer = io.BytesIO()
+        self.savefig(buffer, dpi=DPI, bbox_inches="tight", **kind)
+        return buffer.getvalue()
 
     def save(self, path) -> None:
         """Write the figure to `path`, whole or not at all: .jpg for photographs, else .png."""
@@ -52,9 +45,13 @@ class Figure(mpl.Figure):
         return (self.encoded(), {"alt": self.alt}) if self.photographs else None
 
 
-def axes(width, height, rows=1, columns=1, **options):
-    """(Figure of `width` x `height` inches, (rows, columns) array of axes without a frame)."""
+def axes(width, height, rows=1, columns=1, title="", alt="", **options):
+    """(Figure of `width` x `height` inches, (rows, columns) array of axes without a frame). The
+    title stands above the figure and before its alternative text."""
     figure = Figure(figsize=(width, height), layout="constrained")
+    figure.alt = " ".join((f"{title}: {alt}" if title else alt).split())
+    if title:
+        figure.suptitle(title, fontsize=10.5)
     grid = figure.subplots(rows, columns, squeeze=False, **options)
     for ax in grid.flat:
         plain(ax)
@@ -67,18 +64,9 @@ def plain(ax) -> None:
     ax.tick_params(colors=INK, labelsize=9)
 
 
-def finished(figure: Figure, title: str, words: str) -> Figure:
-    """`figure` with its title above it and its alternative text: what a reader who does not see it
-    has to know."""
-    if title:
-        figure.suptitle(title, fontsize=10.5)
-    figure.alt = " ".join((f"{title}: {words}" if title else words).split())
-    return figure
-
-
 def message(text: str) -> Figure:
     """A figure that says why there is nothing to draw."""
-    figure, [[ax]] = axes(8, 1)
+    figure, [[ax]] = axes(8, 1, alt=text)
     ax.axis("off")
     ax.text(0, 0.5, text, fontsize=10, color=INK)
     return figure
@@ -92,10 +80,8 @@ def rows_from_top(ax, names) -> None:
     ax.set_axisbelow(True)
 
 
-def whisker(ax, y, value, low, high, colour, hollow=False) -> None:
-    """Draw a dot at `value` with its interval, where there is one; hollow where the images are too
-    few to read much into it."""
-    alpha, fill = (0.45, "white") if hollow else (1, colour)
+def whisker(ax, y, value, low, high, colour) -> None:
+    """Draw a dot at `value` with its interval, where there is one."""
     if low is not None and high is not None:
-        ax.plot([low, high], [y, y], color=colour, lw=1.6, alpha=alpha, solid_capstyle="butt")
-    ax.plot(value, y, "o", ms=6, color=colour, mfc=fill, clip_on=False, zorder=3)
+        ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
+    ax.plot(value, y, "o", ms=6, color=colour, clip_on=False, zorder=3)

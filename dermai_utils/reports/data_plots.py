@@ -16,7 +16,9 @@ def class_counts(counts: pd.DataFrame, title: str = "") -> Figure:
 
     Dots on a log scale, because the classes differ sixtyfold: a bar has no length there.
     """
-    figure, [[ax]] = canvas.axes(8, 3.8)
+    each = [f"{c} {row['images']:,} and {row['lesions']:,}" for c, row in counts.iterrows()]
+    alt = f"Images and lesions of each class: {', '.join(each)}."
+    figure, [[ax]] = canvas.axes(8, 3.8, title=title, alt=alt)
     for name, marker, colour, side in (("images", "o", BLUE, 8), ("lesions", "D", ORANGE, -14)):
         ax.plot(counts[name], range(len(counts)), marker, ms=7, color=colour, label=name)
         for y, n in enumerate(counts[name]):
@@ -27,9 +29,7 @@ def class_counts(counts: pd.DataFrame, title: str = "") -> Figure:
     ax.margins(x=0.06)
     _log_scale(ax, "count", "{x:,.0f}")
     figure.legend(**ABOVE)
-    words = [f"{c} {row['images']:,} and {row['lesions']:,}" for c, row in counts.iterrows()]
-    words = f"Images and lesions of each class: {', '.join(words)}."
-    return canvas.finished(figure, title, words)
+    return figure
 
 
 def ages(table: pd.DataFrame, title: str = "") -> Figure:
@@ -37,14 +37,15 @@ def ages(table: pd.DataFrame, title: str = "") -> Figure:
     found = table.groupby("label")["age"].describe().reindex(CLASSES)
     if not found["count"].sum():
         return canvas.message("Not known: no image of this data has an age.")
-    figure, [[ax]] = canvas.axes(8, 3.2)
+    each = ", ".join(f"{c} {age:.0f}" for c, age in found["50%"].dropna().items())
+    alt = f"Ages in each class; the medians: {each}."
+    figure, [[ax]] = canvas.axes(8, 3.2, title=title, alt=alt)
     ax.hlines(range(len(found)), found["min"], found["max"], color=BLUE, lw=1)
     ax.hlines(range(len(found)), found["25%"], found["75%"], color=SKY, lw=9)
     ax.plot(found["50%"], range(len(found)), "o", ms=7, color=BLUE)
     canvas.rows_from_top(ax, found.index)
     ax.set_xlabel("age (years)")
-    words = [f"{c} {age:.0f}" for c, age in found["50%"].dropna().items()]
-    return canvas.finished(figure, title, f"Ages in each class; the medians: {', '.join(words)}.")
+    return figure
 
 
 def split_counts(counts: pd.DataFrame, title: str = "") -> Figure:
@@ -52,18 +53,17 @@ def split_counts(counts: pd.DataFrame, title: str = "") -> Figure:
 
     The dots of a class lie upon each other where the split is stratified. On a log scale.
     """
-    figure, [[ax]] = canvas.axes(8, 3.2)
+    alt = "Dots on a log scale: the share of each class in each subset of the split."
+    figure, [[ax]] = canvas.axes(8, 3.2, title=title, alt=alt)
     colours = (SKY, ORANGE, GREEN, PINK, BLUE, RED)
-    for k, subset in enumerate(counts):
-        n = counts[subset].sum()
-        shares = (counts[subset] / n).where(counts[subset] > 0)
-        options = dict(ms=7, color=colours[k % 6], label=f"{subset} (n={n:,})")
+    for k, (subset, images) in enumerate(counts.items()):
+        shares = (images / images.sum()).where(images > 0)
+        options = dict(ms=7, color=colours[k % 6], label=f"{subset} (n={images.sum():,})")
         ax.plot(shares, range(len(shares)), "oDsv^P"[k % 6], **options)
     canvas.rows_from_top(ax, counts.index)
     _log_scale(ax, "share of the subset", PercentFormatter(1, symbol=" %"))
     figure.legend(**ABOVE)
-    words = "Dots on a log scale: the share of each class in each subset of the split."
-    return canvas.finished(figure, title, words)
+    return figure
 
 
 def _log_scale(ax, label, formatter):
@@ -81,14 +81,14 @@ def leakage(counts: dict, title: str = "") -> Figure:
     """
     if None in counts.values():
         return canvas.message("Not known: no image of this data has a lesion id.")
-    figure, [[ax]] = canvas.axes(8, 1 + 0.4 * len(counts))
+    each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
+    alt = f"Images whose lesion is in several subsets: {each}."
+    figure, [[ax]] = canvas.axes(8, 1 + 0.4 * len(counts), title=title, alt=alt)
     colours = [RED, GREEN, SKY, ORANGE][: len(counts)]
     bars = ax.barh(list(counts), list(counts.values()), color=colours)
     ax.bar_label(bars, fmt="{:,.0f}", padding=4, color=INK)
     ax.set_xlabel("images whose lesion is in more than one subset")
-    words = ", ".join(f"{name} {n:,}" for name, n in counts.items())
-    words = f"Images whose lesion is in several subsets: {words}."
-    return canvas.finished(figure, title, words)
+    return figure
 
 
 def leakage_effect(effect: dict, title: str = "") -> Figure:
@@ -98,28 +98,26 @@ def leakage_effect(effect: dict, title: str = "") -> Figure:
     rows = {name: row for name, row in classifiers if row["difference"] is not None}
     if not rows:
         return canvas.message("No lesion has two images here, so a random split leaks nothing.")
-    figure, [[ax]] = canvas.axes(8, 1.3 + 0.55 * len(rows))
-    beside = dict(va="center", fontsize=9, color=INK)
+    each = "; ".join(f"{k} {v['random']:.3f} and {v['lesion']:.3f}" for k, v in rows.items())
+    alt = f"Balanced accuracy under a random and a lesion-safe split: {each}."
+    figure, [[ax]] = canvas.axes(8, 1.3 + 0.55 * len(rows), title=title, alt=alt)
     for y, row in enumerate(rows.values()):
         ends = sorted((row["lesion"], row["random"]))
         ax.plot(ends, [y, y], color="#BBBBBB", lw=3, zorder=1, solid_capstyle="butt")
-        for value, shift, side in zip(ends, (-9, 9), ("right", "left"), strict=True):
-            options = dict(textcoords="offset points", ha=side)
-            ax.annotate(f"{value:.3f}", (value, y), (shift, 0), **options, **beside)
-        difference = with_interval({"value": row["difference"]} | row)
-        ax.text(1.02, y, difference, **beside)
-    for name, marker, colour, label in (
-        ("random", "o", RED, "random split"),
-        ("lesion", "s", GREEN, "lesion-safe split"),
+        beside = dict(va="center", fontsize=9, color=INK)
+        ax.text(ends[0] - 0.02, y, f"{ends[0]:.3f}", ha="right", **beside)
+        ax.text(ends[1] + 0.02, y, f"{ends[1]:.3f}", **beside)
+        ax.text(1.02, y, with_interval({"value": row["difference"]} | row), **beside)
+    for name, style, label in (
+        ("random", dict(marker="o", color=RED), "random split"),
+        ("lesion", dict(marker="s", color=GREEN), "lesion-safe split"),
     ):
         values = [row[name] for row in rows.values()]
-        ax.plot(values, range(len(rows)), marker, ms=9, color=colour, label=label)
+        ax.plot(values, range(len(rows)), ls="", ms=9, label=label, **style)
     canvas.rows_from_top(ax, list(rows))
-    ax.text(1.02, -0.62, "random minus lesion-safe", **beside)
+    ax.text(1.02, -0.62, "random minus lesion-safe", va="center", fontsize=9, color=INK)
     ax.set(ylim=(len(rows) - 0.5, -0.75), xlim=(0, 1))
     n = effect["prone_images"]
     ax.set_xlabel(f"balanced accuracy on the {n:,} images of lesions with several images")
     figure.legend(**ABOVE)
-    words = [f"{k} {v['random']:.3f} and {v['lesion']:.3f}" for k, v in rows.items()]
-    words = f"Balanced accuracy under a random and a lesion-safe split: {'; '.join(words)}."
-    return canvas.finished(figure, title, words)
+    return figure

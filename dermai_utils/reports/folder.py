@@ -21,16 +21,15 @@ SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 PAIRS_SHOWN = 12
 
 
-def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, answers=None) -> Path:
+def report(run, dataset=None, *, probe=None, leakage_effect=None, answers=None) -> Path:
     """Evaluate a trained run, and write everything about it into its folder; returns report.html.
 
     Also predictions.csv (with the chosen rule's class), metrics.json, submission.csv (official test
     set), figures and model_card.md. Files of an earlier report go first.
     `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates;
     without one, the report has no photographs. Its test sets that are new to the run are predicted
-    and added. `probe`, `leakage_effect`: dicts of study.probe. `audit`: of splits.audit, by default
-    made from the run's table. `answers`: what answers.json holds, by default the file in the
-    folder. UserError where the predictions hold no validation images.
+    and added. `probe`, `leakage_effect`: dicts of study.probe. `answers`: what answers.json holds,
+    by default the file in the folder. UserError where the predictions hold no validation images.
 
     >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
     PosixPath('work/sample/runs/first/report.html')
@@ -43,7 +42,7 @@ def report(run, dataset=None, *, probe=None, leakage_effect=None, audit=None, an
     scored = predictions.primary_rows(rows)
     answers = answers or files.read_json(run.folder / "answers.json") or {}
     found["answers"] = {name: answers.get(name, {}) for name in ("sets", "unlike")}
-    audit = audited(run, audit, pairs, table, found["elsewhere"])
+    audit = audited(run, pairs, table, found["elsewhere"])
     found["leaks"] = leaks(audit, found["subsets"])
     _delete(run.folder)
     files.write_table(rows, run.folder / "predictions.csv")
@@ -123,17 +122,15 @@ def _submission(run, rows, found):
         files.write_table(submission, run.folder / "submission.csv")
 
 
-def audited(run, audit, pairs, table, tests) -> dict:
+def audited(run, pairs, table, tests) -> dict:
     """{"a/b": {column: count, None where not known}} of splits.audit, of the run's `table` with
     test sets that are newer than it. Those `tests` whose images are not here now have what
     audit.json kept of an earlier report."""
-    if audit is None:
-        subset = table["subset"]
-        if run.folds:
-            subset = subset.mask(table["fold"] >= 0, table["fold"].astype(str))
-        audit = splits.audit(table, subset, pairs)
-    path = run.folder / "audit.json"
-    rows = audit.astype(object).where(audit.notna(), None).to_dict("index")
+    subset, path = table["subset"], run.folder / "audit.json"
+    if run.folds:
+        subset = subset.mask(table["fold"] >= 0, table["fold"].astype(str))
+    audit = splits.audit(table, subset, pairs).astype(object)
+    rows = audit.where(audit.notna(), None).to_dict("index")
     earlier = files.read_json(path) or {}
     rows |= {k: v for k, v in earlier.items() if k not in rows and k.partition("/")[2] in tests}
     files.write_json(path, rows)
@@ -163,8 +160,7 @@ def figures(run, found, rows) -> dict:
         for title, when in (("as predicted", "before"), ("after temperature scaling", "after"))
     }
     drawn = {
-        "roc": plots.roc(truth, p, here),
-        "precision_recall": plots.precision_recall(truth, p, here),
+        "curves": plots.curves(truth, p, here),
         "calibration": plots.calibration(bins, argmax),
         "operating_points": plots.operating_points(found["operating_points"], here),
         "risk_coverage": plots.risk_coverage(truth, p, found["risk_coverage"]["points"], argmax),
@@ -175,9 +171,6 @@ def figures(run, found, rows) -> dict:
         of, title = scored_rows(rows, other), f"{name(other)}\ndecision rule: {rule}"
         file = "confusion" if other == subset else f"confusion_{other}"
         drawn[file] = plots.confusion_matrix(of["truth"], of["prediction"], title)
-    if groups := found["subgroups"]["groups"]:
-        title = f"{name(found['subgroups']['subset'])}\ndecision rule: {rule}"
-        drawn["subgroups"] = plots.subgroups(groups, title)
     if found["leakage_effect"]:
         drawn["leakage_effect"] = data_plots.leakage_effect(found["leakage_effect"])
     history = run.members[0].history if run.folds else run.history
@@ -220,15 +213,12 @@ def _near_duplicates(dataset, pairs, place) -> dict:
 
 
 def _print(found, dataset):
-    rule = text.rule_name(found["decisions"])
-    chosen = "out of fold" if found["folds"] else "on validation"
-    print(f"report: decision rule, chosen {chosen}: {rule}")
+    rule, argmax = text.rule_name(found["decisions"]), found["argmax"]["subsets"]
     for subset, scores in found["subsets"].items():
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in SCORES)
-        argmax = found["argmax"]["subsets"][subset]["balanced_accuracy"]
-        argmax = f" (balanced accuracy by argmax {text.format_number(argmax)})"
+        by_argmax = text.format_number(argmax[subset]["balanced_accuracy"])
         name = page.full_name(subset, found)
-        print(f"report: {name}, n={scores['n']:,}: {values}{'' if rule == 'argmax' else argmax}")
+        print(f"report: {name}, n={scores['n']:,}, by {rule}: {values}; by argmax {by_argmax}")
     if dataset is None:
         print("report: without photographs, which need the data: the command report adds them")
 

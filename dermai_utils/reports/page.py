@@ -72,6 +72,7 @@ TEMPLATES.globals |= {"CLASSES": CLASSES, "CLASS_NAMES": CLASS_NAMES, "DISCLAIME
 TEMPLATES.globals |= {"rate": rate}
 TEMPLATES.filters |= {
     "at": look_up,
+    "counted": text.counted,
     "counts": text.counts,
     "headings": headings,
     "number": text.format_number,
@@ -164,7 +165,7 @@ def index(work) -> Path:
 
 def training(run) -> dict:
     """How the run was trained: its settings, the parts that a reader replaced, the command that
-    trains it again, minutes, version, date and machine (None where not known)."""
+    trains it again, time, version, date and machine (None where not known)."""
     about, members = run.settings, run.members if run.folds else [run]
     histories = [member.history for member in members if member.history is not None]
     seconds = sum(history["seconds"].sum() for history in histories)
@@ -179,9 +180,20 @@ def training(run) -> dict:
             if k not in hidden and v not in ("", None)
         },
         "command": command(about, run.table),
-        "minutes": round(seconds / 60, 1) if seconds else None,
+        "time": duration(seconds) if seconds else None,
         **{name: about.get(name) for name in ("version", "date", "machine")},
     }
+
+
+def duration(seconds: float) -> str:
+    """How long something took, in words.
+
+    >>> duration(0.3), duration(42.0), duration(180.0)
+    ('1 second', '42 seconds', '3.0 minutes')
+    """
+    if seconds < 100:
+        return text.counted(max(1, round(seconds)), "second")
+    return f"{seconds / 60:.1f} minutes"
 
 
 def command(about: dict, table) -> str:

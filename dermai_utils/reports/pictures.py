@@ -14,14 +14,14 @@ from PIL import Image
 from dermai_utils.basics import CLASS_NAMES, CLASSES
 from dermai_utils.reports import canvas
 from dermai_utils.reports.canvas import COLOURS, INK, RED, Figure
-from dermai_utils.study.text import percent
+from dermai_utils.study.text import counted, percent
 
 OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
 
 
-def _grid(width, height, rows, columns):
+def _grid(width, height, rows, columns, title, alt):
     """(figure, (rows, columns) axes) for photographs."""
-    figure, grid = canvas.axes(width, height, rows, columns)
+    figure, grid = canvas.axes(width, height, rows, columns, title, f"Photographs: {alt}.")
     figure.photographs = True
     _blank(grid)
     return figure, grid
@@ -45,27 +45,28 @@ def sheet(images, titles=(), title: str = "", columns: int = 4) -> Figure:
     batch, anything."""
     if not len(images):
         return canvas.message("No such image here.")
+    columns = min(columns, len(images))
     lines = -(-len(images) // columns)
-    figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns)
+    alt = "; ".join(titles) or f"{len(images)} images"
+    figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns, title, alt)
     for ax, image in zip(grid.flat, images, strict=False):
         ax.imshow(shown(image))
     for ax, text in zip(grid.flat, titles, strict=False):
         ax.set_title(text, fontsize=10, color=INK)
-    words = "; ".join(titles) or f"{len(images)} images"
-    return canvas.finished(figure, title, f"Photographs: {words}.")
+    return figure
 
 
 def by_class(labels, images, each: int = 8) -> Figure:
     """The first `each` images of every class, a row a class. `labels` (N,): the class of each of
     N images, by name."""
-    figure, grid = _grid(1.25 * each, 7.2, len(CLASSES), each)
+    alt = f"the first {each} images of each class, a row a class"
+    figure, grid = _grid(1.25 * each, 7.2, len(CLASSES), each, "", alt)
     for row, label in zip(grid, CLASSES, strict=True):
         places = np.flatnonzero(np.asarray(labels) == label)[:each]
         for ax, place in zip(row, places, strict=False):
             ax.imshow(shown(images[place]))
         row[0].set_ylabel(label, rotation=0, ha="right", va="center", fontsize=10, color=INK)
-    words = f"Photographs: the first {each} images of each class, a row a class."
-    return canvas.finished(figure, "", words)
+    return figure
 
 
 def verdicts(rows: pd.DataFrame) -> list[str]:
@@ -89,7 +90,8 @@ def pairs(items, columns: int = 3) -> Figure:
     line, column = height + title_height, 2 * width + 4 * gap
     lines = -(-len(items) // columns)
     pixels = np.full((lines * line, columns * column, 3), 255, np.uint8)
-    figure, [[ax]] = _grid(pixels.shape[1] / 100, pixels.shape[0] / 100, 1, 1)
+    shape = pixels.shape[1] / 100, pixels.shape[0] / 100
+    figure, [[ax]] = _grid(*shape, 1, 1, "", f"{counted(len(items), 'pair')} side by side")
     for k, (*both, title) in enumerate(items):
         top, left = k // columns * line + title_height, k % columns * column
         for shift, image in zip((0, width + gap), both, strict=True):
@@ -97,8 +99,7 @@ def pairs(items, columns: int = 3) -> Figure:
             pixels[top : top + height, left + shift : left + shift + width] = small
         ax.text(left, top - 9, title, fontsize=10, color=INK)
     ax.imshow(pixels)
-    words = f"{len(items)} pairs of photographs, each pair side by side."
-    return canvas.finished(figure, "", words)
+    return figure
 
 
 # Maps over photographs.
@@ -109,7 +110,8 @@ def gradcam(images, maps, titles=(), note: str = "", columns: int = 4, saliency=
     `columns` images a row. `note` stands above all."""
     kinds = {"Grad-CAM": maps} | ({} if saliency is None else {"saliency": saliency})
     each, lines = 1 + len(kinds), max(1, -(-len(images) // columns))
-    figure, grid = _grid(each * 1.5 * columns, 2.1 * lines, lines, each * columns)
+    alt = f"each beside itself under its {' and its '.join(kinds)}: {'; '.join(titles)}. {note}"
+    figure, grid = _grid(each * 1.5 * columns, 2.1 * lines, lines, each * columns, "", alt)
     for k, (panels, image) in enumerate(zip(grid.reshape(-1, each), images, strict=False)):
         for ax in panels:
             ax.imshow(shown(image))
@@ -125,8 +127,7 @@ def gradcam(images, maps, titles=(), note: str = "", columns: int = 4, saliency=
     bar.outline.set_visible(False)
     if note:
         figure.suptitle(note, fontsize=9, wrap=True, color=RED)
-    words = f"Photographs, each beside itself under its {' and its '.join(kinds)}"
-    return canvas.finished(figure, "", f"{words}: {'; '.join(titles)}. {note}")
+    return figure
 
 
 def overlay(image, gradcam) -> np.ndarray:

@@ -25,6 +25,15 @@ def format_number(number) -> str:
     return f"{number:,}" if isinstance(number, int) else str(number)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "image"), counted(1240, "image")
+    ('1 image', '1,240 images')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def with_interval(row, name: str = "") -> str:
     """A value and its interval, of a dict with value, low and high, or with `name`, `name`_low and
     `name`_high; "k of n" where the dict knows that FEW lesions were counted.
@@ -74,11 +83,11 @@ def percent(share) -> str:
 
 
 def rule_name(decisions: dict) -> str:
-    """The rule that metrics.json's `decisions` chose: "argmax", or the prior correction and its
-    exponent."""
+    """The rule that metrics.json's `decisions` chose: "argmax", or the prior correction with its
+    exponent and whose class shares it divides by."""
     if decisions["chosen"] == "argmax":
         return "argmax"
-    return f"prior-corrected, tau = {decisions['tau']:g}"
+    return f"prior-corrected, tau = {decisions['tau']:g}, training shares"
 
 
 def headline(metrics: dict) -> str:

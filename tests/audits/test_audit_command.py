@@ -1,8 +1,6 @@
 """The command, as a user gives it, and its page."""
 
-import importlib.metadata
 import json
-from types import SimpleNamespace
 
 import mirror
 import numpy as np
@@ -60,51 +58,62 @@ def test_predictions_and_their_split(call, leaking, tmp_path):
     rows = pd.read_csv(mine).set_index("image").loc[test["image"]]
     right = rows[list(CLASSES)].idxmax(axis=1).to_numpy() == test["label"].to_numpy()
     assert found["scores"]["argmax"]["accuracy"]["value"] == pytest.approx(right.mean())
-    assert found["scores"]["n_shared"] == n and found["scores"]["prior_of"] == "train"
+    assert found["scores"]["n_shared"] == n
     shares = split.loc[split["subset"] == "train", "label"].value_counts(normalize=True)
     assert found["scores"]["prior"] == pytest.approx(shares.to_dict())
+    assert "prior-corrected (exponent 1, class shares of train)" in lines[-2]
     said = "scored by the labels in the file; protocol: leaking"
     assert f"n = {len(test)}, {said}. {n} of" in lines[-2]
 
 
-def test_our_own_predictions_bring_their_subsets_and_ask_nobody(call):
-    """Not even of the official image without weight, which the sample has too."""
+def test_an_audit_of_other_files_with_the_same_name_stays(call, leaking, monkeypatch, tmp_path):
+    mine, path, _ = leaking
+    folders = {}
+    for name in ("a", "b", "b", "a"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "preds.csv").write_bytes(mine.read_bytes())
+        lines = call(tmp_path / name / "preds.csv", path)[1]
+        assert any("of other files with these names" in line for line in lines) == (name == "b")
+        assert folders.setdefault(name, lines[-1]) == lines[-1]
+    assert folders["a"].endswith("preds-split/audit.html")
+    assert len(list((tmp_path / "work" / "audits").iterdir())) == 2 == len(set(folders.values()))
+    monkeypatch.setattr(settings, "ROOT", tmp_path / "root")  # without data: beside the data sets
+    assert cli.main(["audit", str(mine), str(path), f"--cache-dir={tmp_path / 'cache'}"]) == 0
+    assert (tmp_path / "root" / "work" / "audits" / "mine-split" / "audit.html").exists()
+
+
+def test_against_ours_reads_the_out_of_fold_file_or_says_that_there_is_none(
+    call, leaking, monkeypatch
+):
+    """Predictions that name their subsets; nobody is asked, though they hold the official image
+    without weight."""
+    monkeypatch.setattr(inputs, "OURS", leaking[0].parent / "ours")
     assert ZERO_WEIGHT in (RUN / "predictions.csv").read_text()
     status, lines, _ = call(RUN / "predictions.csv", "--against", "ours")
     assert status == 0 and any("official, n=80, 95 % intervals by image" in line for line in lines)
-    assert sum("the project's address is not known" in line for line in lines) == 1
-
-
-def test_against_ours_reads_the_out_of_fold_file_or_fetches_it(call, leaking, monkeypatch):
-    mine, path, _ = leaking
-    monkeypatch.setattr(inputs, "OURS", mine.parent / "ours")
-    ours = pd.read_csv(mine, dtype=str).iloc[::-1].assign(fold="0")
-    ours.to_csv(mine.parent / "ours.csv.gz", index=False)
-    files = {f"repo/{inputs.OURS_FILE}": (mine.parent / "ours.csv.gz").read_bytes()}
-    with mirror.serving(files) as server:
-        monkeypatch.setattr(inputs, "repository", lambda: f"{server.url}repo")
-        status, lines, _ = call(mine, path, "--against", "ours")
-    line = next(line for line in lines if f"minus that of ours ({inputs.OURS_FILE})" in line)
-    assert status == 0 and line.endswith("0.000 [not known]")
+    assert sum("not compared with ours: no " in line for line in lines) == 1
     inputs.OURS.mkdir()
-    (mine.parent / "ours.csv.gz").rename(inputs.OURS / "sample.csv.gz")
-    assert any("that of ours (sample.csv.gz)" in x for x in call(mine, path, "--against=ours")[1])
+    ours = pd.read_csv(leaking[0], dtype=str).iloc[::-1].assign(fold="0")
+    ours.to_csv(inputs.OURS / inputs.OURS_FILE, index=False)
+    lines = call(*leaking[:2], "--against=ours")[1]
+    line = next(line for line in lines if "minus that of ours (out_of_fold.csv.gz)" in line)
+    assert line.endswith("0.000 [not known]")
 
 
 def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
     mine, path, _ = leaking
     rows = pd.read_csv(mine).assign(MEL=lambda rows: rows["MEL"] ** 0.5)
     rows.to_csv(tmp_path / "theirs.csv", index=False)
-    alone = call(tmp_path / "theirs.csv", path)[1][-2].split("acy ")[1].split(" after")[0]
+    alone = call(tmp_path / "theirs.csv", path)[1][-2].split("acy ")[1].split(";")[0]
     _, lines, _ = call(mine, path, tmp_path / "theirs.csv")
     line = next(line for line in lines if line.startswith("balanced accuracy of theirs, n="))
-    assert line.endswith(f": {alone} prior-corrected")
+    assert line.endswith(f": {alone}") and "exponent 1" in alone
     page = (tmp_path / "work" / "audits" / "mine-split-theirs" / "audit.html").read_text()
     assert alone.split(" [")[0] in page
     assert "alignant AUC: MEL, BCC or AKIEC against" in page
 
 
-def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_path):
+def test_other_labels_in_the_file_are_said_and_do_not_count(call, tmp_path):
     table = known.training().groupby("label").head(20)
     p = np.eye(7)[table["label"].map(CLASSES.index)]
     rows = pd.DataFrame(p, columns=list(CLASSES)).assign(image=table["image"].to_numpy())
@@ -112,30 +121,10 @@ def test_other_labels_in_the_file_are_said_where_the_score_is_quoted(call, tmp_p
     rows.assign(NV=rows["NV"] + 1e-4, label=wrong).to_csv(tmp_path / "mine.csv", index=False)
     lines = call(tmp_path / "mine.csv")[1]
     differ = (wrong != table["label"].to_numpy()).sum()
-    said = f"scored by the official labels (the file has another one for {differ} images)"
-    assert differ > 50 and f"n = 140, {said}; protocol: unknown (the list of" in lines[-2]
-    assert lines[-3].startswith(f"note: {differ} images have another label in the file")
-    assert "argmax: balanced accuracy 1.000" in "\n".join(lines)
-
-
-def test_an_audit_without_data_lies_beside_the_data_sets(leaking, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(settings, "ROOT", tmp_path)
-    assert cli.main(["audit", *map(str, leaking[:2]), f"--cache-dir={tmp_path / 'cache'}"]) == 0
-    assert (tmp_path / "work" / "audits" / "mine-split" / "audit.html").exists()
-
-
-@pytest.mark.parametrize(
-    "url, expected",
-    [
-        ("https://github.com/someone/name.git", "com/someone/name/abc/assets/predictions"),
-        ("file:///home/someone/name", ""),
-    ],
-)
-def test_the_address_is_that_of_the_repository_that_pip_installed_from(url, expected, monkeypatch):
-    about = json.dumps({"url": url, "vcs_info": {"commit_id": "abc"}})
-    installed = SimpleNamespace(read_text=lambda name: about)
-    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: installed)
-    assert inputs.repository().endswith(expected) and bool(inputs.repository()) == bool(expected)
+    said = "n = 140, scored by the official labels; protocol: unknown (the list of"
+    assert differ > 50 and said in lines[-2]
+    assert lines[-3].startswith(f"note: {differ} images with another label than in their set's")
+    assert "by argmax: balanced accuracy 1.000" in "\n".join(lines)
 
 
 def test_the_official_test_set_is_fetched_once_or_not_known(tmp_path):
@@ -169,7 +158,7 @@ def test_data_tells_of_other_images(call, tmp_path):
     assert status == 0 and "8 images: 8 clinic.csv" in lines
     assert "4 of 4 test images show a lesion that is also in train." in lines
     status, _, error = call(tmp_path / "split.csv")
-    assert status == 2 and "none of the 8 images is known (clinic_0, ...): expected ids" in error
+    assert status == 2 and "none of 8 images is known (clinic_0, ...): expected ids" in error
 
 
 def test_bad_words_are_one_line(call, leaking, tmp_path):
@@ -177,20 +166,17 @@ def test_bad_words_are_one_line(call, leaking, tmp_path):
     table = pd.read_csv(mine, dtype=str)
     other = table.assign(image=[f"ISIC_00243{k % 90 + 10}" for k in range(len(table))])
     other.drop_duplicates("image").to_csv(tmp_path / "other.csv", index=False)
-    learnt = split.assign(subset="train")
-    learnt.to_csv(tmp_path / "learnt.csv", index=False)
-    other[["image"]].assign(subset="test").to_csv(tmp_path / "elsewhere.csv", index=False)
+    learnt, elsewhere = tmp_path / "learnt.csv", tmp_path / "elsewhere.csv"
+    split.assign(subset="train").to_csv(learnt, index=False)
+    other[["image"]].assign(subset="test").to_csv(elsewhere, index=False)
     for words, said in {
         (): "the following arguments are required: FILE",
         (tmp_path / "no.csv",): "no.csv: no such file or folder",
         (mine, path, "--against", tmp_path / "other.csv"): "other has none of the scored images",
-        (
-            mine,
-            tmp_path / "learnt.csv",
-        ): "none of the 62 predicted images is in val or test of the split",
-        (tmp_path / "learnt.csv",): "none of the 242 images is in val or test",
-        (mine, tmp_path / "elsewhere.csv"): "none of the 62 predicted images is in val or test",
-        (mine,): "none of the",
+        (mine, learnt): "none of 62 predicted images is in val or test of the split",
+        (learnt,): "none of 242 images is in val or test",
+        (mine, elsewhere): "none of 62 predicted images is in val or test",
+        (mine,): "none of",
         (mine, "--epochs", 3): "unexpected --epochs, which this command does not read",
     }.items():
         status, _, error = call(*words)
@@ -198,22 +184,16 @@ def test_bad_words_are_one_line(call, leaking, tmp_path):
 
 
 def test_the_page_on_a_telephone(call, leaking, tmp_path):
-    mine, path, _ = leaking
-    assert call(mine, path, "--against", RUN / "predictions.csv")[0] == 0
-    page_file = tmp_path / "work" / "audits" / "mine-split-predictions" / "audit.html"
-    text = page_file.read_text()
-    found = json.loads(page_file.with_name("audit.json").read_text())
-    assert found["sentence"] in text and found["quote"] in text and "not known" in text
+    assert call(*leaking[:2], "--against", RUN / "predictions.csv")[0] == 0
+    path = tmp_path / "work" / "audits" / "mine-split-predictions" / "audit.html"
+    text, found = path.read_text(), json.loads(path.with_name("audit.json").read_text())
+    assert found["sentence"] in text and "A line to quote" in text and "not known" in text
     with chromium() as browser:
         for colours in ("light", "dark"):
-            context = browser.new_context(
-                viewport={"width": 390, "height": 900}, color_scheme=colours
-            )
-            page, wrong = context.new_page(), []
-            page.on(
-                "request", lambda r, wrong=wrong: r.url.startswith("file:") or wrong.append(r.url)
-            )
-            page.goto(page_file.as_uri())
+            options = dict(viewport={"width": 390, "height": 900}, color_scheme=colours)
+            page, wrong = browser.new_context(**options).new_page(), []
+            page.on("request", lambda r, w=wrong: r.url.startswith("file:") or w.append(r.url))
+            page.goto(path.as_uri())
             assert page.evaluate("document.documentElement.scrollWidth") == 390
             check_accessible(page)
             assert not wrong

@@ -24,7 +24,7 @@ def made(n=40, names=CLASSES, ids="{}", seed=0, **columns):
 
 def test_columns_in_any_order_with_names_or_words_and_ids_of_any_kind():
     frame, p = made()
-    plain, _, notes = reading.predictions(frame, LABELS)
+    plain, notes = reading.predictions(frame, LABELS)
     assert np.allclose(plain[list(CLASSES)], p) and not notes and list(plain["image"]) == [*IMAGES]
     for names in (WORDS, [f"prob_{c.lower()}" for c in CLASSES], [f"P({c})" for c in CLASSES]):
         for ids in ("/home/x/{}.jpg", "aug_{}_crop.png", "{}_downsampled"):
@@ -45,8 +45,7 @@ def test_class_numbers_are_found_and_shown():
     frame[[f"probability_class_{k}" for k in range(7)]] = sure[:, order].astype(str)
     numbers = {CLASSES[c]: str(k) for k, c in enumerate(order)}
     for extra in ({}, {"true_label": labels.map(numbers).to_numpy()}):
-        rows, mapping, notes = reading.predictions(frame.assign(**extra), LABELS)
-        assert mapping == {k: CLASSES[c] for k, c in enumerate(order)}
+        rows, notes = reading.predictions(frame.assign(**extra), LABELS)
         assert "0 AKIEC, 1 BCC, 2 BKL, 3 DF, 4 MEL, 5 NV, 6 VASC" in notes[0]
         assert np.allclose(rows[list(CLASSES)], sure)
         assert (rows["truth"] == (labels.to_numpy() if extra else "")).all()
@@ -57,16 +56,15 @@ def test_class_numbers_are_found_and_shown():
     [
         (lambda p: np.log(p), "logits"),
         (lambda p: 100 * p, None),
-        (lambda p: 3 * p, "rows sum to 3,"),
-        (lambda p: p * 0.4, "rows sum to 0.4,"),
-        (lambda p: p * np.linspace(0.3, 0.5, len(p))[:, None], "separate scores"),
+        (lambda p: 3 * p, "divided by its sum"),
+        (lambda p: p * np.linspace(0.3, 0.5, len(p))[:, None], "divided by its sum"),
         (lambda p: p.round(2), None),
     ],
 )
 def test_what_does_not_sum_to_one_is_recognised_and_said(change, said):
     frame, p = made()
     frame[list(CLASSES)] = change(p).astype(str)
-    rows, _, notes = reading.predictions(frame, LABELS)
+    rows, notes = reading.predictions(frame, LABELS)
     assert np.allclose(rows[list(CLASSES)], p, atol=0.02)
     assert (said is None and not notes) or said in notes[0]
 
@@ -81,18 +79,18 @@ def broken(**cells):
 @pytest.mark.parametrize(
     "frame, line",
     [
-        (broken(NV="nan"), "column NV: not a number (1 such rows)"),
+        (broken(NV="nan"), "column NV: not a number (1 such row)"),
         (broken(MEL="-0.2", NV="1.2", BCC="0", AKIEC="0", BKL="0", DF="0", VASC="0"), "negative"),
         (made(scc="0.1")[0].rename(columns={"scc": "SCC"}), "8 columns of probabilities"),
         (made()[0].drop(columns="DF"), "6 columns of probabilities"),
-        (pd.concat([made()[0], made(1, seed=1)[0]]), "1 images have several rows"),
+        (pd.concat([made()[0], made(1, seed=1)[0]]), "1 image with several rows"),
         (
             pd.concat([made(names="0123456")[0], made(1, names="0123456", seed=1)[0]]),
-            "1 images have several rows",
+            "1 image with several rows",
         ),
         (made()[0].drop(columns="image"), "no column with image ids"),
         (made()[0].iloc[:0], "no row"),
-        (broken(image=""), "1 rows have no image id"),
+        (broken(image=""), "1 row without an image id"),
     ],
 )
 def test_bad_predictions_are_one_line(frame, line):
@@ -102,8 +100,8 @@ def test_bad_predictions_are_one_line(frame, line):
 
 
 def test_equal_rows_of_one_image_count_once():
-    rows, _, notes = reading.predictions(pd.concat([made()[0], made()[0].iloc[:3]]), LABELS)
-    assert len(rows) == 40 and notes == ["3 rows stand there twice: each counts once"]
+    rows, notes = reading.predictions(pd.concat([made()[0], made()[0].iloc[:3]]), LABELS)
+    assert len(rows) == 40 and notes == ["3 rows given twice: each counts once"]
 
 
 def test_labels_are_no_predictions():

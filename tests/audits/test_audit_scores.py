@@ -32,7 +32,7 @@ def test_scores_are_those_of_the_report():
     assert found["argmax"]["melanoma_auc"]["value"] == pytest.approx(
         whole["per_class"]["MEL"]["auc"]
     )
-    assert found["ece"] == calibration.ece(truth, p) and found["confusion"] == whole["confusion"]
+    assert found["ece"] == calibration.ece(truth, p)
     assert "where" not in found and found["n_shared"] is None
 
 
@@ -84,7 +84,7 @@ def test_published_predictions_give_their_published_scores(name, with_labels, tm
         path = tmp_path / path.name
         frame.to_csv(path, index=False)
     found = inputs.audit_files([path], cache=tmp_path, **DRAWS)
-    assert found["classes"] == dict(enumerate(["AKIEC", "BCC", "BKL", "DF", "MEL", "NV", "VASC"]))
+    assert "labels: 0 AKIEC, 1 BCC, 2 BKL, 3 DF, 4 MEL, 5 NV, 6 VASC" in found["notes"][0]
     argmax = found["scores"]["argmax"]
     values = [argmax[m]["value"] for m in ("accuracy", "balanced_accuracy", "weighted_f1")]
     values.append(found["scores"]["prior_corrected"]["balanced_accuracy"]["value"])

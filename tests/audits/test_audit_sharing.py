@@ -146,7 +146,7 @@ def test_labels_that_differ_are_counted_and_the_first_table_counts():
     two = pd.DataFrame({"image": ["a", "b"], "label": ["NV", "NV"], "lesion_id": ["M", "K"]})
     facts, notes = auditing.knowledge(one, two)
     assert facts.loc["a", ["label", "lesion_id"]].tolist() == ["MEL", "M"]
-    assert facts.loc["b", "lesion_id"] == "L" and notes[0].startswith("1 images have another label")
+    assert facts.loc["b", "lesion_id"] == "L" and notes[0].startswith("1 image with another label")
 
 
 def test_the_official_table_is_the_official_files(monkeypatch):

@@ -151,7 +151,7 @@ def test_the_audit_is_that_of_the_run_s_table_and_keeps_what_later_test_sets_sha
     run = dataclasses.replace(made[0], folder=tmp_path)
 
     def audited(table, *tests):
-        return folder.audited(run, None, (), table, tests)
+        return folder.audited(run, (), table, tests)
 
     leaky = run.table.copy()
     leaky.loc[leaky["subset"] == "val", "lesion_id"] = run.table["lesion_id"][0]
@@ -178,7 +178,7 @@ def test_near_duplicates_stand_side_by_side_and_a_lost_list_is_said(made, capsys
     pairs = [("tra_0000", "val_0001"), ("tra_0002", "not here"), ("tra_0003", "off_0001")]
     found = folder._near_duplicates(dataset, pairs, place)
     assert set(found) == {"near_duplicates.jpg"}
-    assert found["near_duplicates.jpg"].alt.startswith("2 pairs")
+    assert found["near_duplicates.jpg"].alt.startswith("Photographs: 2 pairs")
     assert folder._near_duplicates(dataset, pairs[1:2], place) == {}
     lost = dataclasses.replace(run, settings=run.settings | {"near_duplicates": "gone/pairs.csv"})
     assert len(folder.near_duplicates(lost)) == len(folder.near_duplicates(run)) > 50

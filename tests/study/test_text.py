@@ -37,7 +37,7 @@ def test_the_headline_names_the_subset_and_both_rules():
     }
     assert text.headline(metrics).splitlines() == [
         "made-up pictures in place of the official test set, n=1,511:",
-        "balanced accuracy 0.700 [0.600, 0.800] (prior-corrected, tau = 0.5)",
+        "balanced accuracy 0.700 [0.600, 0.800] (prior-corrected, tau = 0.5, training shares)",
         "by argmax 0.700 [0.600, 0.800]",
     ]
     metrics["decisions"] = {"chosen": "argmax", "tau": 0.0}
