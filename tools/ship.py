@@ -89,13 +89,10 @@ def model(s) -> Path:
     files.write_table(made.predict(dataset), made.folder / "predictions.csv")
     fixed = state.prepare(made, dataset)
     dermai.report(made, dataset, answers=state.save(made, fixed))
-    rows, table = made.predictions, made.table
-    tests = None
+    rows, tests = made.predictions, None
     if s.test:
         tests = clinic.load(s.test, run.size, s.cache.parent / "shipped_tests")
-        leaks = clinic.leaking(table, tests.table)
-        print(*clinic.said(leaks, tests.table), sep="\n")
-        tests.table = tests.table[~tests.table["image"].isin(leaks["image"])]
+        tests, _ = clinic.without_leaks(made.table, fixed, tests)
         rows = pd.concat([rows, clinic.predicted(made, tests)], ignore_index=True)
     found = figures(made, fixed, rows, tests)
     card = made.folder / "model_card.md"
@@ -117,7 +114,11 @@ def rounded(run, folder) -> Run:
         shutil.copy(run.folder / name, folder)
     made_up = run.settings["data"] == "sample"
     about = run.settings | {"data": "sample" if made_up else "isic2018"}  # whatever its folder
-    files.write_json(folder / "settings.json", about | {"weights_stored": "half precision"})
+    about |= {"weights_stored": "half precision"}
+    if n := int((run.table["subset"] == splits.LEFT_OUT).sum()):
+        about["split_about"] = f"the official training images, without {n} that show what official "
+        about["split_about"] += "test images show"
+    files.write_json(folder / "settings.json", about)
     checkpoint = load_checkpoint(run.folder / "best.pt")
     weights = checkpoint["model"]
     checkpoint["model"] = {

@@ -25,6 +25,15 @@ def format_number(number) -> str:
     return f"{number:,}" if isinstance(number, int) else str(number)
 
 
+def number(n: int, noun: str) -> str:
+    """A count and its noun.
+
+    >>> number(1, "image"), number(1200, "image")
+    ('1 image', '1,200 images')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def with_interval(row, name: str = "") -> str:
     """A value and its interval, of a dict with value, low and high, or with `name`, `name`_low and
     `name`_high; "k of n" where the dict knows that FEW lesions were counted.
