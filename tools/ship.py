@@ -13,6 +13,7 @@ A row of a test set that nobody here has (the official one) may be added to asse
 hand, from the report of `evaluate --pretrained --test FOLDER`; `table` shows it.
 """
 
+# ruff: noqa: E402
 import dataclasses
 import shutil
 import sys
@@ -23,21 +24,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dermai_utils as dermai  # noqa: E402
-from dermai_utils import (  # noqa: E402
-    cli,
-    commands,
-    files,
-    image_names,
-    predictions,
-    settings,
-    splits,  # noqa: E402
-)
-from dermai_utils.app import clinic, pack, predictor, state  # noqa: E402
-from dermai_utils.basics import UserError  # noqa: E402
-from dermai_utils.copies.unpack import unpack  # noqa: E402
-from dermai_utils.runs import Run, load_checkpoint, save_checkpoint  # noqa: E402
-from dermai_utils.study import evaluation, text  # noqa: E402
+import dermai_utils as dermai
+from dermai_utils import cli, commands, files, image_names, predictions, settings, splits
+from dermai_utils.app import clinic, pack, predictor, state
+from dermai_utils.basics import UserError
+from dermai_utils.copies.unpack import unpack
+from dermai_utils.runs import Run, load_checkpoint, save_checkpoint
+from dermai_utils.study import evaluation, text
 
 FIGURES = settings.ROOT / "assets" / "shipped.json"
 PAGES = [settings.ROOT / "README.md", settings.ROOT / "docs" / "results.md"]

@@ -4,7 +4,8 @@ Told by a thumbnail of its central square: 8 x 8 grey means, as a vector of mean
 3,000 images of HAM10000 as 200 x 150 px against all 10,015 as squares of 256 px: the cosine with
 the image itself is 0.998 or more. That with an image of another lesion is at most 0.990 in any of
 eight orientations, but for one pair that shows one picture under two ids (0.999). Saved again as
-JPEG of 64 to 400 px and quality 30 to 90, 200 images kept 0.998. A crop is not noticed.
+JPEG of 64 to 400 px and quality 30 to 90, 200 images kept 0.998. Of other clinics, 819 images of
+MSK and 600 of BCN20000 reach 0.991 at most. A crop is not noticed.
 """
 
 import numpy as np
