@@ -82,8 +82,8 @@ def answered(about, name) -> str:
     if sets["n"] < FEW:
         right = sum(kind["held"] for kind in sets["answers"].values())
         given = sum(kind["n"] for kind in sets["answers"].values())
-        said = f"{given} of {number(sets['n'], 'image')} got an answer, and {right} of these"
-        return f"{said} hold the truth: too few images for a rate"
+        said = f"{given} of {number(sets['n'], 'image')} got an answer, {right} with the truth"
+        return f"{said}: too few images for a rate"
     said = [f"{percent(sets['answered'])} of the images get an answer"]
     if sets["answered"]:
         said.append(f"{percent(sets['answered_held'])} of the answers hold the truth")
@@ -138,8 +138,8 @@ def said(leaks, tests) -> list[str]:
         line = f"{source}: none of {number(n, 'image')} leaks, as far as ids, pixels and looks tell"
         if counts:
             line = f"{source}: {len(gone):,} of {number(n, 'image')} left out, the model learned "
-            line += f"from them ({', '.join(counts)}: {', '.join(gone['image'].head(3))} ...; "
-            line += f"leaks.csv); {n - len(gone):,} left"
+            names = ", ".join(gone["image"].head(3)) + " ..." * (len(gone) > 3)
+            line += f"from them ({', '.join(counts)}: {names}; leaks.csv); {n - len(gone):,} left"
         lines.append(line + few(rows[~rows["image"].isin(gone["image"])]))
     return lines
 
