@@ -99,7 +99,8 @@ def test_a_photo_with_the_archive_s_name_of_a_training_image_is_said_to_be_one()
     table = pd.DataFrame({"image": ["ISIC_0024306", "1"], "pixel_hash": ["a", "b"]})
     seen = predictor._seen(table.assign(subset=["train", "val"]))
     assert "name of an image that the model learned from" in seen["ISIC_0024306"]
-    assert set(seen) == {"ISIC_0024306", "a", "b"} and "was tuned on" in seen["b"]
+    assert set(seen) == {"ISIC_0024306", "a", "b", 0, 1} and "was tuned on" in seen["b"]
+    assert seen[1] == "is a copy of 1, which the model was tuned on"
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "answers.json", "pack.json"])
