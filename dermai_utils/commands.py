@@ -206,7 +206,8 @@ def evaluate(s, run="", pretrained=False):
     folder = work / "pretrained" if pretrained else work / "packs" / done.name
     cache = Path(s.cache_dir or settings.ROOT / "cache" / "test_sets").absolute()
     tests = clinic.load(s.test, done.size, cache)
-    return clinic.evaluate(done, tests, folder / "_".join(tests.table["source"].unique()))
+    folder = clinic.free_folder(folder / "_".join(tests.table["source"].unique()), s.test)
+    return clinic.evaluate(done, tests, folder)
 
 
 def gradcam(s):

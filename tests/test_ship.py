@@ -16,6 +16,9 @@ sys.modules["ship"] = ship
 SPEC.loader.exec_module(ship)
 
 
+ONE_LEFT_OUT = "image,subset\na,left out\nb,train\n"
+
+
 def test_what_the_official_test_set_shows_is_left_out_with_its_lesion_and_twins():
     """Though no image of that test set is here. The others are split as ever."""
     ids = [f"ISIC_00{25000 + k}" for k in range(200)]
@@ -32,7 +35,7 @@ def test_what_the_official_test_set_shows_is_left_out_with_its_lesion_and_twins(
 
 def test_every_weight_is_rounded_to_half_precision(tmp_path):
     (tmp_path / "run").mkdir()
-    for name, text in {"settings.json": '{"data": "clinic"}', "table.csv": "image\n"}.items():
+    for name, text in {"settings.json": '{"data": "clinic"}', "table.csv": ONE_LEFT_OUT}.items():
         (tmp_path / "run" / name).write_text(text)
     (tmp_path / "run" / "history.csv").write_text("epoch\n")
     weights = {"a": torch.tensor([1 / 3]), "n": torch.tensor(7)}
@@ -41,6 +44,7 @@ def test_every_weight_is_rounded_to_half_precision(tmp_path):
     found = runs.load_checkpoint(made.folder / "best.pt")["model"]
     assert found["a"].item() == 0.333251953125 and found["a"].dtype == torch.float32
     assert found["n"] == 7 and made.settings["data"] == "isic2018"
+    assert "the official training images, without 1 that show" in made.settings["split_about"]
     runs.save_checkpoint(tmp_path / "run" / "best.pt", {"model": {"a": torch.tensor([1e6])}})
     with pytest.raises(ship.UserError, match="too large for half precision"):
         ship.rounded(runs.Run(tmp_path / "run", device="cpu"), tmp_path / "made")

@@ -13,6 +13,7 @@ A row of a test set that nobody here has (the official one) may be added to asse
 hand, from the report of `evaluate --pretrained --test FOLDER`; `table` shows it.
 """
 
+# ruff: noqa: E402
 import dataclasses
 import shutil
 import sys
@@ -23,21 +24,13 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import dermai_utils as dermai  # noqa: E402
-from dermai_utils import (  # noqa: E402
-    cli,
-    commands,
-    files,
-    image_names,
-    predictions,
-    settings,
-    splits,  # noqa: E402
-)
-from dermai_utils.app import clinic, pack, predictor, state  # noqa: E402
-from dermai_utils.basics import UserError  # noqa: E402
-from dermai_utils.copies.unpack import unpack  # noqa: E402
-from dermai_utils.runs import Run, load_checkpoint, save_checkpoint  # noqa: E402
-from dermai_utils.study import evaluation, text  # noqa: E402
+import dermai_utils as dermai
+from dermai_utils import cli, commands, files, image_names, predictions, settings, splits
+from dermai_utils.app import clinic, pack, predictor, state
+from dermai_utils.basics import UserError
+from dermai_utils.copies.unpack import unpack
+from dermai_utils.runs import Run, load_checkpoint, save_checkpoint
+from dermai_utils.study import evaluation, text
 
 FIGURES = settings.ROOT / "assets" / "shipped.json"
 PAGES = [settings.ROOT / "README.md", settings.ROOT / "docs" / "results.md"]
@@ -89,13 +82,10 @@ def model(s) -> Path:
     files.write_table(made.predict(dataset), made.folder / "predictions.csv")
     fixed = state.prepare(made, dataset)
     dermai.report(made, dataset, answers=state.save(made, fixed))
-    rows, table = made.predictions, made.table
-    tests = None
+    rows, tests = made.predictions, None
     if s.test:
         tests = clinic.load(s.test, run.size, s.cache.parent / "shipped_tests")
-        leaks = clinic.leaking(table, tests.table)
-        print(*clinic.said(leaks, tests.table), sep="\n")
-        tests.table = tests.table[~tests.table["image"].isin(leaks["image"])]
+        tests, _ = clinic.without_leaks(made.table, fixed, tests)
         rows = pd.concat([rows, clinic.predicted(made, tests)], ignore_index=True)
     found = figures(made, fixed, rows, tests)
     card = made.folder / "model_card.md"
@@ -117,7 +107,11 @@ def rounded(run, folder) -> Run:
         shutil.copy(run.folder / name, folder)
     made_up = run.settings["data"] == "sample"
     about = run.settings | {"data": "sample" if made_up else "isic2018"}  # whatever its folder
-    files.write_json(folder / "settings.json", about | {"weights_stored": "half precision"})
+    about |= {"weights_stored": "half precision"}
+    if n := int((run.table["subset"] == splits.LEFT_OUT).sum()):
+        about["split_about"] = f"the official training images, without {n} that show what official "
+        about["split_about"] += "test images show"
+    files.write_json(folder / "settings.json", about)
     checkpoint = load_checkpoint(run.folder / "best.pt")
     weights = checkpoint["model"]
     checkpoint["model"] = {

@@ -4,6 +4,7 @@ state.py      what an answer needs of a run, computed once by `prepare`
 predictor.py  `Predictor` and `answer`: pictures -> answers
 answers.py    the words of one answer, and how often such answers are wrong
 ood.py        is a picture like the training images?
+thumbnails.py is it a copy of one?
 pictures.py   files, folders, web addresses, uploads -> decoded pictures
 page.py       the page on this machine        pack.py    a run as one file; the shipped model
 export.py     the network as .pt2 and ONNX    lite0.py   EfficientNet-Lite0 without timm

@@ -7,7 +7,7 @@ import pandas as pd
 
 from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.study import conformal
-from dermai_utils.study.text import percent
+from dermai_utils.study.text import number, percent
 
 FOREIGN = (
     "does not look like a dermoscopic image, and the model knows nothing else: its numbers mean "
@@ -121,7 +121,7 @@ def error_rates(about: dict, possible) -> list[str]:
 
     "not known" where every image chose a threshold.
     """
-    counted = f"Counted on {about['n']:,} images of the {about['subset_name']}: "
+    counted = f"Counted on {number(about['n'], 'image')} of the {about['subset_name']}: "
     kind = _kind(possible)
     answers, melanomas = about["answers"].get(kind), about["melanomas"]
     sentences = []
@@ -133,7 +133,7 @@ def error_rates(about: dict, possible) -> list[str]:
     if not melanomas["answered"]:
         return [*sentences, "How many melanomas get an answer without melanoma is not known."]
     missed = f"{melanomas['without']:,} of these ({_rate('without', 'answered', melanomas)})"
-    got = f"of {melanomas['n']:,} melanomas, {melanomas['answered']:,} got an answer"
+    got = f"of {number(melanomas['n'], 'melanoma')}, {melanomas['answered']:,} got an answer"
     return [*sentences, f"{counted}{got}, and {missed} one without melanoma."]
 
 
@@ -182,5 +182,5 @@ def _how_often_right(about, kinds) -> list[str]:
                 f"{counts['held']:,} of {counts['n']:,} ({percent(counts['held'] / counts['n'])})"
             )
         said += [f"{kind} {share}"] * (kind in kinds)
-    counted = f"{about['n']:,} images of the {about['subset_name'].partition(' (')[0]}"
+    counted = f"{number(about['n'], 'image')} of the {about['subset_name'].partition(' (')[0]}"
     return [f"such answers held the truth, on {counted}: {'; '.join(said)}"] if said else []

@@ -9,11 +9,13 @@ import numpy as np
 import pandas as pd
 
 from dermai_utils import datasets, files, image_names, predictions, splits
-from dermai_utils.app import pack, state
+from dermai_utils.app import pack, state, thumbnails
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.study.text import percent
+from dermai_utils.study.text import FEW, number, percent
 
 EDGES = {"images": "image ids", "lesions": "lesions", "patients": "patients", "copies": "pixels"}
+COPY = "the same picture, resized, saved again or turned"
+TESTS = "tests.json"  # which test sets the report in a folder is about
 
 
 def load(paths, size: int, cache) -> datasets.Dataset:
@@ -39,24 +41,20 @@ def load(paths, size: int, cache) -> datasets.Dataset:
 def evaluate(run, dataset, folder) -> Path:
     """Write the report of a pack's run about the test sets in `dataset` into `folder`.
 
-    Images that the model learned from, or of the same lesion or patient, are left out, counted and
-    named in leaks.csv. UserError where none is left.
+    Images that the model learned from, or of the same lesion or patient, and copies of them are
+    left out, counted and named in leaks.csv. UserError where none is left.
     """
     from dermai_utils import reports
 
     made = pack.copied(run, folder)
-    leaks = leaking(run.table, dataset.table)
+    fixed = state.load(made)
+    dataset, leaks = without_leaks(made.table, fixed, dataset)
     files.write_table(leaks, made.folder / "leaks.csv")
-    for line in said(leaks, dataset.table):
-        print(f"evaluate: {line}")
-    table = dataset.table[~dataset.table["image"].isin(leaks["image"])]
-    if table.empty:
+    if dataset.table.empty:
         raise UserError(f"every image leaks: see {made.folder / 'leaks.csv'}; give other --test")
-    dataset = dataclasses.replace(dataset, table=table)
     val = made.predictions.query("subset == 'val'")  # chooses the rule; its own test sets go
     rows = pd.concat([val, predicted(made, dataset)], ignore_index=True)
     files.write_table(rows, made.folder / "predictions.csv")
-    fixed = state.load(made)
     about = fixed.about | state.counted(made, fixed, rows, dataset)
     files.write_json(made.folder / "answers.json", about)
     for name in about["unlike"]:
@@ -65,50 +63,94 @@ def evaluate(run, dataset, folder) -> Path:
     return reports.report(made, dataset, answers=about)
 
 
+def free_folder(folder, paths) -> Path:
+    """`folder`; or, where a report about other test sets than `paths` lies there, a folder beside
+    it whose name ends with digits of these paths. The same test sets always get the same one."""
+    digits = files.fingerprint([str(Path(path).resolve()) for path in paths])
+    other = folder.with_name(f"{folder.name}-{digits[:6]}")
+    known = files.read_json(folder / TESTS)
+    if folder.exists() and known != {"paths": digits}:
+        print(f"evaluate: {folder} is about another test set; this report goes to {other.name}")
+        folder = other
+    files.write_json(folder / TESTS, {"paths": digits})
+    return folder
+
+
 def answered(about, name) -> str:
     """How often answers about the images of a test set were right, in one line."""
     sets, melanomas = about["sets"][name], about["sets"][name]["melanomas"]
+    if sets["n"] < FEW:
+        right = sum(kind["held"] for kind in sets["answers"].values())
+        given = sum(kind["n"] for kind in sets["answers"].values())
+        said = f"{given} of {number(sets['n'], 'image')} got an answer, {right} with the truth"
+        return f"{said}: too few images for a rate"
     said = [f"{percent(sets['answered'])} of the images get an answer"]
     if sets["answered"]:
         said.append(f"{percent(sets['answered_held'])} of the answers hold the truth")
-        missed = f"{melanomas['without']:,} of {melanomas['answered']:,} answers about melanomas"
-        said.append(f"{missed} are without melanoma")
+        missed = f"{melanomas['without']:,} of {number(melanomas['answered'], 'answer')}"
+        said.append(f"{missed} about melanomas without melanoma")
     far = percent(about["unlike"][name]["out_of_distribution"])
     return "; ".join([*said, f"{far} of the images look like another source's"])
 
 
-def leaking(learned, tests) -> pd.DataFrame:
+def without_leaks(learned, fixed, tests) -> tuple:
+    """(the Dataset `tests` without what leaks, what `leaking` found); prints counts and reasons.
+
+    learned: a run's table; fixed: its State.
+    """
+    rows = tests.table.index.to_numpy()
+    copies = thumbnails.copied(tests.pixels, fixed.thumbnails, rows) >= 0
+    leaks = leaking(learned, tests.table, copies)
+    print(*(f"evaluate: {line}" for line in said(leaks, tests.table)), sep="\n")
+    left = tests.table[~tests.table["image"].isin(leaks["image"])]
+    return dataclasses.replace(tests, table=left), leaks
+
+
+def leaking(learned, tests, copies=False) -> pd.DataFrame:
     """image, source and reason of each image of `tests` that shares something with the images that
-    a run learned from or was tuned on (`learned`: the run's table with `subset`)."""
-    learned = learned[learned["subset"].isin(("train", "val"))].assign(test=False)
+    a run learned from or was tuned on (`learned`: the run's table with `subset`).
+
+    copies: (N,) bool: whether an image of `tests` is a copy of one of them by its thumbnail.
+    """
+    learned = learned[learned["subset"].isin(thumbnails.LEARNED)].assign(test=False)
     archive = tests["image"].map(image_names.is_archive_id)  # another folder's 1 is another image
     names = tests["image"].where(archive, tests["source"] + ":" + tests["image"])
     whole = pd.concat([learned, tests.assign(image=names, test=True)], ignore_index=True)
     rows, keys = whole["test"], splits.keys(whole)
+    shared = {EDGES[name]: column.isin(set(column[~rows]) - {""}) for name, column in keys.items()}
     reasons = pd.Series("", whole.index)
-    for name, column in keys.items():
-        shared = column.isin(set(column[~rows]) - {""})
-        reasons[rows & shared & (reasons == "")] = f"the same {EDGES[name]}"
+    for name, found in shared.items():
+        reasons[rows & found & (reasons == "")] = f"the same {name}"
     group = pd.Series(splits.groups(whole, splits.near_duplicates()))
     related = group.isin(set(group[~rows]))
     reasons[rows & related & (reasons == "")] = "near-duplicates or related images"
     found = tests[["image", "source"]].assign(reason=reasons[rows].to_numpy())
+    found.loc[(found["reason"] == "") & copies, "reason"] = COPY
     return found[found["reason"] != ""].reset_index(drop=True)
 
 
 def said(leaks, tests) -> list[str]:
-    """One line for each test set: how many of its images leak, and why."""
+    """One line for each test set: how many of its images leak and why, and what is left."""
     lines = []
-    for source, n in tests["source"].value_counts(sort=False).items():
-        reasons = leaks.loc[leaks["source"] == source, "reason"].value_counts()
-        counts = ", ".join(f"{count:,} × {reason}" for reason, count in reasons.items())
-        first = ", ".join(leaks.loc[leaks["source"] == source, "image"].head(3))
-        named = f"left out, the model learned from them ({counts}: {first} ...; leaks.csv)"
-        lines.append(f"{source}: {reasons.sum():,} of {n:,} images are {named}" if counts else "")
-        lines[-1] = (
-            lines[-1] or f"{source}: none of {n:,} images leaks, as far as ids and pixels tell"
-        )
+    for source, rows in tests.groupby("source", sort=False):
+        n, gone = len(rows), leaks[leaks["source"] == source]
+        counts = [f"{count:,} × {why}" for why, count in gone["reason"].value_counts().items()]
+        line = f"{source}: none of {number(n, 'image')} leaks, as far as ids, pixels and looks tell"
+        if counts:
+            line = f"{source}: {len(gone):,} of {number(n, 'image')} left out, the model learned "
+            names = ", ".join(gone["image"].head(3)) + " ..." * (len(gone) > 3)
+            line += f"from them ({', '.join(counts)}: {names}; leaks.csv); {n - len(gone):,} left"
+        lines.append(line + few(rows[~rows["image"].isin(gone["image"])]))
     return lines
+
+
+def few(rows) -> str:
+    """A caution where a class of the images `rows` has under FEW lesions; "" where none has."""
+    lesions = splits.lesions(rows).groupby(rows["label"]).nunique()
+    small = [f"{c} {lesions[c]}" for c in CLASSES if 0 < lesions.get(c, 0) < FEW]
+    if not small:
+        return ""
+    return f". Caution: under {FEW} lesions say little about a class ({', '.join(small)})"
 
 
 def predicted(run, dataset) -> pd.DataFrame:

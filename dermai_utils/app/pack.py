@@ -1,4 +1,5 @@
-"""A trained run as one file to give away: no picture is in it, and nothing in it is executed.
+"""A trained run as one file to give away: nothing in it is executed, and no picture is in it but
+a grey thumbnail of 8 x 8 px of each training image, by which copies are noticed.
 
 A pack is a zip of JSON, CSV, text and safetensors. pack.json in it lists the SHA-256 of each file;
 the pack's name ends with the first digits of its own SHA-256. The model that comes with the package
@@ -23,8 +24,9 @@ from dermai_utils.app import lite0, state
 from dermai_utils.app.pictures import fetched, is_address
 from dermai_utils.basics import DISCLAIMER, UserError
 from dermai_utils.runs import Run, load_checkpoint
+from dermai_utils.study.text import number
 
-FORM = 3  # of pack.json
+FORM = 4  # of pack.json
 LIST, WEIGHTS = "pack.json", "weights.safetensors"
 NEEDED = ("settings.json", "table.csv", "predictions.csv", state.FILE, "answers.json")
 NEEDED += ("metrics.json", "model_card.md")
@@ -84,14 +86,17 @@ def pack(run) -> Path:
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     print(f"pack: {size}, SHA-256 {digest}; docs/share.md says where to put it")
     if run.settings.get("data") not in PUBLIC:
-        ids = f"pack: it holds the ids of {len(run.table):,} images and of their lesions"
+        ids = f"pack: it holds the ids of {number(len(run.table), 'image')} and of their lesions"
+        ids += ", and a grey thumbnail of 8 x 8 px of each training image"
         print(f"{ids}: give it away only where these tell nothing about a person")
     return path
 
 
 def _contents(run) -> dict:
     """{name in the zip: bytes} of all but pack.json."""
-    from dermai_utils.app.page import fill  # its imports take long, and answers need none of them
+    from dermai_utils.reports.page import (
+        fill,
+    )  # its imports take long, and answers need none of them
 
     folders = {f"{k}/": run.folder / str(k) for k in range(run.folds)} or {"": run.folder}
     paths = {name: run.folder / name for name in NEEDED}
@@ -107,7 +112,7 @@ def _contents(run) -> dict:
         contents[name] = _json(_without_folders(json.loads(contents[name])))
     contents["answers.json"] = _json(json.loads(contents["answers.json"]) | {"similar": {}})
     arrays = safetensors.torch.load(contents[state.FILE])
-    arrays = {name: arrays[name] for name in ("centre", "precision")}
+    arrays = {name: arrays[name] for name in state.PACKED}
     contents[state.FILE] = safetensors.torch.save(arrays)
     data = PureWindowsPath(run.settings.get("data", "")).name
     if data not in PUBLIC:

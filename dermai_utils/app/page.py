@@ -10,19 +10,16 @@ import os
 import signal
 import tempfile
 from functools import partial
-from pathlib import Path
 
-from jinja2 import FileSystemLoader
 from PIL import Image
 
 from dermai_utils.app.answers import SAMPLE_WARNING, Answer, table
 from dermai_utils.app.pictures import LARGEST, examples, numbered
 from dermai_utils.app.predictor import Predictor, description
 from dermai_utils.basics import UserError
-from dermai_utils.reports.page import TEMPLATES
+from dermai_utils.reports.page import fill
 from dermai_utils.reports.pictures import overlay, overlay_colours
-
-OWN = TEMPLATES.overlay(loader=FileSystemLoader(Path(__file__).with_name("templates")))
+from dermai_utils.study import text
 
 PRIVATE = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY")  # Gradio's calls home
 FORGET = 600  # seconds after which an uploaded picture is deleted, at the latest
@@ -33,11 +30,6 @@ ON_LOAD = """() => {
   document.querySelector('#photos input[type=file]')?.setAttribute('aria-label', 'Photos');
 }"""
 TO_THE_ANSWER = "() => document.querySelector('#answers h2')?.focus()"
-
-
-def fill(template: str, **values) -> str:
-    """The text of a template of this folder. An unknown name in it is an error, never a blank."""
-    return OWN.get_template(template).render(values)
 
 
 def serve(predictor: Predictor) -> None:
@@ -109,7 +101,7 @@ def replies(predictor, sources: dict):
     """Yield (status, HTML) after each answer to {name: path or bytes}; at the end with a CSV."""
     cards, answers, total = [], [], len(sources)
     html = partial(fill, "answers.html.j2", cards=cards)
-    yield f"Looking at {total} picture{'s' * (total > 1)} …", ""
+    yield f"Looking at {text.counted(total, 'picture')} …", ""
     for number, result in enumerate(predictor.each(sources, at_once=1), 1):
         cards.append(_card(predictor, result))
         answers += [result] if isinstance(result, Answer) else []

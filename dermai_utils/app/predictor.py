@@ -16,14 +16,14 @@ import numpy as np
 import torch
 
 from dermai_utils import files, image_names, pixels, predictions
-from dermai_utils.app import ood, state
+from dermai_utils.app import ood, state, thumbnails
 from dermai_utils.app.answers import Answer
 from dermai_utils.app.pictures import decoded, pictures
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
 from dermai_utils.study import conformal
-from dermai_utils.study.text import with_interval
+from dermai_utils.study.text import number, with_interval
 
 SIMILAR = 4  # training images beside an answer, each of another lesion
 AT_ONCE = 32  # pictures for the network at a time
@@ -82,11 +82,13 @@ class Predictor:
         ]
 
     def _used(self, names, images) -> list[str]:
-        """What the model did with each picture, see `_seen`; "" where it is new, as far as pixels
-        and names of the ISIC archive tell."""
+        """What the model did with each picture, see `_seen`; "" where it is new, as far as pixels,
+        names of the ISIC archive and thumbnails tell."""
         ids = [image_names.base_id(Path(name).stem) for name in names]
         hashes = map(pixels.checksum, images)
-        return [self.seen.get(h, self.seen.get(i, "")) for h, i in zip(hashes, ids, strict=True)]
+        copies = thumbnails.copied(images, self.state.thumbnails).tolist()
+        keys = zip(hashes, ids, copies, strict=True)
+        return [next((self.seen[key] for key in each if key in self.seen), "") for each in keys]
 
     def _maps(self, images, targets):
         """(squares (N, S, S, 3) uint8, Grad-CAM (N, S, S) or Nones) by the first network."""
@@ -151,7 +153,7 @@ class Predictor:
 
 
 def _seen(table) -> dict:
-    """{pixel_hash or name in the ISIC archive: what the model did with the image}; of a table."""
+    """{pixel_hash, name in the ISIC archive or row of the table: what the model did with it}."""
     used = table["subset"].map({"train": "learned from", "val": "was tuned on"})
     if "fold" in table:
         used = used.mask(table["fold"] >= 0, "learned from")
@@ -162,6 +164,8 @@ def _seen(table) -> dict:
         image_names.base_id(i): f"has the name of an image that the model {what}"
         for i, what in names
     }
+    copies = used.reset_index()[["index", "image", "used"]].to_numpy()
+    found |= {k: f"is a copy of {image}, which the model {what}" for k, image, what in copies}
     # of equal pixels learning counts: it comes last
     return found | {h: f"is, pixel for pixel, an image that the model {u}" for h, u in hashes}
 
@@ -175,5 +179,5 @@ def description(run) -> str:
     subset = metrics["primary_subset"]
     where = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
     score = with_interval(metrics["intervals"][subset]["balanced_accuracy"])
-    n = metrics["subsets"][subset]["n"]
-    return f"{name}Balanced accuracy {score} on {n:,} images of the {where}."
+    images = number(metrics["subsets"][subset]["n"], "image")
+    return f"{name}Balanced accuracy {score} on {images} of the {where}."

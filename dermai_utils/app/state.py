@@ -14,7 +14,7 @@ import safetensors
 import safetensors.numpy
 
 from dermai_utils import files, pixels, predictions
-from dermai_utils.app import ood
+from dermai_utils.app import ood, thumbnails
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
 
@@ -27,6 +27,7 @@ SIMILAR = 3  # training images for each image of the subset to quote, for the re
 NEAR = 50  # of the nearest, which may show one lesion
 PARTS = 5  # of the validation lesions, each scored by the thresholds of the others
 COLUMNS = ("image", "label", "lesion_id")
+PACKED = ("centre", "precision", "thumbnails")  # arrays that leave the machine in a pack
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class State:
     about: dict
     features: np.ndarray  # (M, D) float16, of length 1; M = 0 in a pack
     known: pd.DataFrame  # image, label and lesion_id of these M images
+    thumbnails: np.ndarray  # (T, 64) int8 for the T rows of the run's table, see thumbnails.stored
 
     def calibrated(self, probabilities) -> np.ndarray:
         """(N, 7) calibrated probabilities, as `calibration.apply_temperature` gives them."""
@@ -108,7 +110,7 @@ def save(run, state: State) -> dict:
     has."""
     place = dict(zip(run.table["image"], range(len(run.table)), strict=True))
     rows = np.array([place[image] for image in state.known["image"]], np.int32)
-    arrays = dict(centre=state.centre, precision=state.precision, features=state.features)
+    arrays = {name: getattr(state, name) for name in (*PACKED, "features")}
     with files.atomic(run.folder / FILE, "wb") as file:
         file.write(safetensors.numpy.save(arrays | {"rows": rows}))
     files.write_json(run.folder / "answers.json", state.about)
@@ -168,7 +170,8 @@ def prepare(run, dataset) -> State:
     temperatures = calibration.temperatures(subsets)
     about |= {"run": run.name, "temperature": temperatures[calibration.NEW]}
     features = unit(features).astype(np.float16)
-    state = State(*ood.fit(texture), about, features, _named(training))
+    small = thumbnails.stored(run.table, dataset)
+    state = State(*ood.fit(texture), about, features, _named(training), small)
     thresholds = _thresholds(_calibrated(val, temperatures["val"]))
     about |= {"thresholds": dict(zip(CLASSES, thresholds, strict=True))}
     about |= {"same_threshold": same_threshold(state)} | ood.thresholds(state.distance(found[2]))

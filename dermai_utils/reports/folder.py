@@ -98,8 +98,10 @@ def near_duplicates(run) -> np.ndarray:
 
 def _split(run):
     kind = {"lesion": "by lesion", "random": "image by image, which leaks"}
+    kind |= {"not recorded": "not recorded"}
     split = run.settings.get("split", "not recorded")
-    split = kind.get(split, Path(str(split)).name)
+    about = run.settings.get("split_about") or Path(str(split)).name
+    split = kind.get(split, f"given as a file ({about})")
     return f"{run.folds} folds, {split}" if run.folds else split
 
 
@@ -217,8 +219,12 @@ def _print(found, dataset):
     for subset, scores in found["subsets"].items():
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in SCORES)
         by_argmax = text.format_number(argmax[subset]["balanced_accuracy"])
-        name = page.full_name(subset, found)
-        print(f"report: {name}, n={scores['n']:,}, by {rule}: {values}; by argmax {by_argmax}")
+        said = f"by {rule}: {values}" + ("" if rule == "argmax" else f"; by argmax {by_argmax}")
+        present = [row for row in found["recalls"][subset].items() if row[1]["n"]]
+        if all(row["lesions"] < text.FEW for _, row in present):  # a score would say nothing
+            said = f"right are {', '.join(f'{c} {text.counts(row)}' for c, row in present)}"
+            said += f"; no score of under {text.FEW} lesions a class"
+        print(f"report: {page.full_name(subset, found)}, n={scores['n']:,}, {said}")
     if dataset is None:
         print("report: without photographs, which need the data: the command report adds them")
 

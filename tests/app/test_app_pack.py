@@ -85,7 +85,7 @@ def test_a_pack_has_what_an_answer_needs_no_image_and_the_same_bytes_each_time(
 ):
     members = contents(packed)
     assert sorted(members) == sorted([*pack.NEEDED, WEIGHTS, "LICENCE.md", "pack.json"])
-    assert set(safetensors.torch.load(members[STATE])) == {"centre", "precision"}
+    assert set(safetensors.torch.load(members[STATE])) == {"centre", "precision", "thumbnails"}
     listed = json.loads(members.pop("pack.json"))["sha256"]
     assert listed == {n: hashlib.sha256(data).hexdigest() for n, data in members.items()}
     assert b"made-up pictures" in members["LICENCE.md"]
@@ -104,7 +104,8 @@ def test_data_of_ones_own_gets_a_warning_and_paths_and_persons_stay_at_home(run,
     files.write_table(table, own.folder / "table.csv")
     own = runs.Run(own.folder, device="cpu")
     packed, said = pack.pack(own), capsys.readouterr().out
-    assert "ids of 147 images and of their lesions: give it away only where" in said
+    assert "ids of 147 images and of their lesions, and a grey thumbnail" in said
+    assert "give it away only where" in said
     members = contents(packed)
     for word in (b"/me", b"\\me", b"Smith", b"71.25", b"female"):
         assert not any(word in members[n] for n in ("settings.json", "table.csv")), word

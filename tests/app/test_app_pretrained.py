@@ -99,7 +99,8 @@ def test_a_photo_with_the_archive_s_name_of_a_training_image_is_said_to_be_one()
     table = pd.DataFrame({"image": ["ISIC_0024306", "1"], "pixel_hash": ["a", "b"]})
     seen = predictor._seen(table.assign(subset=["train", "val"]))
     assert "name of an image that the model learned from" in seen["ISIC_0024306"]
-    assert set(seen) == {"ISIC_0024306", "a", "b"} and "was tuned on" in seen["b"]
+    assert set(seen) == {"ISIC_0024306", "a", "b", 0, 1} and "was tuned on" in seen["b"]
+    assert seen[1] == "is a copy of 1, which the model was tuned on"
 
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "answers.json", "pack.json"])
@@ -112,6 +113,12 @@ def test_a_changed_file_is_refused(shipped, tmp_path, monkeypatch, name):
     monkeypatch.setattr(pack, "SHIPPED", folder)
     with pytest.raises(UserError, match="is not what its list says|no pack of this version"):
         dermai.pretrained()
+
+
+def test_the_shipped_card_says_what_its_split_is():
+    card = (pack.SHIPPED / "model_card.md").read_text("utf-8")
+    assert "Split: given as a file (the official training images, without 9 that show what" in card
+    pack.check(pack.SHIPPED, pack.SHIPPED)
 
 
 def test_a_package_without_its_model_says_so(tmp_path, monkeypatch):
@@ -135,6 +142,7 @@ def test_leaks_into_somebodys_test_set_are_counted_by_their_reason():
             "lesion_id": ["", "L2", "", "", "M", "M"],
             "pixel_hash": ["e", "f", "a", "g", "h", "i"],
             "source": "clinic",
+            "label": "NV",
         }
     )
     found = clinic.leaking(learned, tests).set_index("image")["reason"].to_dict()
@@ -144,7 +152,13 @@ def test_leaks_into_somebodys_test_set_are_counted_by_their_reason():
         "y": "the same pixels",
     }
     (line,) = clinic.said(clinic.leaking(learned, tests), tests)
-    assert line.startswith("clinic: 3 of 6 images are left out") and "1 × the same lesions" in line
+    assert line.startswith("clinic: 3 of 6 images left out") and "1 × the same lesions" in line
+    assert "; leaks.csv); 3 left. Caution: under 10 lesions" in line and "(NV 2)" in line
+    many = tests[:1].loc[[0] * 10].assign(image=[f"n{k}" for k in range(10)])
+    (line,) = clinic.said(clinic.leaking(learned, many.assign(pixel_hash="")), many)
+    assert line == "clinic: none of 10 images leaks, as far as ids, pixels and looks tell"
+    (line,) = clinic.said(clinic.leaking(learned, many[:1], True), many[:1])
+    assert "1 of 1 image left out" in line and f"1 × {clinic.COPY}" in line
     near = dermai.near_duplicates()[0]
     learned = pd.DataFrame({"image": [near[0]], "subset": ["train"]})
     tests = pd.DataFrame({"image": [near[1]], "source": "clinic"})
@@ -171,7 +185,9 @@ def test_test_sets_alone_keep_their_ids(tmp_path, capsys):
 
 
 def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, capsys):
-    """Leaks are left out; answers and distances are counted on the clinic's images."""
+    """Leaks are left out, also what has the pixels of a training image under another name and
+    checksum; answers and distances are counted on the clinic's other images. They are few: the
+    screen has counts, no score."""
     from dermai_utils.app import clinic as room
 
     data = photos.dataset(tmp_path)
@@ -186,17 +202,33 @@ def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, c
     leaks = files.read_table(tmp_path / "pretrained" / "leaks.csv")
     assert page == tmp_path / "pretrained" / "report.html" and page.exists()
     said = capsys.readouterr().out
-    assert len(leaks) == 10 and "clinic: 10 of 75 images are left out" in said
+    assert len(leaks) == 50 and "clinic: 50 of 75 images left out" in said
+    assert "40 × the same picture, resized, saved again or turned" in said
     assert "get an answer" in said and "look like another source's" in said
+    assert "n=25: right are MEL" in said and "balanced accuracy" not in said
     found = files.read_json(page.with_name("metrics.json"))
     answers = files.read_json(page.with_name("answers.json"))
-    assert found["primary_subset"] == "clinic" and found["subsets"]["clinic"]["n"] == 65
-    assert answers["n"] == answers["unlike"]["clinic"]["n"] == 65
+    assert found["primary_subset"] == "clinic" and found["subsets"]["clinic"]["n"] == 25
+    assert answers["n"] == answers["unlike"]["clinic"]["n"] == 25
     rows = files.read_table(page.with_name("predictions.csv")).set_index("image")
     images = own.index[own["image"].isin(rows.index)]
     expected = shipped.probabilities(data.pixels, rows=images.to_numpy())
     np.testing.assert_allclose(rows.loc[own.loc[images, "image"], "MEL"], expected[:, 0], atol=1e-6)
     assert not (stand_in / "report.html").exists()
+
+
+def test_two_folders_of_one_name_keep_their_reports(tmp_path, capsys):
+    mine, yours = [tmp_path / "a" / "images"], [tmp_path / "b" / "images"]
+    folder = tmp_path / "pretrained" / "images"
+    assert clinic.free_folder(folder, mine) == clinic.free_folder(folder, mine) == folder
+    assert capsys.readouterr().out == ""
+    other = clinic.free_folder(folder, yours)
+    assert other != folder and other.parent == folder.parent
+    assert f"{folder} is about another test set; this report goes to {other.name}" in (
+        capsys.readouterr().out
+    )
+    assert clinic.free_folder(folder, yours) == other
+    assert clinic.free_folder(folder, mine) == folder
 
 
 def test_a_space_shows_the_page_and_does_not_promise_that_photos_stay(

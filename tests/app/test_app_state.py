@@ -173,7 +173,7 @@ def test_no_part_of_validation_is_scored_by_thresholds_that_it_chose():
     ids = [f"i{k}" for k in range(700)]
     rows = predictions.table(ids, np.arange(700) % 7, p, subset="val", lesion_id=ids)
     about = {"temperature": 1.0, "thresholds": dict.fromkeys(CLASSES, 0.5)}
-    fixed = state.State(None, None, about, None, None)
+    fixed = state.State(None, None, about, None, None, None)
     parts = splits.stratified(ids, rows["truth"], np.ones(5), seed=0)
     expected = by_hand(fixed, rows.assign(fold=parts))
     truth, p = predictions.arrays(rows)
