@@ -7,7 +7,7 @@ import pandas as pd
 
 from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
 from dermai_utils.study import conformal
-from dermai_utils.study.text import number, percent
+from dermai_utils.study.text import counted, percent
 
 FOREIGN = (
     "does not look like a dermoscopic image, and the model knows nothing else: its numbers mean "
@@ -121,7 +121,7 @@ def error_rates(about: dict, possible) -> list[str]:
 
     "not known" where every image chose a threshold.
     """
-    counted = f"Counted on {number(about['n'], 'image')} of the {about['subset_name']}: "
+    base = f"Counted on {counted(about['n'], 'image')} of the {about['subset_name']}: "
     kind = _kind(possible)
     answers, melanomas = about["answers"].get(kind), about["melanomas"]
     sentences = []
@@ -129,12 +129,12 @@ def error_rates(about: dict, possible) -> list[str]:
         sentences = [f"How often an answer of this kind ({kind}) holds the truth is not known."]
     if kind and answers["n"]:
         share = f"{answers['held']:,} of {answers['n']:,} ({_rate('held', 'n', answers)})"
-        sentences = [f"{counted}answers of this kind ({kind}) held the truth for {share}."]
+        sentences = [f"{base}answers of this kind ({kind}) held the truth for {share}."]
     if not melanomas["answered"]:
         return [*sentences, "How many melanomas get an answer without melanoma is not known."]
     missed = f"{melanomas['without']:,} of these ({_rate('without', 'answered', melanomas)})"
-    got = f"of {number(melanomas['n'], 'melanoma')}, {melanomas['answered']:,} got an answer"
-    return [*sentences, f"{counted}{got}, and {missed} one without melanoma."]
+    got = f"of {counted(melanomas['n'], 'melanoma')}, {melanomas['answered']:,} got an answer"
+    return [*sentences, f"{base}{got}, and {missed} one without melanoma."]
 
 
 def _kind(possible) -> str:
@@ -182,5 +182,5 @@ def _how_often_right(about, kinds) -> list[str]:
                 f"{counts['held']:,} of {counts['n']:,} ({percent(counts['held'] / counts['n'])})"
             )
         said += [f"{kind} {share}"] * (kind in kinds)
-    counted = f"{number(about['n'], 'image')} of the {about['subset_name'].partition(' (')[0]}"
-    return [f"such answers held the truth, on {counted}: {'; '.join(said)}"] if said else []
+    base = f"{counted(about['n'], 'image')} of the {about['subset_name'].partition(' (')[0]}"
+    return [f"such answers held the truth, on {base}: {'; '.join(said)}"] if said else []

@@ -11,7 +11,7 @@ import pandas as pd
 from dermai_utils import datasets, files, image_names, predictions, splits
 from dermai_utils.app import pack, state, thumbnails
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.study.text import FEW, number, percent
+from dermai_utils.study.text import FEW, counted, percent
 
 EDGES = {"images": "image ids", "lesions": "lesions", "patients": "patients", "copies": "pixels"}
 COPY = "the same picture, resized, saved again or turned"
@@ -82,12 +82,12 @@ def answered(about, name) -> str:
     if sets["n"] < FEW:
         right = sum(kind["held"] for kind in sets["answers"].values())
         given = sum(kind["n"] for kind in sets["answers"].values())
-        said = f"{given} of {number(sets['n'], 'image')} got an answer, {right} with the truth"
+        said = f"{given} of {counted(sets['n'], 'image')} got an answer, {right} with the truth"
         return f"{said}: too few images for a rate"
     said = [f"{percent(sets['answered'])} of the images get an answer"]
     if sets["answered"]:
         said.append(f"{percent(sets['answered_held'])} of the answers hold the truth")
-        missed = f"{melanomas['without']:,} of {number(melanomas['answered'], 'answer')}"
+        missed = f"{melanomas['without']:,} of {counted(melanomas['answered'], 'answer')}"
         said.append(f"{missed} about melanomas without melanoma")
     far = percent(about["unlike"][name]["out_of_distribution"])
     return "; ".join([*said, f"{far} of the images look like another source's"])
@@ -133,13 +133,15 @@ def said(leaks, tests) -> list[str]:
     """One line for each test set: how many of its images leak and why, and what is left."""
     lines = []
     for source, rows in tests.groupby("source", sort=False):
-        n, gone = len(rows), leaks[leaks["source"] == source]
+        gone = leaks[leaks["source"] == source]
         counts = [f"{count:,} × {why}" for why, count in gone["reason"].value_counts().items()]
-        line = f"{source}: none of {number(n, 'image')} leaks, as far as ids, pixels and looks tell"
+        images = counted(len(rows), "image")
+        line = f"{source}: none of {images} leaks, as far as ids, pixels and looks tell"
         if counts:
-            line = f"{source}: {len(gone):,} of {number(n, 'image')} left out, the model learned "
+            line = f"{source}: {len(gone):,} of {images} left out, the model learned "
             names = ", ".join(gone["image"].head(3)) + " ..." * (len(gone) > 3)
-            line += f"from them ({', '.join(counts)}: {names}; leaks.csv); {n - len(gone):,} left"
+            left = len(rows) - len(gone)
+            line += f"from them ({', '.join(counts)}: {names}; leaks.csv); {left:,} left"
         lines.append(line + few(rows[~rows["image"].isin(gone["image"])]))
     return lines
 

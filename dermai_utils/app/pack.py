@@ -24,7 +24,7 @@ from dermai_utils.app import lite0, state
 from dermai_utils.app.pictures import fetched, is_address
 from dermai_utils.basics import DISCLAIMER, UserError
 from dermai_utils.runs import Run, load_checkpoint
-from dermai_utils.study.text import number
+from dermai_utils.study.text import counted
 
 FORM = 4  # of pack.json
 LIST, WEIGHTS = "pack.json", "weights.safetensors"
@@ -86,7 +86,7 @@ def pack(run) -> Path:
     size = f"{path.stat().st_size / 1e6:.1f} MB"
     print(f"pack: {size}, SHA-256 {digest}; docs/share.md says where to put it")
     if run.settings.get("data") not in PUBLIC:
-        ids = f"pack: it holds the ids of {number(len(run.table), 'image')} and of their lesions"
+        ids = f"pack: it holds the ids of {counted(len(run.table), 'image')} and of their lesions"
         ids += ", and a grey thumbnail of 8 x 8 px of each training image"
         print(f"{ids}: give it away only where these tell nothing about a person")
     return path

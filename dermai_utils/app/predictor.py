@@ -23,7 +23,7 @@ from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
 from dermai_utils.study import conformal
-from dermai_utils.study.text import number, with_interval
+from dermai_utils.study.text import counted, with_interval
 
 SIMILAR = 4  # training images beside an answer, each of another lesion
 AT_ONCE = 32  # pictures for the network at a time
@@ -179,5 +179,5 @@ def description(run) -> str:
     subset = metrics["primary_subset"]
     where = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
     score = with_interval(metrics["intervals"][subset]["balanced_accuracy"])
-    images = number(metrics["subsets"][subset]["n"], "image")
+    images = counted(metrics["subsets"][subset]["n"], "image")
     return f"{name}Balanced accuracy {score} on {images} of the {where}."

@@ -205,7 +205,7 @@ def test_a_report_about_a_clinic_without_training(shipped, stand_in, tmp_path, c
     assert len(leaks) == 50 and "clinic: 50 of 75 images left out" in said
     assert "40 × the same picture, resized, saved again or turned" in said
     assert "get an answer" in said and "look like another source's" in said
-    assert "n=25: right are MEL" in said and "balanced accuracy" not in said
+    assert "n=25, right are MEL" in said and "balanced accuracy" not in said
     found = files.read_json(page.with_name("metrics.json"))
     answers = files.read_json(page.with_name("answers.json"))
     assert found["primary_subset"] == "clinic" and found["subsets"]["clinic"]["n"] == 25
