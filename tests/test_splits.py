@@ -125,6 +125,7 @@ def groupings(draw):
     return np.array(groups), np.array(labels), shares, draw(st.integers(0, 5))
 
 
+@settings(deadline=None)
 @given(groupings(), st.booleans())
 def test_a_group_is_in_one_subset_and_each_class_is_shared_out_to_within_a_group(data, pure):
     groups, labels, shares, seed = data
