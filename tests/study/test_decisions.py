@@ -63,7 +63,12 @@ def test_the_exponent_has_the_least_log_loss_with_equal_classes(seed, power):
     grid = [(t, tau) for t in np.arange(0.3, 3, 0.1) for tau in np.arange(-2, 3, 0.1)]
     best = min(grid, key=lambda pair: loss(*pair)[0])[1]
     assert dec.tuned_tau(val, SHARES) == pytest.approx(np.clip(best, -1, 1), abs=0.15)
-    few = val[val["truth"].isin(["MEL", "NV"])].drop_duplicates("truth")  # any exponent separates
+
+
+def test_a_few_images_hardly_move_the_exponent():
+    """Two images of two classes, which any exponent separates; and none of a trained class."""
+    val = rows(400, 1)
+    few = val[val["truth"].isin(["MEL", "NV"])].drop_duplicates("truth")
     assert abs(dec.tuned_tau(few, SHARES)) < 1
     untrained = SHARES.where(SHARES.index != "MEL", 0)
     assert dec.tuned_tau(val[val["truth"] == "MEL"], untrained) == 0
