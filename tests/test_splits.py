@@ -465,7 +465,7 @@ def test_the_split_that_came_with_the_data_can_be_used():
         split_files.read_split("given", table)
     table["given"] = ["train", "val", "test"] * 20
     subset = split_files.read_split("given", table)
-    assert subset.equals(table["given"]) and subset.name == splits.split(table).name
+    assert subset.tolist() == table["given"].tolist() and subset.name == splits.split(table).name
 
 
 FIRST, EXTRA, CLINIC = "ISIC_0024306", "ISIC_0024360", "ISIC_0024365"

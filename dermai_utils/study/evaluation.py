@@ -82,8 +82,7 @@ def evaluate(rows, table, pairs=(), n_resamples=intervals.RESAMPLES) -> dict:
         "mistakes": mistakes(scored, table),
         "elsewhere": {
             name: elsewhere(subsets, name, primary, rules_on[name], n_resamples)
-            for name in subsets
-            if name not in predictions.FIXED_SUBSETS
+            for name in predictions.own_test_sets(subsets)
         },
         "folds": int(rows["fold"].max()) + 1 if "fold" in rows else 0,
         "near_duplicates": near_duplicate_counts(table, pairs),
@@ -249,8 +248,8 @@ def subgroups(described: dict, primary: str, n_resamples) -> dict:
     subset = primary if primary in described else next(iter(reversed(described)), None)
     groups = {}
     for column in SUBGROUPS if subset else ():
-        options = dict(min_n=SMALL, n_resamples=n_resamples)
-        frame = intervals.subgroups(described[subset], column, **options)
+        rows = described[subset]
+        frame = intervals.subgroups(rows, column, min_n=SMALL, n_resamples=n_resamples)
         groups[column] = frame.rename_axis("group").reset_index().to_dict("records")
     return {"subset": subset, "small_below": SMALL, "groups": groups}
 

@@ -47,8 +47,8 @@ def linear_probe(features, table, subset, n_resamples=intervals.RESAMPLES) -> di
     for name in predictions.held_out(subset):
         here = (subset == name).to_numpy() & scored
         arrays = truth[here], model.predict_proba(features[here]), lesions[here]
-        found[name] = {"n": int(here.sum())}
-        found[name] |= intervals.intervals(*arrays, n_resamples=n_resamples)
+        each = intervals.intervals(*arrays, n_resamples=n_resamples)
+        found[name] = {"n": int(here.sum())} | each
     return {"subsets": found}
 
 
