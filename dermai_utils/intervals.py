@@ -173,7 +173,7 @@ def recalls(truth, predicted, lesions) -> dict:
     }
 
 
-def compare(truth, probabilities_a, probabilities_b, lesions, scores=(None, None), **options):
+def compare(truth, probabilities_a, probabilities_b, lesions, scores=None, **options) -> dict:
     """{metric: {"value", "low", "high"}} of a minus b: two models on the same images, paired by
     drawing the same lesions. An interval without 0 shows a difference on these images; another
     training of the same setting may differ as much. None where the two never differ.
@@ -190,6 +190,7 @@ def compare(truth, probabilities_a, probabilities_b, lesions, scores=(None, None
     if a.shape != b.shape:
         got = f"{a.shape} and {b.shape}"
         raise UserError(f"expected predictions of both models on the same images, got {got}")
+    scores = (None, None) if scores is None else scores
 
     def statistic(weights):
         ours = scalar_metrics(truth, a, weights, scores[0])
