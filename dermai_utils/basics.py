@@ -36,6 +36,7 @@ class UserError(Exception):
 
 
 def did_you_mean(word, words) -> str:
-    """A question that names the nearest of `words`; "" where none is near."""
-    near = difflib.get_close_matches(str(word), [str(candidate) for candidate in words], 1)
-    return f"did you mean {near[0]}?" if near else ""
+    """A question that names the nearest of `words`, in any case; "" where none is near."""
+    plain = {str(candidate).casefold(): candidate for candidate in words}
+    near = difflib.get_close_matches(str(word).casefold(), plain, 1)
+    return f"did you mean {plain[near[0]]}?" if near else ""

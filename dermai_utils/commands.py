@@ -183,7 +183,9 @@ def _dataset_of(s, run):
         raise UserError(f"run {run.name} was trained on data={other}, not on {s.name}: give --data")
     dataset = load(s, run.size)
     if changes := run.changes(dataset):
-        print(f"data: since run {run.name} was trained: {changes}; its own images are what counts")
+        print(f"data: since run {run.name} was trained: {changes}")
+        print("data: its scores are of the images that it had then")
+        print("data: to train and score on new images, train again with another --run-name")
     return dataset
 
 

@@ -53,13 +53,13 @@ def interval(
     >>> bool(low < right.mean() < high)
     True
     """
-    rng, sampler = np.random.default_rng(seed), _Lesions(lesions, strata)
-    sizes = [min(_CHUNK, n_resamples - start) for start in range(0, n_resamples, _CHUNK)]
+    rng, (sizes, lesion) = np.random.default_rng(seed), _by_stratum(lesions, strata)
+    chunks = [min(_CHUNK, n_resamples - start) for start in range(0, n_resamples, _CHUNK)]
     batched = statistic if vectorised else lambda rows: np.array([statistic(row) for row in rows])
-    replicates = np.concatenate([batched(sampler.draw(rng, size)) for size in sizes])
+    replicates = np.concatenate([batched(_draws(rng, n, sizes, lesion)) for n in chunks])
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "All-NaN slice")
-        ends = np.nanquantile(replicates, _percentiles(sampler.sizes, level), axis=0)
+        ends = np.nanquantile(replicates, _percentiles(sizes, level), axis=0)
         same = np.nanmax(replicates, 0) - np.nanmin(replicates, 0) < 1e-12
     return tuple(np.where(same, np.nan, ends))
 
@@ -68,31 +68,30 @@ def _codes(lesions):
     """(N,) int: the lesion of each image, those not known as lesions of their own."""
     lesions = np.asarray(lesions)
     if missing := pd.isna(lesions).sum():
-        raise UserError(f'{missing} images have no lesion id: write "" where it is not known')
+        raise UserError(f'images without a lesion id: {missing}; write "" where it is not known')
     _, codes = np.unique(lesions, return_inverse=True)
     unknown = np.flatnonzero(lesions.astype(str) == "")
     codes[unknown] = len(lesions) + np.arange(len(unknown))
     return np.unique(codes, return_inverse=True)[1]
 
 
-class _Lesions:
-    """Which lesion each image belongs to, with the lesions in order of their stratum."""
+def _by_stratum(lesions, strata):
+    """How many lesions each stratum has, and (N,) the lesion of each image: its number where the
+    lesions are in order of their stratum."""
+    codes = _codes(lesions)
+    first = np.unique(codes, return_index=True)[1]
+    stratum = np.zeros(len(first), int) if strata is None else np.asarray(strata)[first]
+    order = np.argsort(stratum, kind="stable")
+    return np.unique(stratum, return_counts=True)[1], np.argsort(order)[codes]
 
-    def __init__(self, lesions, strata=None):
-        codes = _codes(lesions)
-        _, first = np.unique(codes, return_index=True)
-        stratum = np.zeros(len(first), int) if strata is None else np.asarray(strata)[first]
-        order = np.argsort(stratum, kind="stable")
-        self.sizes = np.unique(stratum, return_counts=True)[1]  # lesions in each stratum
-        self.column = np.argsort(order)[codes]  # (N,)
 
-    def draw(self, rng, n) -> np.ndarray:
-        """(n, N) float: how much each image counts in each of `n` draws; 1 on average."""
-        counts = [np.empty((n, 0))]
-        for m in self.sizes:
-            drawn = max(m - 1, 1)
-            counts.append(rng.multinomial(drawn, np.full(m, 1 / m), size=n) * (m / drawn))
-        return np.concatenate(counts, axis=1)[:, self.column]
+def _draws(rng, n, sizes, lesion) -> np.ndarray:
+    """(n, N) float: how much each image counts in each of `n` draws; 1 on average."""
+    counts = [np.empty((n, 0))]
+    for m in sizes:
+        drawn = max(m - 1, 1)
+        counts.append(rng.multinomial(drawn, np.full(m, 1 / m), size=n) * (m / drawn))
+    return np.concatenate(counts, axis=1)[:, lesion]
 
 
 def _percentiles(sizes, level):
@@ -125,9 +124,9 @@ def rate(right, lesions, level=0.95) -> dict:
     return jsonable({"value": value[()], "low": low, "high": high, **counts})
 
 
-def named_rate(name, right, lesions) -> dict:
-    """`rate` with `name` in its keys: name, name_low, name_high, name_k, name_n, name_lesions."""
-    return {f"{name}_{key}".removesuffix("_value"): v for key, v in rate(right, lesions).items()}
+def named(name, found: dict) -> dict:
+    """`found`, as `rate` gives it, with `name` in its keys: name, name_low, name_high and so on."""
+    return {f"{name}_{key}".removesuffix("_value"): value for key, value in found.items()}
 
 
 def _effective(codes):
@@ -157,7 +156,6 @@ def intervals(truth, probabilities, lesions, scores=None, **options) -> dict:
     0.75
     """
     truth, probabilities = np.asarray(truth, int), np.asarray(probabilities, float)
-
     predicted = (probabilities if scores is None else np.asarray(scores)).argmax(1)
 
     def statistic(weights):
@@ -181,8 +179,7 @@ def compare(truth, probabilities_a, probabilities_b, lesions, scores=None, **opt
     training of the same setting may differ as much. None where the two never differ.
 
     Arrays and options as in `intervals`; `scores`: the pair of both models' decision-rule scores,
-    by default their probabilities. With probabilities (S, N, 7): the mean difference of S pairs of
-    models, such as seeds; the interval draws lesions alone. UserError where the shapes differ.
+    by default their probabilities. UserError where the shapes differ.
 
     >>> a, b = np.eye(7)[[0, 0, 1, 1]], np.eye(7)[[0, 1, 1, 0]]
     >>> compare([0, 0, 1, 1], a, b, ["a", "b", "c", "d"])["accuracy"]["value"]
@@ -191,20 +188,13 @@ def compare(truth, probabilities_a, probabilities_b, lesions, scores=None, **opt
     truth = np.asarray(truth, int)
     a, b = np.asarray(probabilities_a, float), np.asarray(probabilities_b, float)
     if a.shape != b.shape:
-        raise UserError(
-            "two models are compared on the same images, but their predictions are "
-            f"{a.shape} and {b.shape}"
-        )
-    columns = (a, b, *((a, b) if scores is None else scores))
-    pairs = [columns] if a.ndim == 2 else list(zip(*columns, strict=True))
+        got = f"{a.shape} and {b.shape}"
+        raise UserError(f"expected predictions of both models on the same images, got {got}")
+    scores = (None, None) if scores is None else scores
 
     def statistic(weights):
-        each = [
-            scalar_metrics(truth, x, weights, x_scores)
-            - scalar_metrics(truth, y, weights, y_scores)
-            for x, y, x_scores, y_scores in pairs
-        ]
-        return np.mean(each, axis=0)
+        ours = scalar_metrics(truth, a, weights, scores[0])
+        return ours - scalar_metrics(truth, b, weights, scores[1])
 
     return _with_intervals(statistic, truth, lesions, options)
 
@@ -235,8 +225,7 @@ def _subgroup(rows, min_n, options):
     found = _with_intervals(statistic, truth, lesions, options, exact)
     row = {"n": len(rows), "lesions": len(set(lesions)), "classes": len(np.unique(truth))}
     for name in ("balanced_accuracy", "accuracy"):
-        row |= {name: found[name]["value"]}
-        row |= {f"{name}_low": found[name]["low"], f"{name}_high": found[name]["high"]}
+        row |= named(name, found[name])
     return row | {"accuracy_k": int((truth == predicted).sum()), "small": len(rows) < min_n}
 
 

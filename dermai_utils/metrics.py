@@ -8,6 +8,7 @@ and no mean over classes counts it.
 """
 
 import numpy as np
+import pandas as pd
 from sklearn.metrics import auc as area_under
 from sklearn.metrics import average_precision_score, roc_curve
 
@@ -33,27 +34,17 @@ def all_metrics(truth, probabilities, weights=None, scores=None) -> dict:
     (0.6666666666666666, 0.75)
     """
     scores = probabilities if scores is None else scores
-    (truth, probabilities), (_, scores) = (
-        _counting_rows(truth, values, weights) for values in (probabilities, scores)
-    )
+    _, scores = _counting_rows(truth, scores, weights)
+    truth, probabilities = _counting_rows(truth, probabilities, weights)
     counts = confusion(truth, scores.argmax(1))
     precision, recall, f1 = precision_recall_f1(counts)
     per_class = dict(n=counts.sum(1), precision=precision, recall=recall, f1=f1)
     per_class |= {"auc": class_aucs(truth, probabilities)[0]}
     per_class |= secondary(truth, probabilities, scores)
     scalars = scalar_metrics(truth, probabilities, scores=scores)[0]
-    values = dict(zip(SCALAR_METRICS, scalars, strict=True))
-    return jsonable(
-        {
-            "n": len(truth),
-            **{name: values[name] for name in ("accuracy", *SCALAR_METRICS)},
-            "per_class": {
-                c: {name: column[k] for name, column in per_class.items()}
-                for k, c in enumerate(CLASSES)
-            },
-            "confusion": counts.tolist(),
-        }
-    )
+    found = {"n": len(truth)} | dict(zip(SCALAR_METRICS, scalars, strict=True))
+    found["per_class"] = pd.DataFrame(per_class, CLASSES).to_dict("index")
+    return jsonable(found | {"confusion": counts.tolist()})
 
 
 def confusion(truth, prediction, weights=None) -> np.ndarray:
@@ -183,14 +174,12 @@ def _counting_rows(truth, probabilities, weights):
     """The arrays without rows of weight zero, checked."""
     truth, probabilities = np.asarray(truth, int), np.asarray(probabilities, float)
     if truth.ndim != 1 or probabilities.shape != (len(truth), len(CLASSES)):
-        raise UserError(
-            "expected truth (N,) and probabilities (N, 7), "
-            f"got {truth.shape} and {probabilities.shape}"
-        )
+        got = f"{truth.shape} and {probabilities.shape}"
+        raise UserError(f"expected truth (N,) and probabilities (N, 7), got {got}")
     counts = np.ones(len(truth), bool) if weights is None else np.asarray(weights) > 0
     truth, probabilities = truth[counts], probabilities[counts]
     if n := (~np.isfinite(probabilities)).any(1).sum():
-        raise UserError(f"{n} images have no probability (NaN or infinite): predict them again")
+        raise UserError(f"images without a probability (NaN or infinite): {n}; predict them again")
     if len(truth) and not 0 <= truth.min() <= truth.max() < len(CLASSES):
         raise UserError(f"a true class is outside 0 to {len(CLASSES) - 1}")
     return truth, probabilities

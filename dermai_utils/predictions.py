@@ -158,14 +158,12 @@ def submission(images, probabilities) -> pd.DataFrame:
     probabilities = np.asarray(probabilities, float)
     images = pd.Series(np.asarray(images), dtype=str)
     if not len(images) or probabilities.shape != (len(images), len(CLASSES)):
-        n = len(images)
-        raise UserError(f"{n} images need probabilities ({n}, 7), got {probabilities.shape}")
+        got = f"{len(images)} and {probabilities.shape}"
+        raise UserError(f"expected N image ids, at least one, and probabilities (N, 7), got {got}")
     bad = ~((probabilities >= 0) & (probabilities <= 1)).all(1)  # NaN is neither
     if bad.any():
-        raise UserError(
-            f"{images[bad].iloc[0]}: a probability is not a number from 0 to 1 "
-            f"({bad.sum()} such images)"
-        )
+        why = f"a probability is not a number from 0 to 1 (such images: {bad.sum()})"
+        raise UserError(f"{images[bad].iloc[0]}: {why}")
     if (twice := images[images.duplicated()]).any():
         raise UserError(f"{twice.iloc[0]} is twice in the submission: give each image once")
     first = np.arange(len(CLASSES)) == probabilities.argmax(1)[:, None]

@@ -135,8 +135,12 @@ class Run:
         return rows[rows["row"].notna()].astype({"row": int}).reset_index(drop=True)
 
     def changes(self, dataset) -> str:
-        """What differs between the run's table and the data of now, in one line; "" for nothing."""
-        return table_changes(self.table, dataset.table)
+        """What differs between the run's table and the data of now, in one line; "" for nothing.
+
+        A test set that only one of them has is no change: it is judged where it is given."""
+        old, new = self.table, dataset.table
+        both = {"train", "extra", "official", *(set(old["source"]) & set(new["source"]))}
+        return table_changes(*(table[table["source"].isin(both)] for table in (old, new)))
 
 
 def open_run(folder, net=None, device: str = "auto", precision: str = "auto") -> Run:

@@ -29,18 +29,18 @@ def gradcam(net: nn.Module, images: torch.Tensor, targets) -> np.ndarray:
     (2, 64, 64)
     """
     with networks.evaluating(net):
-        place, batches = networks.feature_maps(net, images.shape[-1])[-1], []
-        for batch, classes in _batches(net, images, targets):
-            outputs = []
-            with networks.hooked([place.module], _keep(outputs)), torch.enable_grad():
-                logits = net(batch.requires_grad_())
-                gradients = torch.autograd.grad(logits.gather(1, classes).sum(), outputs)
-            gradient, activation = (
-                place.first(x[0].detach().float()) for x in (gradients, outputs)
-            )
-            maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True).relu()
-            batches.append(_unit(_resized(maps, images.shape[-2:])[:, 0]))
-    return _joined(batches, images)
+        place = networks.feature_maps(net, images.shape[-1])[-1]
+
+    def maps(batch, classes):
+        outputs = []
+        with networks.hooked([place.module], _keep(outputs)):
+            score = net(batch).gather(1, classes).sum()
+        gradients = torch.autograd.grad(score, outputs)
+        gradient, activation = (place.first(x[0].detach().float()) for x in (gradients, outputs))
+        maps = (gradient.mean((2, 3), keepdim=True) * activation).sum(1, keepdim=True).relu()
+        return _resized(maps, batch.shape[-2:])
+
+    return _in_batches(maps, net, images, targets)
 
 
 def saliency(net: nn.Module, images: torch.Tensor, targets) -> np.ndarray:
@@ -52,28 +52,27 @@ def saliency(net: nn.Module, images: torch.Tensor, targets) -> np.ndarray:
     >>> saliency(net, torch.rand(2, 3, 64, 64), [4, 1]).shape
     (2, 64, 64)
     """
-    batches = []
-    with networks.evaluating(net):
-        for batch, classes in _batches(net, images, targets):
-            with torch.enable_grad():
-                logits = net(batch.requires_grad_())
-                (gradient,) = torch.autograd.grad(logits.gather(1, classes).sum(), batch)
-            maps = gradient.float().abs().amax(1, keepdim=True)
-            batches.append(_unit(F.avg_pool2d(maps, 5, stride=1, padding=2)[:, 0]))
-    return _joined(batches, images)
+
+    def maps(batch, classes):
+        (gradient,) = torch.autograd.grad(net(batch).gather(1, classes).sum(), batch)
+        maps = gradient.float().abs().amax(1, keepdim=True)
+        return F.avg_pool2d(maps, 5, stride=1, padding=2)
+
+    return _in_batches(maps, net, images, targets)
 
 
-def _batches(net, images, targets):
-    """(images, targets (n, 1)) of AT_ONCE images, on the network's device."""
+def _in_batches(maps, net, images, targets) -> np.ndarray:
+    """(N, S, S) float32 in 0 to 1: what `maps` makes of AT_ONCE images and targets (n, 1), on the
+    network's device and with gradients."""
     device = next(net.parameters()).device
     targets = torch.as_tensor(targets, device=device).long()[:, None]
-    for start in range(0, len(images), AT_ONCE):
-        batch = images[start : start + AT_ONCE].detach().to(device, copy=True)
-        yield batch, targets[start : start + AT_ONCE]
-
-
-def _joined(batches, images):
-    return np.concatenate([np.empty((0, *images.shape[-2:]), np.float32), *batches])
+    found = [np.empty((0, *images.shape[-2:]), np.float32)]
+    with networks.evaluating(net), torch.enable_grad():
+        for start in range(0, len(images), AT_ONCE):
+            batch = images[start : start + AT_ONCE].detach().to(device, copy=True)
+            batch_maps = maps(batch.requires_grad_(), targets[start : start + AT_ONCE])
+            found.append(_unit(batch_maps[:, 0]))
+    return np.concatenate(found)
 
 
 def _keep(outputs):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from dermai_utils import splits
-from dermai_utils.basics import IMAGE_SUFFIXES, UserError
+from dermai_utils.basics import IMAGE_SUFFIXES, UserError, did_you_mean
 from dermai_utils.copies import tables
 from dermai_utils.image_names import base_id, is_archive_id
 from dermai_utils.splits import INNER, LEFT_OUT
@@ -90,15 +90,7 @@ def _of_table(path, folder=None) -> pd.DataFrame:
 # Onto a table of images
 
 
-def read_split(
-    path,
-    table: pd.DataFrame,
-    *,
-    leave_out: bool = False,
-    val: float = 0.12,
-    seed: int = 0,
-    pairs=None,
-) -> pd.Series:
+def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) -> pd.Series:
     """(N,) subset names as `split` gives them, from a split that you edited or somebody else made.
 
     path: a table with columns of images and subsets, a table for each subset, or a folder (see
@@ -126,14 +118,16 @@ def read_split(
     unnamed = subset == ""
     if unnamed.any():
         first = table["image"][unnamed].iloc[0]
-        print(f"split: {path}: {unnamed.sum():,} images ({first}, ...) have no subset: {LEFT_OUT}")
+        count = f"{unnamed.sum():,} ({first}, ...)"
+        print(f"split: {path}: images without a subset: {count}; they are {LEFT_OUT}")
     subset = subset.mask(unnamed, LEFT_OUT)
     fits = (subset == LEFT_OUT) | (subset == elsewhere)
     fits |= (elsewhere == "") & (subset.isin(INNER) | subset.str.fullmatch(r"\d{1,2}"))
     if not fits.all():
         first = fits.idxmin()
         expected = elsewhere[first] or "train, val, test, a fold's number"
-        why = f"is in {subset[first]}: expected {expected} or {LEFT_OUT}"
+        hint = did_you_mean(subset[first], [elsewhere[first], LEFT_OUT, *tables.SUBSET_WORDS])
+        why = f"is in {subset[first]}: expected {expected} or {LEFT_OUT}{hint and '; ' + hint}"
         _refuse(path, table[~fits], why)
     subset = _with_val(path, table, subset, val, seed, pairs)
     inner = sorted(set(subset[elsewhere == ""]) - {LEFT_OUT, "test"})
@@ -145,7 +139,8 @@ def read_split(
         splits.check_filled(clean, inner, inner)
         return clean
     if leaking := (clean != subset).sum():
-        print(f"split: {path}: {leaking:,} images leak and stay; --leaks leave_out leaves them out")
+        advice = "--leaks leave_out leaves them out"
+        print(f"split: {path}: images that leak and stay: {leaking:,}; {advice}")
     return subset
 
 
@@ -173,8 +168,8 @@ def _subsets_named(path, table):
     if len(missing) == len(rows):
         _refuse(path, rows, "is not in the data; expected ids or file names of its images")
     if len(missing):
-        what = f"{len(missing):,} of {len(rows):,} images are not in the data"
-        print(f"split: {path}: {what} ({missing['image'].iloc[0]}, ...)")
+        count = f"{len(missing):,} of {len(rows):,} ({missing['image'].iloc[0]}, ...)"
+        print(f"split: {path}: images that are not in the data: {count}")
     return pd.Series(subset, table.index, name="subset")
 
 

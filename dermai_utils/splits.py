@@ -53,16 +53,11 @@ def groups(table: pd.DataFrame, pairs=()) -> np.ndarray:
     >>> groups(table).tolist()
     [0, 1, 0]
     """
-    patients, hashes = column(table, "patient_id"), column(table, "pixel_hash")
-    links = [
-        *_same_value(lesions(table)),
-        *_same_value(hashes.where(hashes != "", table["image"])),
-        *_same_value(patients.where(patients != "", table["image"])),
-        *_same_value(families(table["image"])),
-        *_same_value(table["image"].map(base_id)),
-        *pair_rows(table, pairs),
-        *_over_missing(table, pairs),
-    ]
+    keys = [column(table, name) for name in ("lesion_id", "pixel_hash", "patient_id")]
+    keys = [key.where(key != "", table["image"]) for key in keys]
+    keys += [families(table["image"]), table["image"].map(base_id)]
+    links = [link for key in keys for link in _same_value(key)]
+    links += [*pair_rows(table, pairs), *_over_missing(table, pairs)]
     return connected_components(len(table), links)
 
 
@@ -161,31 +156,21 @@ def stratified(groups, labels, shares, seed: int) -> np.ndarray:
     """
     groups, labels, shares = np.asarray(groups), np.asarray(labels), np.asarray(shares, float)
     random = np.random.default_rng(seed)
-    names, codes = np.unique(labels, return_inverse=True)
-    ids, member = np.unique(groups, return_inverse=True)
-    table = np.zeros((len(ids), len(names)), int)
-    np.add.at(table, (member, codes), 1)
-    size, majority = table.sum(axis=1), table.argmax(axis=1)
-    subset = np.zeros(len(ids), int)
+    images = pd.crosstab(groups, labels).to_numpy()  # a row a group, a column a class
+    size, majority = images.sum(axis=1), images.argmax(axis=1)
+    subset = np.zeros(len(images), int)
     by_share = np.argsort(-shares, kind="stable")  # on a tie the largest subset goes first
-    for name in range(len(names)):
-        order = random.permutation(np.flatnonzero(majority == name))
+    for label in range(images.shape[1]):
+        order = random.permutation(np.flatnonzero(majority == label))
         filled = np.zeros(len(shares))
         for group in order[np.argsort(-size[order], kind="stable")]:
             subset[group] = by_share[np.argmin(filled[by_share] / shares[by_share])]
             filled[subset[group]] += size[group]
-    return subset[member]
+    return subset[np.unique(groups, return_inverse=True)[1]]
 
 
 def split(
-    table: pd.DataFrame,
-    val: float = 0.12,
-    test: float | None = None,
-    *,
-    seed: int = 0,
-    strategy: str = "lesion",
-    pairs=None,
-    train_fraction: float = 1.0,
+    table, val=0.12, test=None, *, seed=0, strategy="lesion", pairs=None, train_fraction=1.0
 ) -> pd.Series:
     """(N,) subset names: train, val and test for the training data, and each test set's own name.
 
@@ -202,24 +187,11 @@ def split(
     if strategy not in ("lesion", "random"):
         hint = did_you_mean(strategy, ("lesion", "random"))
         raise UserError(f"split={strategy}: expected lesion or random{hint and '; ' + hint}")
-    pairs = near_duplicates() if pairs is None else pairs
-    subset, home, test = _start(table, val, test)
-    together = training_groups(table, pairs) if strategy == "lesion" else np.arange(home.sum())
-    subset[home] = drawn = drawn_subsets(table.loc[home, "label"], together, val, test, seed)
-    subset = without_leaks(table, subset, pairs, inner=strategy == "lesion")
-    check_filled(subset, INNER if test else INNER[:2], drawn)
-    return _shortened(table, subset, train_fraction, pairs, seed)
+    return _divided(table, val, test, seed, pairs, train_fraction, strategy=strategy)
 
 
 def folds(
-    table: pd.DataFrame,
-    n: int,
-    test: float | None = None,
-    *,
-    seed: int = 0,
-    pairs=None,
-    train_fraction: float = 1.0,
-    val: float = 0.12,
+    table, n: int, test=None, *, seed=0, pairs=None, train_fraction=1.0, val=0.12
 ) -> pd.Series:
     """(N,) subset names as in `split`, with the folds "0" to "n-1" in place of train and val.
 
@@ -233,15 +205,22 @@ def folds(
     """
     if not 2 <= n <= 20:
         raise UserError(f"folds={n}: expected 2 to 20, or 0 for one val subset")
+    return _divided(table, val, test, seed, pairs, train_fraction, n)
+
+
+def _divided(table, val, test, seed, pairs, train_fraction, folds=0, strategy="lesion"):
+    """What `split` and `folds` have in common."""
     pairs = near_duplicates() if pairs is None else pairs
     subset, home, test = _start(table, val, test)
-    labels, together = table.loc[home, "label"].to_numpy(), training_groups(table, pairs)
+    labels, names = table.loc[home, "label"].to_numpy(), ["train", "val"]
+    together = training_groups(table, pairs) if strategy == "lesion" else np.arange(len(labels))
     drawn = drawn_subsets(labels, together, val, test, seed)
-    rest = drawn != "test"
-    drawn[rest] = stratified(together[rest], labels[rest], np.ones(n), seed)
-    subset[home] = drawn = drawn.astype(str)
-    subset = without_leaks(table, subset, pairs)
-    check_filled(subset, [*map(str, range(n)), *["test"] * bool(test)], drawn)
+    if folds:
+        rest, names = drawn != "test", [str(k) for k in range(folds)]
+        drawn[rest] = stratified(together[rest], labels[rest], np.ones(folds), seed).astype(str)
+    subset[home] = drawn
+    subset = without_leaks(table, subset, pairs, inner=strategy == "lesion")
+    check_filled(subset, names + ["test"] * bool(test), drawn)
     return _shortened(table, subset, train_fraction, pairs, seed)
 
 
@@ -418,7 +397,7 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     if (reasons[~left] != "").any():  # what train shares with val or test is not left out here
         reasons = leaks(table, subset, pairs, inner=False)
     reasons = reasons[left].replace("", "by train_fraction or the split file").value_counts()
-    lines = [f"left out: {n:,} images, {why}" for why, n in reasons.items()]
+    lines = [f"images left out: {n:,}, {why}" for why, n in reasons.items()]
     for name, images in counts(table, subset[subsets_elsewhere(table) == ""]).items():
         if absent := [label for label, count in images.items() if not count and name != LEFT_OUT]:
             lines.append(f"no {', '.join(absent)} in {name}: results there are not defined")

@@ -918,8 +918,8 @@ SPLITS = {
         "lesions shared with clinic": 2, "names shared with clinic": 1,
         "near duplicates shared with clinic": 1, "patients shared with clinic": 7,
         "related images shared with clinic": 7}, audit={"train/val": {}, "train/clinic": {},
-        "val/clinic": {}}, says=["left out: 7 images, patients shared with clinic",
-        "left out: 7 images, related images shared with clinic"]),
+        "val/clinic": {}}, says=["left out: 7, patients shared with clinic",
+        "left out: 7, related images shared with clinic"]),
     "a test set that leaks, and an inner one": Split(clinic=CLINIC_THAT_LEAKS, flags={
         "test_fraction": 0.12}, subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
         "left out": LINKED, "test": 20, "val": 22}, digest="494e6cffc940a194", left_out={
@@ -943,7 +943,7 @@ SPLITS = {
         "val": 24}, digest="e44023b7271de7aa", left_out={"lesions shared with test": 1,
         "names shared with val": 1, "patients shared with val": 1},
         audit={"train/val": {}, "train/test": {}, "train/extra": {}, "val/test": {},
-        "val/extra": {}, "test/extra": {}}, says=["left out: 1 images, lesions shared with test"]),
+        "val/extra": {}, "test/extra": {}}, says=["left out: 1, lesions shared with test"]),
     "both, three folds": Split(clinic=CLINIC_THAT_LEAKS, more=MORE_THAT_LEAKS, flags={"folds": 3},
         subset={"0": 42, "1": 42, "2": 41, "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
         "extra": "C6, C7, extra:a000", "left out": "C1, C2, C5, C8, " + LINKED.replace("a063, ",

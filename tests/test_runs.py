@@ -2,6 +2,7 @@
 
 import pickle
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,7 @@ import pytest
 import torch
 from made_up import Evil, Small, data, same_weights
 
-from dermai_utils import files, inference, predictions, runs, training
+from dermai_utils import commands, files, inference, predictions, runs, training
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.networks import network
 from dermai_utils.runs import open_run
@@ -115,6 +116,16 @@ def test_what_changed_in_the_data_is_counted(trained):
     whole.table = whole.table.drop(index=7)
     said = "images gone: 2, new images: 1, another label: 1, another pixel_hash: 2"
     assert run.changes(whole) == said
+    assert run.changes(joined(("Basel", dataset(seed=1)))) == ""  # a test set, which is judged
+
+
+def test_a_run_on_changed_data_says_which_images_its_scores_are_of(trained, monkeypatch, capsys):
+    run, whole = open_run(trained), joined(("official", dataset(seed=1)))
+    monkeypatch.setattr(commands, "load", lambda *_: whole)
+    commands._dataset_of(SimpleNamespace(name=run.settings["data"]), run)
+    said = capsys.readouterr().out
+    assert "70" in said and "the images that it had then" in said
+    assert "another --run-name" in said
 
 
 # Folds.

@@ -48,12 +48,9 @@ def together(table, pairs):
     return linked
 
 
-def enough(make, *args, **options):
-    """The split, or None where it is refused because a subset is empty."""
-    try:
-        return make(*args, **options)
-    except UserError as error:
-        assert "too few lesions" in str(error) or "no image is left" in str(error)
+def drawn(table, folds=0, **options):
+    """A split, or folds."""
+    return splits.folds(table, folds, **options) if folds else splits.split(table, **options)
 
 
 # Groups and shares
@@ -68,55 +65,32 @@ def test_groups_are_what_brute_force_ties_together(data):
     assert set(joined) == set(range(joined.max() + 1))
 
 
+UUID = "a2b3c4d-0000-4000-8000-00000000000f"
+
+
 @pytest.mark.parametrize(
-    "image, original",
+    "images, n",
     [
-        ("X_aug0", "X"),
-        ("X_1", "X"),
-        ("X (1)", "X"),
-        ("X-flipped", "X"),
-        ("X_copy2", "X"),
-        ("X_aug0 (1)", "X"),
-        ("X2", "X2"),
-        ("Y_1", "Y_1"),
-        ("ISIC_0024306", "ISIC_0024306"),
+        *[(["X", "X_aug0", f"X{end}"], 1) for end in ("_1", " (1)", "-flipped", "_copy2")],
+        *[(["X", "X_aug0", name], 2) for name in ("X2", "Y_1", "ISIC_0024306")],
+        ([f"NV_original_X.jpg_1{UUID}", "X"], 1),
+        ([f"NV_original_X.jpg_{k}{UUID}" for k in range(2)], 1),
+        (["X_jpg.rf.0a1b2c", "X_png.rf.77ffaa"], 1),
+        (["X_aug0", "X_aug1"], 1),
+        (["X_aug_0", "X_aug_1"], 1),
+        (["X_rot90_flip", "X"], 1),  # X_rot90 is missing
+        (["X_aug0 (1)", "X"], 1),
+        (["my ISIC_0024306 crop", "ISIC_0024306"], 1),
+        (["clinic:ISIC_0024306", "extra:ISIC_0024306_downsampled"], 1),
+        (["1", "clinic:1"], 2),
+        (["photo (1)", "photo (2)"], 2),
+        (["img_1", "img_2"], 2),
+        (["X", "Y_aug0"], 2),
+        ([f"img_crop{k}" for k in range(30)], 30),  # a stem of very many images
     ],
 )
-def test_a_file_named_after_another_is_of_its_family(image, original):
-    assert splits.families(["X", "X_aug0", image])[2] == original
-    numbers = splits.groups(pd.DataFrame({"image": ["X", "X_aug0", image, "Z"]}))
-    assert (numbers[0] == numbers[2]) == (original == "X") and numbers[3] not in numbers[:3]
-
-
-@pytest.mark.parametrize(
-    "images",
-    [
-        ["NV_original_X.jpg_" + "-".join("1a2b3c4d 0000 4000 8000 00000000000f".split()), "X"],
-        ["NV_original_X.jpg_" + "-".join(f"{k}a2b3c4d 0000 4000 8000 00000000000f".split())
-         for k in range(2)],
-        ["X_jpg.rf.0a1b2c", "X_png.rf.77ffaa"],
-        ["X_aug0", "X_aug1"],
-        ["X_aug_0", "X_aug_1"],
-        ["X_rot90_flip", "X"],  # X_rot90 is missing
-        ["X_aug0 (1)", "X"],
-        ["my ISIC_0024306 crop", "ISIC_0024306"],
-        ["clinic:ISIC_0024306", "extra:ISIC_0024306_downsampled"],
-    ],
-)  # fmt: skip
-def test_names_that_give_a_copy_away_are_one_group(images):
-    assert len(set(splits.groups(pd.DataFrame({"image": [*images, "Z", "Z2"]})))) == 3
-
-
-@pytest.mark.parametrize(
-    "images", [["1", "clinic:1"], ["photo (1)", "photo (2)"], ["img_1", "img_2"], ["X", "Y_aug0"]]
-)
-def test_numbers_and_other_names_are_no_copies(images):
-    assert len(set(splits.groups(pd.DataFrame({"image": images})))) == 2
-
-
-def test_a_stem_of_very_many_images_is_no_photograph():
-    images = [f"img_crop{k}" for k in range(30)]
-    assert len(set(splits.groups(pd.DataFrame({"image": images})))) == 30
+def test_names_that_give_a_copy_away_are_one_group(images, n):
+    assert len(set(splits.groups(pd.DataFrame({"image": [*images, "Z", "Z2"]})))) == n + 2
 
 
 def test_a_pair_links_images_over_one_that_was_rejected_and_under_a_prefix():
@@ -127,23 +101,17 @@ def test_a_pair_links_images_over_one_that_was_rejected_and_under_a_prefix():
     for pair in (("A", "ISIC_0024306"), ("ISIC_0024306", "A")):
         reasons = splits.leaks(table, subset, [pair])
         assert reasons.tolist() == ["near duplicates shared with clinic", "", ""]
-
-
-def test_over_an_official_test_image_nothing_is_linked():
-    table = pd.DataFrame({"image": ["ISIC_0024770", "ISIC_0026280"]})
-    assert splits.groups(table, splits.near_duplicates()).tolist() == [0, 1]
+    over_official = pd.DataFrame({"image": ["ISIC_0024770", "ISIC_0026280"]})
+    assert splits.groups(over_official, splits.near_duplicates()).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("folds", [0, 3])
 def test_training_images_that_only_an_extra_image_links_stay_together(folds):
-    table = official_like(200).assign(lesion_id="")
-    extra = table[:60].assign(source="extra", image=[f"E{k}" for k in range(60)])
-    extra["lesion_id"], table.loc[:59, "lesion_id"] = "", [f"L{k}" for k in range(60)]
-    extra["lesion_id"] = [f"L{k}" for k in range(60)]
-    table.loc[100:159, "patient_id"] = extra["patient_id"] = [f"P{k}" for k in range(60)]
-    table = pd.concat([table, extra], ignore_index=True)
-    make = splits.split if not folds else lambda table, **o: splits.folds(table, folds, **o)
-    subset = make(table, test=0.1, pairs=())
+    table, ids = official_like(200).assign(lesion_id=""), np.arange(60).astype(str)
+    extra = table[:60].assign(source="extra", image=np.char.add("E", ids))
+    table.loc[:59, "lesion_id"] = extra["lesion_id"] = np.char.add("L", ids)
+    table.loc[100:159, "patient_id"] = extra["patient_id"] = np.char.add("P", ids)
+    subset = drawn(pd.concat([table, extra], ignore_index=True), folds, test=0.1, pairs=())
     assert (subset[:60].to_numpy() == subset[100:160].to_numpy()).all()
 
 
@@ -157,22 +125,18 @@ def groupings(draw):
     return np.array(groups), np.array(labels), shares, draw(st.integers(0, 5))
 
 
-@given(groupings())
-def test_every_image_is_in_one_subset_and_so_is_every_group(data):
+@settings(deadline=None)
+@given(groupings(), st.booleans())
+def test_a_group_is_in_one_subset_and_each_class_is_shared_out_to_within_a_group(data, pure):
     groups, labels, shares, seed = data
+    if pure:  # one class a group, as lesions have
+        labels = np.array(list("ABC"))[groups % 3]
     subset = splits.stratified(groups, labels, shares, seed)
     assert subset.shape == groups.shape and ((subset >= 0) & (subset < len(shares))).all()
     for group in np.unique(groups):
         assert len(set(subset[groups == group])) == 1
     assert (subset == splits.stratified(groups, labels, shares, seed)).all()
-
-
-@given(groupings())
-def test_each_subset_gets_its_share_of_each_class_to_within_a_group(data):
-    groups, _, shares, seed = data
-    labels = np.array(list("ABC"))[groups % 3]  # one class a group, as lesions have
-    subset = splits.stratified(groups, labels, shares, seed)
-    for label in np.unique(labels):
+    for label in np.unique(labels) if pure else ():
         largest = np.bincount(groups[labels == label]).max()
         got = np.bincount(subset[labels == label], minlength=len(shares))
         due = np.array(shares) / sum(shares) * got.sum()
@@ -189,11 +153,11 @@ def test_each_subset_gets_its_share_of_each_class_to_within_a_group(data):
 @given(tables(most=30), st.sampled_from([0, 3]), st.sampled_from([None, 0, 0.3]))
 def test_a_split_keeps_groups_together_and_leaves_out_what_leaks(data, folds, test):
     table, pairs = data
-    options = dict(test=test, pairs=pairs)
-    make = splits.split if not folds else splits.folds
     table.loc[0, "source"] = "train"
-    subset = enough(make, table, *([folds] if folds else []), **options)
-    if subset is None:
+    try:
+        subset = drawn(table, folds, test=test, pairs=pairs)
+    except UserError as error:
+        assert "too few lesions" in str(error) or "no image is left" in str(error)
         return
     linked, home = together(table, pairs), (table["source"] == "train").to_numpy()
     # the split keeps together what the training images alone say
@@ -214,7 +178,7 @@ def test_a_split_keeps_groups_together_and_leaves_out_what_leaks(data, folds, te
     for names, counts in splits.audit(table, subset, pairs).iterrows():
         if not set(names.split("/")) <= {"official", "clinic", "test"}:
             assert not counts.fillna(0).any(), names
-    assert subset.equals(make(table, *([folds] if folds else []), **options))
+    assert subset.equals(drawn(table, folds, test=test, pairs=pairs))
 
 
 def official_like(n=600):
@@ -240,10 +204,8 @@ FROZEN = {  # SHA-256 of what version 0.2 gave for this table, 16 digits
 
 def frozen(kind, seed):
     table, pairs = official_like(), [["ISIC_0024306", "ISIC_0024500"]]
-    if kind == "folds":
-        return splits.folds(table, 5, seed=seed, pairs=pairs)
     options = {"random": {"strategy": "random"}, "fraction": {"train_fraction": 0.4}}
-    return splits.split(table, seed=seed, pairs=pairs, **options.get(kind, {}))
+    return drawn(table, 5 * (kind == "folds"), seed=seed, pairs=pairs, **options.get(kind, {}))
 
 
 @pytest.mark.parametrize("kind, seed", FROZEN)
@@ -263,12 +225,7 @@ def test_the_test_subset_is_the_same_with_folds(folds):
 @pytest.mark.parametrize("folds", [0, 3])
 def test_a_share_of_the_training_lesions_leaves_the_other_subsets_alone(folds):
     table = official_like()
-    make = (
-        (lambda **o: splits.folds(table, folds, **o))
-        if folds
-        else (lambda **o: splits.split(table, **o))
-    )
-    whole, part = make(), make(train_fraction=0.5)
+    whole, part = drawn(table, folds), drawn(table, folds, train_fraction=0.5)
     assert (part.mask(part == LEFT_OUT, whole) == whole).all()
     train = (whole == "train") | whole.str.isdigit()
     assert (whole[part == LEFT_OUT].isin(set(whole[train]))).all()
@@ -365,10 +322,10 @@ def test_a_random_split_is_audited_and_said_to_leak():
     table = official_like()
     subset = splits.split(table, strategy="random")
     lesions = table[table["lesion_id"] != ""].groupby("lesion_id")["image"]
-    apart = [{"train", "val"} <= set(subset[rows.index]) for _, rows in lesions]
-    assert splits.audit(table, subset).loc["train/val", "lesions"] == sum(apart) > 0
+    apart = sum({"train", "val"} <= set(subset[rows.index]) for _, rows in lesions)
+    assert splits.audit(table, subset).loc["train/val", "lesions"] == apart > 0
     warnings = [line for line in splits.notes(table, subset) if line.startswith("WARNING")]
-    assert len(warnings) == 3 and f"train/val share {sum(apart)} × lesions" in warnings[0]
+    assert len(warnings) == 3 and f"train/val share {apart} × lesions" in warnings[0]
     assert not any("WARNING" in line for line in splits.notes(table, splits.split(table)))
 
 
@@ -379,7 +336,8 @@ def test_notes_say_what_is_left_out_what_is_missing_and_what_is_not_known():
     table.loc[301, "lesion_id"] = "L44"
     lines = splits.notes(table, splits.split(table, train_fraction=0.5), splits.near_duplicates())
     text = "\n".join(lines)
-    assert "images, lesions shared with clinic" in text and "images, by train_fraction or" in text
+    assert "images left out: " in text and ", lesions shared with clinic" in text
+    assert ", by train_fraction or the split file" in text
     assert "no DF in val: results there are not defined" in text
     assert "near-duplicates of clinic: not known" in text
 
@@ -397,52 +355,36 @@ def test_counts_are_those_of_a_crosstab_in_the_official_order():
 
 
 @pytest.mark.parametrize(
-    "options, message",
+    "columns, options, message",
     [
-        (dict(val=0.5, test=0.4), "leave under 20 % to train on"),
-        (dict(val=0.7), "expected val from 0.01 to 0.5"),
-        (dict(test=-0.1), "test from 0 to 0.5"),
-        (dict(strategy="lesions"), "expected lesion or random; did you mean lesion?"),
-        (dict(train_fraction=0), "train_fraction=0: expected 0.01 to 1"),
+        ({}, dict(val=0.5, test=0.4), "leave under 20 % to train on"),
+        ({}, dict(val=0.7), "expected val from 0.01 to 0.5"),
+        ({}, dict(test=-0.1), "test from 0 to 0.5"),
+        ({}, dict(strategy="lesions"), r"expected lesion or random; did you mean lesion\?"),
+        ({}, dict(train_fraction=0), "train_fraction=0: expected 0.01 to 1"),
+        ({}, dict(folds=1), "expected 2 to 20"),
+        (dict(label="melanoma"), {}, "label melanoma: expected one of MEL, NV"),
+        (dict(image="A"), {}, "image A has two rows"),
+        (dict(source="official"), {}, "no training image"),
+        (dict(lesion_id="L1"), {}, "too few lesions: none is left for val"),
     ],
 )
-def test_a_share_that_is_none_is_named(options, message):
-    with pytest.raises(UserError, match=message.replace("?", r"\?")):
-        splits.split(official_like(), **options)
-
-
-def test_the_least_and_the_largest_shares_are_allowed():
-    assert set(splits.split(official_like(), val=0.01, test=0.5)) == {"train", "val", "test"}
-
-
-@pytest.mark.parametrize(
-    "columns, message",
-    [
-        (dict(label="melanoma"), "label melanoma: expected one of MEL, NV"),
-        (dict(image="A"), "image A has two rows"),
-        (dict(source="official"), "no training image"),
-        (dict(lesion_id="L1"), "too few lesions: none is left for val"),
-    ],
-)
-def test_a_table_that_cannot_be_split_is_one_line(columns, message):
+def test_what_cannot_be_split_is_one_line(columns, options, message):
     with pytest.raises(UserError, match=message):
-        splits.split(official_like().assign(**columns))
+        drawn(official_like().assign(**columns), **options)
 
 
-def test_a_table_without_labels_and_too_many_folds_are_one_line():
-    with pytest.raises(UserError, match="no column label"):
-        splits.split(official_like().drop(columns="label"))
-    for n, message in ((1, "expected 2 to 20"), (8, "too few lesions: none is left for 5, 6, 7")):
-        with pytest.raises(UserError, match=message):
-            splits.folds(official_like()[:7].assign(label="NV"), n)
-
-
-def test_a_test_set_with_all_lesions_leaves_nothing_to_train_on():
+def test_no_label_too_few_lesions_and_a_test_set_of_all_lesions_are_one_line():
     table = official_like()
-    both = pd.concat([table, table.assign(source="clinic", image="clinic:" + table["image"])])
+    with pytest.raises(UserError, match="no column label"):
+        splits.split(table.drop(columns="label"))
+    with pytest.raises(UserError, match="too few lesions: none is left for 5, 6, 7"):
+        splits.folds(table[:7].assign(label="NV"), 8)
+    clinic = table.assign(source="clinic", image="clinic:" + table["image"])
     message = "no image is left in train, val: 600 images would leak into a test set"
     with pytest.raises(UserError, match=message):
-        splits.split(both.reset_index(drop=True))
+        splits.split(pd.concat([table, clinic], ignore_index=True))
+    assert set(splits.split(table, val=0.01, test=0.5)) == {"train", "val", "test"}
 
 
 # Files
@@ -485,8 +427,8 @@ def test_a_split_of_others_may_name_files_leave_images_out_and_lack_val(tmp_path
     assert subset[50:].tolist() == ["official"] * 3 + ["train"] * 3 + ["clinic"] * 4
     assert splits.audit(table, subset).loc["train/val", "lesions"] == 0
     printed = capsys.readouterr().out
-    assert "1 of 53 images are not in the data (ISIC_0034320, ...)" in printed
-    assert "4 images (ISIC_0024352, ...) have no subset: left out" in printed
+    assert "images that are not in the data: 1 of 53 (ISIC_0034320, ...)" in printed
+    assert "images without a subset: 4 (ISIC_0024352, ...); they are left out" in printed
     assert "no val: it is 25% of the training images, by lesion" in printed
 
 
@@ -496,36 +438,34 @@ def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path, capsys):
     files.write_table(table[["image"]].assign(subset=subset), tmp_path / "s.csv")
     assert split_files.read_split(tmp_path / "s.csv", table).equals(subset)
     count = (splits.leaks(table, subset, splits.near_duplicates()) != "").sum()
-    kept = f"{count} images leak and stay; --leaks leave_out leaves them out"
+    kept = f"images that leak and stay: {count}; --leaks leave_out leaves them out"
     assert count and kept in capsys.readouterr().out
     left = split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
-    shared = splits.audit(table, left)[["images", "lesions"]]
-    assert (shared == 0).all(axis=None) and (splits.audit(table, subset)["lesions"] > 0).all()
+    shared, before = (splits.audit(table, names)["lesions"] for names in (left, subset))
+    assert (shared == 0).all() and (before > 0).all()
     assert (left[subset == "test"] == "test").all()  # what is judged stays
     others = table[(table["lesion_id"] != "") & (subset != "test")]
     lesions = set(table["lesion_id"][subset == "test"])
     assert (left[others.index[others["lesion_id"].isin(lesions)]] == LEFT_OUT).all()
     text = "\n".join(splits.notes(table, left))
-    assert "images, lesions shared with test" in text and "WARNING" not in text
+    assert ", lesions shared with test" in text and "WARNING" not in text
 
 
 def test_a_split_of_which_all_leaks_leaves_nothing_to_train_on(tmp_path):
-    table = official_like(60).assign(lesion_id=["A", "B", "C"] * 20)
-    subset = ["train", "val", "test"] * 20
-    files.write_table(table[["image"]].assign(subset=subset), tmp_path / "s.csv")
-    assert len(split_files.read_split(tmp_path / "s.csv", table, leave_out=True)) == 60
-    table = table.assign(lesion_id=["A", "A", "C"] * 20)
+    table, path = official_like(60).assign(lesion_id=["A", "B", "C"] * 20), tmp_path / "s.csv"
+    files.write_table(table[["image"]].assign(subset=["train", "val", "test"] * 20), path)
+    assert len(split_files.read_split(path, table, leave_out=True)) == 60
     with pytest.raises(UserError, match="no image is left in train: 20 images would leak"):
-        split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
+        split_files.read_split(path, table.replace("B", "A"), leave_out=True)
 
 
 def test_the_split_that_came_with_the_data_can_be_used():
     table = official_like(60)
     with pytest.raises(UserError, match="split=given: the data came with no split; expected"):
         split_files.read_split("given", table)
-    given = ["train", "val", "test"] * 20
-    subset = split_files.read_split("given", table.assign(given=given))
-    assert subset.tolist() == given and subset.name == splits.split(table).name
+    table["given"] = ["train", "val", "test"] * 20
+    subset = split_files.read_split("given", table)
+    assert subset.tolist() == table["given"].tolist() and subset.name == splits.split(table).name
 
 
 FIRST, EXTRA, CLINIC = "ISIC_0024306", "ISIC_0024360", "ISIC_0024365"
@@ -537,6 +477,8 @@ FIRST, EXTRA, CLINIC = "ISIC_0024306", "ISIC_0024360", "ISIC_0024365"
         ("ISIC_00", "X_00", "image X_0024306 .and 59 more. is not in the data; expected ids or"),
         (f"{FIRST},train", f"{FIRST},val\n{FIRST},train", f"image {FIRST} is in two subsets"),
         (f"{FIRST},train", f"{FIRST},first", "is in first: expected train, val, test, a fold"),
+        (f"{FIRST},train", f"{FIRST},Valdation", r"a fold's .* did you mean validation\?"),
+        (f"{CLINIC},clinic", f"{CLINIC},clinik", r"or left out; did you mean clinic\?"),
         (f"{FIRST},train", f"{FIRST},official", "is in official: expected train, val"),
         (f"{CLINIC},clinic", f"{CLINIC},train", "is in train: expected clinic or left out"),
         (f"{EXTRA},train", f"{EXTRA},test", "is in test: expected train or left out"),

@@ -59,8 +59,7 @@ def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
     Rule and temperature that score a fold were fitted on the other folds.
     """
     table = known.training().assign(source="train", subset="val")
-    # its own intervals are not used: two draws are enough
-    rules = decisions.compare_rules(rows, rows, decisions.training_prior(table), n_resamples=2)
+    rules = decisions.compare_rules(rows, decisions.training_prior(table))
     named = decisions.called(rows, rules)
     found = {"called": named, "ece": evaluation.calibrated({"val": rows}, "val")}
     for name, rule in (("rule", rules), ("argmax", None)):

@@ -11,7 +11,7 @@ from scipy.optimize import minimize
 from scipy.special import logsumexp, softmax
 
 from dermai_utils.basics import CLASSES, MALIGNANT, UserError
-from dermai_utils.intervals import RESAMPLES, intervals, named_rate
+from dermai_utils.intervals import named, rate
 from dermai_utils.metrics import scalar_metrics
 from dermai_utils.predictions import arrays, cross_fit, fitted_for, lesions
 
@@ -93,31 +93,24 @@ def tuned_tau(val, prior) -> float:
     return round(float(tau), 2) + 0.0  # never -0.0
 
 
-def compare_rules(val, scored, prior, n_resamples=RESAMPLES) -> dict:
-    """Balanced accuracy, macro F1 and accuracy of both rules, and which one `val` chose.
+def compare_rules(val, prior) -> dict:
+    """Balanced accuracy, macro F1 and accuracy of both rules on `val`, and which one it chose.
 
     "argmax" takes the most probable class, "prior_corrected" the largest of `prior_corrected` at
     the exponent "tau" that `tuned_tau` fits on `val`.
     """
-    taus = cross_fit(val, lambda rows: tuned_tau(rows, prior))
-    rules = {"argmax": {}, "prior_corrected": {}}
-    for part, rows in (("val", val), ("scored", scored)):
-        truth, p = arrays(rows)
-        tau = taus[-1] if part == "val" else fitted_for(taus, rows)[:, None]
-        for rule, scores in zip(rules, (p, prior_corrected(p, prior, tau)), strict=True):
-            if part == "val":
-                values = scalar_metrics(truth, scores)[0]
-                found = {name: values[place] for name, place in RULE_SCORES.items()}
-            else:
-                found = intervals(truth, scores, lesions(rows), n_resamples=n_resamples)
-                found = {name: found[name] for name in RULE_SCORES}
-            rules[rule][part] = found
+    taus, (truth, p) = cross_fit(val, lambda rows: tuned_tau(rows, prior)), arrays(val)
     tau = taus.pop(-1)
+    rules = {"argmax": p, "prior_corrected": prior_corrected(p, prior, tau)}
+    rules = {rule: scalar_metrics(truth, scores)[0] for rule, scores in rules.items()}
     return {
         "training_prior": prior.to_dict(),
         "tau": tau,
         "tau_of_fold": {str(fold): tau for fold, tau in taus.items()},
-        "rules": rules,
+        "rules": {
+            rule: {"val": {name: values[place] for name, place in RULE_SCORES.items()}}
+            for rule, values in rules.items()
+        },
         "chosen": "prior_corrected" if tau or any(taus.values()) else "argmax",
     }
 
@@ -192,31 +185,26 @@ def operating_points(val, scored) -> list[dict]:
     """For each target and each asked rate: the threshold chosen on `val` (None where no image may
     count), and the rates on both; on `scored` with exact intervals by lesion, {rate}_low and
     {rate}_high, and {rate}_k of {rate}_n images, of {rate}_lesions."""
-    points = []
+    points, lesion = [], lesions(scored)
     for target, classes in TARGETS.items():
+        positive, score = binary(scored, classes)
         for asked in LEVELS:
 
             def choose(rows, asked=asked, classes=classes):
                 return threshold_at(*binary(rows, classes), *asked)
 
             thresholds = cross_fit(val, choose)
-            threshold = thresholds[-1]
+            threshold, limits = thresholds[-1], fitted_for(thresholds, scored)
             point = {"target": target, "rate": asked[0], "level": asked[1]}
             point["threshold"] = threshold if np.isfinite(threshold) else None
-            for part, rows, limit in (
-                ("val", val, threshold),
-                ("scored", scored, fitted_for(thresholds, scored)),
-            ):
-                point[part] = operating_point(*binary(rows, classes), limit) | {"n": len(rows)}
+            point["val"] = operating_point(*binary(val, classes), threshold) | {"n": len(val)}
+            point["scored"] = operating_point(positive, score, limits) | {"n": len(scored)}
             points.append(point)
-            _add_intervals(point["scored"], *binary(scored, classes), limit, lesions(scored))
+            right, known = (score >= limits) == positive, not np.isnan(limits).any()
+            for name, side in zip(RATES, (positive, ~positive), strict=True):
+                found = rate(right[side & known], lesion[side & known])
+                point["scored"] |= named(name, found)
     return points
-
-
-def _add_intervals(found, positive, score, threshold, lesion):
-    right, known = (score >= threshold) == positive, not np.isnan(threshold).any()
-    for name, side in (("sensitivity", positive), ("specificity", ~positive)):
-        found |= named_rate(name, right[side & known], lesion[side & known])
 
 
 # Abstaining
@@ -258,6 +246,6 @@ def abstaining(val, scored) -> dict:
         thresholds = cross_fit(val, choose) if asked < 1 else {-1: 0.0}
         answered = confidence >= fitted_for(thresholds, scored)
         point = {"asked": asked, "threshold": thresholds[-1], "coverage": answered.mean()}
-        risk = named_rate("risk", wrong[answered], lesions(scored)[answered])
-        points.append(point | risk | {"n": answered.sum()})
+        risk = rate(wrong[answered], lesions(scored)[answered])
+        points.append(point | named("risk", risk) | {"n": answered.sum()})
     return {"aurc": risk_coverage(truth, probabilities)["risk"].mean(), "points": points}

@@ -57,34 +57,32 @@ def evaluate(rows, table, pairs=(), n_resamples=intervals.RESAMPLES) -> dict:
     ('test', 1.0)
     """
     subsets, primary = _subsets(rows)
-    prior = decisions.training_prior(table)
-    rules = decisions.compare_rules(subsets["val"], subsets[primary], prior, n_resamples)
+    rules = decisions.compare_rules(subsets["val"], decisions.training_prior(table))
     subsets = {name: decisions.called(of, rules) for name, of in subsets.items()}
     val, scored = subsets["val"], subsets[primary]
+    by_chosen, by_argmax = (by_rule(subsets, of, n_resamples) for of in (rules, None))
+    rules_on = {name: _rules_on(name, rules, by_chosen, by_argmax) for name in subsets}
     found = {
         "primary_subset": primary,
         "note": DISCLAIMER,
-        **by_rule(subsets, rules, n_resamples),
-        "argmax": by_rule(subsets, None, n_resamples),
+        **by_chosen,
+        "argmax": by_argmax,
         "rule_scores": {name: rule_aucs(of, rules) for name, of in subsets.items()},
         "auc_note": AUC_NOTE,
-        "chosen_on": "val",
         "chosen_and_scored_on_the_same_images": primary == "val" and "fold" not in val,
         "resamples": n_resamples,
         "lesions_known": {name: _lesions_known(of) for name, of in subsets.items()},
         "smallest_class": smallest_class(scored),
         "calibration": calibrated(subsets, primary),
         "fitted_by": fitted_by(subsets),
-        "predicted_by": predicted_by(subsets),
-        "decisions": rules,
+        "decisions": rules_on[primary],
         "operating_points": decisions.operating_points(val, scored),
         "risk_coverage": decisions.abstaining(val, scored),
         "subgroups": subgroups(with_metadata(subsets, table), primary, n_resamples),
         "mistakes": mistakes(scored, table),
         "elsewhere": {
-            name: elsewhere(subsets, name, primary, prior, n_resamples)
-            for name in subsets
-            if name not in predictions.FIXED_SUBSETS
+            name: elsewhere(subsets, name, primary, rules_on[name], n_resamples)
+            for name in predictions.own_test_sets(subsets)
         },
         "folds": int(rows["fold"].max()) + 1 if "fold" in rows else 0,
         "near_duplicates": near_duplicate_counts(table, pairs),
@@ -115,12 +113,20 @@ def by_rule(subsets, rules, n_resamples) -> dict:
     for name, rows in subsets.items():
         (truth, probabilities), lesions = arrays(rows), predictions.lesions(rows)
         scores = decisions.by_chosen_rule(rows, rules) if rules else probabilities
-        options = dict(scores=scores, n_resamples=n_resamples)
         found["subsets"][name] = metrics.all_metrics(truth, probabilities, scores=scores)
-        each = intervals.intervals(truth, probabilities, lesions, **options)
+        each = intervals.intervals(truth, probabilities, lesions, scores, n_resamples=n_resamples)
         found["intervals"][name] = each
         found["recalls"][name] = intervals.recalls(truth, scores.argmax(1), lesions)
     return found
+
+
+def _rules_on(name, rules, by_chosen, by_argmax) -> dict:
+    """`rules`, with the scores of both rules on the subset `name` as "scored"."""
+    rules_on = {"argmax": by_argmax, "prior_corrected": by_chosen}
+    for rule, by in rules_on.items():
+        scored = {metric: by["intervals"][name][metric] for metric in decisions.RULE_SCORES}
+        rules_on[rule] = rules["rules"][rule] | {"scored": scored}
+    return rules | {"rules": rules_on}
 
 
 def rule_aucs(rows, rules) -> dict:
@@ -130,7 +136,7 @@ def rule_aucs(rows, rules) -> dict:
     return {name: found[metrics.SCALAR_METRICS.index(name)] for name in names}
 
 
-def elsewhere(subsets, name, primary, prior, n_resamples) -> dict:
+def elsewhere(subsets, name, primary, rules, n_resamples) -> dict:
     """What was chosen on val, scored on the own test set `name`.
 
     "same_classes": the images at home (of the primary subset, else of val) of the classes that it
@@ -138,19 +144,13 @@ def elsewhere(subsets, name, primary, prior, n_resamples) -> dict:
     """
     val, own = subsets["val"], subsets[name]
     home = val if name == primary else subsets[primary]
-    rules = decisions.compare_rules(val, own, prior, n_resamples)
-    same = {"home": home[home["truth"].isin(own["truth"])]}
-
-    def at_home(rules):
-        return by_rule(same, rules, n_resamples)["intervals"]["home"] if len(same["home"]) else None
-
+    home = home[home["truth"].isin(own["truth"])]
+    same = {"n": len(home), "by_rule": None, "argmax": None}
+    for key, by in (("by_rule", rules), ("argmax", None)) if len(home) else ():
+        same[key] = by_rule({"home": home}, by, n_resamples)["intervals"]["home"]
     return {
         "classes": own["truth"].nunique(),
-        "same_classes": {
-            "n": len(same["home"]),
-            "by_rule": at_home(rules),
-            "argmax": at_home(None),
-        },
+        "same_classes": same,
         "calibration": calibrated(subsets, name),
         "decisions": rules,
         "operating_points": decisions.operating_points(val, own),
@@ -163,7 +163,7 @@ def by_origin(own, rules, n_resamples) -> dict:
     the chosen rule; {} where they name fewer than two."""
     unnamed = ["", *own["subset"].unique()]  # an image without a clinic has its test set's name
     names = sorted(set(own["origin"].dropna()) - set(unnamed))
-    rows = {name: decisions.called(own[own["origin"] == name], rules) for name in names}
+    rows = {name: own[own["origin"] == name] for name in names}
     found = by_rule(rows, rules, n_resamples)["intervals"] if len(names) > 1 else {}
     return {n: {"n": len(rows[n]), "classes": rows[n]["truth"].nunique()} | found[n] for n in found}
 
@@ -196,15 +196,6 @@ def fitted_by(subsets) -> dict:
     mean = calibration.mean_of_folds(subsets) is not None
     temperature = "the mean of all networks, on the test subset" if mean else single
     return {"temperature": temperature, "rule_and_thresholds": single, "note": FOLDS[mean]}
-
-
-def predicted_by(subsets) -> dict:
-    """{subset: which networks gave its probabilities}, in words. Single networks and their mean
-    should not be compared."""
-    if "fold" not in subsets["val"]:
-        return dict.fromkeys(subsets, "the network")
-    n = subsets["val"]["fold"].max() + 1
-    return dict.fromkeys(subsets, f"the mean of {n} networks") | {"val": "single networks"}
 
 
 def _calibration(truth, probabilities):
@@ -247,8 +238,8 @@ def with_metadata(subsets, table) -> dict:
     bands = pd.cut(metadata["age"], edges, right=False, labels=list(AGE_BANDS))
     metadata = metadata.assign(age_band=bands)
     joined = {name: rows.merge(metadata, on="image", how="left") for name, rows in subsets.items()}
-    present = {name: rows[list(SUBGROUPS)].notna().any(axis=None) for name, rows in joined.items()}
-    return {name: rows for name, rows in joined.items() if present[name]}
+    given = list(SUBGROUPS)
+    return {name: rows for name, rows in joined.items() if rows[given].notna().any(axis=None)}
 
 
 def subgroups(described: dict, primary: str, n_resamples) -> dict:
@@ -257,8 +248,8 @@ def subgroups(described: dict, primary: str, n_resamples) -> dict:
     subset = primary if primary in described else next(iter(reversed(described)), None)
     groups = {}
     for column in SUBGROUPS if subset else ():
-        options = dict(min_n=SMALL, n_resamples=n_resamples)
-        frame = intervals.subgroups(described[subset], column, **options)
+        rows = described[subset]
+        frame = intervals.subgroups(rows, column, min_n=SMALL, n_resamples=n_resamples)
         groups[column] = frame.rename_axis("group").reset_index().to_dict("records")
     return {"subset": subset, "small_below": SMALL, "groups": groups}
 

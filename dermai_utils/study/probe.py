@@ -9,6 +9,7 @@ to leak; the two predictions are compared on these.
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
@@ -46,8 +47,8 @@ def linear_probe(features, table, subset, n_resamples=intervals.RESAMPLES) -> di
     for name in predictions.held_out(subset):
         here = (subset == name).to_numpy() & scored
         arrays = truth[here], model.predict_proba(features[here]), lesions[here]
-        found[name] = {"n": int(here.sum())}
-        found[name] |= intervals.intervals(*arrays, n_resamples=n_resamples)
+        each = intervals.intervals(*arrays, n_resamples=n_resamples)
+        found[name] = {"n": int(here.sum())} | each
     return {"subsets": found}
 
 
@@ -64,17 +65,9 @@ def _signed_root(x):
     return np.sign(x) * np.sqrt(np.abs(x))
 
 
-def _logistic_regression():
-    # C: with 512 to 1,280 features and few DF images, a larger one learns them by heart.
-    model = LogisticRegression(C=0.01, class_weight="balanced", max_iter=300, tol=1e-3)
-    return make_pipeline(StandardScaler(), model)
-
-
-def _nearest_neighbour():
-    return make_pipeline(StandardScaler(), KNeighborsClassifier(1))
-
-
-CLASSIFIERS = {"logistic regression": _logistic_regression, "nearest neighbour": _nearest_neighbour}
+# C: with 512 to 1,280 features and few DF images, a larger one learns them by heart.
+_LOGISTIC = LogisticRegression(C=0.01, class_weight="balanced", max_iter=300, tol=1e-3)
+CLASSIFIERS = {"logistic regression": _LOGISTIC, "nearest neighbour": KNeighborsClassifier(1)}
 
 
 def leakage_effect(
@@ -107,8 +100,8 @@ def leakage_effect(
     predicted = {name: {strategy: [] for strategy in strategies} for name in CLASSIFIERS}
     jobs = [(n, s, seed) for n in CLASSIFIERS for s in strategies for seed in seeds]
     for name, strategy, seed in progress.bar(jobs, "leakage effect", unit="split"):
-        make, together = CLASSIFIERS[name], strategies[strategy]
-        classes = out_of_fold(make, features, truth, together, folds, seed)
+        model = make_pipeline(StandardScaler(), CLASSIFIERS[name])
+        classes = out_of_fold(model, features, truth, strategies[strategy], folds, seed)
         predicted[name][strategy].append(classes)
     found = {
         name: _compared(truth, classes, groups, prone, n_resamples)
@@ -119,30 +112,23 @@ def leakage_effect(
 
 
 def _checked(features, table):
-    if len(features) != len(table):
-        n = len(features)
-        raise UserError(f"{n} rows of features for {len(table)} images: give one row an image")
+    if (n := len(features)) != len(table):
+        raise UserError(f"rows of features: {n}, images: {len(table)}: give one row an image")
     return np.asarray(features)
 
 
-def out_of_fold(make, features, truth, groups, folds: int, seed: int) -> np.ndarray:
-    """(N,) int: each image's class by a classifier that was fitted on the other folds.
+def out_of_fold(model, features, truth, groups, folds: int, seed: int) -> np.ndarray:
+    """(N,) int: each image's class by `model`, a classifier, fitted on the other folds.
 
     `groups` stay together. UserError where fewer than two classes are outside some fold.
     """
     fold = splits.stratified(groups, truth, np.ones(folds), seed)
-    predicted = np.empty(len(truth), int)
-    for k in np.unique(fold):
-        train = fold != k
-        if len(np.unique(truth[train])) < 2:
-            raise UserError(
-                f"{len(truth):,} images of {len(np.unique(groups)):,} lesions are too few for "
-                f"{folds} folds: without one of them, fewer than two classes are left to train on. "
-                "Add images"
-            )
-        model = make().fit(features[train], truth[train])
-        predicted[~train] = model.predict(features[~train])
-    return predicted
+    if any(len(np.unique(truth[fold != k])) < 2 for k in np.unique(fold)):
+        raise UserError(
+            f"images: {len(truth):,}, lesions: {len(np.unique(groups)):,}: too few for {folds} "
+            "folds, as without one of them fewer than two classes are left to train on; add images"
+        )
+    return cross_val_predict(model, features, truth, cv=PredefinedSplit(fold))
 
 
 def _compared(truth, predicted, groups, prone, n_resamples):

@@ -98,9 +98,8 @@ def headline(metrics: dict) -> str:
         for source in (metrics, metrics["argmax"])
     )
     name = subset_name(subset, metrics.get("data", ""), metrics["folds"])
-    lines = [f"{name}, n={metrics['subsets'][subset]['n']:,}:"]
-    lines.append(f"balanced accuracy {by_rule} ({rule})")
-    return "\n".join(lines + ([f"by argmax {by_argmax}"] if rule != "argmax" else []))
+    found = f"{name}, n={metrics['subsets'][subset]['n']:,}:\nbalanced accuracy {by_rule} ({rule})"
+    return found if rule == "argmax" else f"{found}\nby argmax {by_argmax}"
 
 
 def pretty_name(name: str) -> str:

@@ -11,7 +11,7 @@ from sklearn import metrics as sk
 
 from dermai_utils import metrics, predictions
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.study import calibration, decisions, evaluation
+from dermai_utils.study import decisions, evaluation
 
 GOLDEN = Path(__file__).with_name("golden")
 
@@ -86,32 +86,24 @@ def test_without_validation_nothing_can_be_chosen():
 
 
 @pytest.mark.parametrize(
-    "subsets, folds, same", [("val", 0, True), ("val", 3, False), ("val test", 0, False)]
-)
-def test_whether_the_scored_images_chose_the_rule(subsets, folds, same):
-    parts = [rows(90, k, subset=name) for k, name in enumerate(subsets.split())]
-    made = pd.concat(parts, ignore_index=True)
-    made = made.assign(fold=np.arange(len(made)) % folds) if folds else made
+    "subsets, folds, same",
+    [({"val": 90}, 0, True), ({"val": 90}, 3, False), ({"val": 90, "test": 90}, 0, False),
+     ({"val": 90, "test": 300}, 3, False)],
+)  # fmt: skip
+def test_what_the_rule_and_the_temperature_were_chosen_on(subsets, folds, same):
+    parts = [rows(n, k, subset=name, fold=-1) for k, (name, n) in enumerate(subsets.items())]
+    parts[0]["fold"] = np.arange(90) % 3
+    made = pd.concat(parts, ignore_index=True).drop(columns=[] if folds else "fold")
     found = evaluation.evaluate(made, table_of(made), n_resamples=10)
     assert found["chosen_and_scored_on_the_same_images"] == same and found["folds"] == folds
-    expected = (
-        {"val": "single networks"} if folds else {name: "the network" for name in subsets.split()}
-    )
-    assert found["predicted_by"] == expected
-    assert found["fitted_by"]["note"] == (evaluation.FOLDS[False] if folds else "")
-
-
-def test_folds_with_a_test_subset_say_that_the_mean_has_a_temperature_of_its_own():
-    val = rows(90, 1, subset="val").assign(fold=np.arange(90) % 3)
-    made = pd.concat([val, rows(300, 2, fold=-1)], ignore_index=True)
-    found = evaluation.evaluate(made, table_of(made), n_resamples=10)
-    assert found["fitted_by"]["temperature"] == "the mean of all networks, on the test subset"
-    assert found["fitted_by"]["note"] == evaluation.FOLDS[True]
-    assert found["predicted_by"] == {"val": "single networks", "test": "the mean of 3 networks"}
-    by_rule = found["rule_scores"]["test"]["macro_auc"]
-    truth, _ = predictions.arrays(made[90:])
-    scores = decisions.by_chosen_rule(made[90:], found["decisions"])
-    assert by_rule == pytest.approx(sk.roc_auc_score(truth, scores, multi_class="ovr"))
+    of_mean = folds and len(subsets) > 1  # the mean of folds has a temperature of its own
+    assert found["fitted_by"]["note"] == (evaluation.FOLDS[bool(of_mean)] if folds else "")
+    on_test = found["fitted_by"]["temperature"] == "the mean of all networks, on the test subset"
+    assert on_test == bool(of_mean)
+    for name, part in predictions.by_subset(made).items():
+        scores = decisions.by_chosen_rule(part, found["decisions"])
+        expected = sk.roc_auc_score(predictions.arrays(part)[0], scores, multi_class="ovr")
+        assert found["rule_scores"][name]["macro_auc"] == pytest.approx(expected)
 
 
 def test_one_rule_gives_every_class_and_argmax_stands_beside_it(golden):
@@ -134,58 +126,34 @@ def test_one_rule_gives_every_class_and_argmax_stands_beside_it(golden):
             matrix = sk.confusion_matrix(truth, one, labels=range(7))
             assert source["subsets"][name]["confusion"] == matrix.tolist()
             assert source["subsets"][name]["macro_auc"] == found["subsets"][name]["macro_auc"]
+    both = found["decisions"]["rules"]
+    for source, rule in ((found, "prior_corrected"), (found["argmax"], "argmax")):
+        rows = source["intervals"][found["primary_subset"]]
+        assert both[rule]["scored"] == {name: rows[name] for name in decisions.RULE_SCORES}
     primary = predictions.primary_rows(called)
     wrong = (primary["prediction"] != primary["truth"]).sum()
     assert found["mistakes"]["counts"]["most_confident"] == wrong
 
 
-def test_the_temperature_is_fitted_on_validation_alone():
-    """By brute force over a grid, and it does not move with the part that is scored."""
-    val, scored = rows(seed=1), rows(seed=2, signal=1)
-    truth, p = predictions.arrays(val)
-    grid = np.exp(np.linspace(np.log(0.05), np.log(20), 4001))
-    scaled = np.log(p)[None] / grid[:, None, None]
-    losses = np.log(np.exp(scaled).sum(2)) - scaled[:, np.arange(len(p)), truth]
-    found = evaluation.calibrated({"val": val, "test": scored}, "test")
-    assert found["temperature"] == pytest.approx(grid[losses.mean(1).argmin()], rel=2e-3)
-    other = calibration.fit_temperature(*predictions.arrays(scored))
-    assert found["temperature"] != pytest.approx(other, rel=0.05)
-    truth, p = predictions.arrays(scored)
-    assert found["before"]["nll"] == pytest.approx(sk.log_loss(truth, p, labels=range(7)))
-    scaled = p ** (1 / found["temperature"])
-    scaled /= scaled.sum(1, keepdims=True)
-    assert found["after"]["nll"] == pytest.approx(sk.log_loss(truth, scaled, labels=range(7)))
-
-
 def test_each_fold_is_scored_by_what_the_other_folds_chose():
-    """Folds that want another exponent, temperature and threshold; by hand, fold by fold."""
+    """Folds that want another exponent and threshold; by hand, fold by fold. For temperatures see
+    test_calibration."""
     parts = [rows(300, k, 1.0 + k, power=min(k, 1), fold=k, subset="val") for k in range(3)]
-    val = pd.concat(parts, ignore_index=True)
-    rules = decisions.compare_rules(val, val, SHARES, 50)
-    called = decisions.called(val, rules)
-    truth, after, melanoma = val["truth"].to_numpy(), [], []
+    val, melanoma = pd.concat(parts, ignore_index=True), []
+    rules = decisions.compare_rules(val, SHARES)
+    scores, points = decisions.by_chosen_rule(val, rules), decisions.operating_points(val, val)
     for k, part in enumerate(parts):
-        others = pd.concat([other for j, other in enumerate(parts) if j != k])
+        others = val[val["fold"] != k]
         tau = decisions.tuned_tau(others, SHARES)
         assert rules["tau_of_fold"][str(k)] == tau
-        p = part[list(CLASSES)].to_numpy()
-        expected = np.array(CLASSES)[(p / SHARES.to_numpy() ** tau).argmax(1)]
-        assert list(called.loc[called["fold"] == k, "prediction"]) == list(expected)
-        temperature = calibration.fit_temperature(*predictions.arrays(others))
-        scaled = p ** (1 / temperature)
-        after.append(scaled / scaled.sum(1, keepdims=True))
+        expected = part[list(CLASSES)].to_numpy() / SHARES.to_numpy() ** tau
+        expected /= expected.sum(1, keepdims=True)
+        np.testing.assert_allclose(scores[val["fold"] == k], expected)
         mel = np.sort(others.loc[others["truth"] == "MEL", "MEL"])
-        melanoma.append(p[:, 0] >= mel[int(np.floor(0.1 * len(mel)))])
+        melanoma.append(part["MEL"] >= mel[int(np.floor(0.1 * len(mel)))])
     assert len(set(rules["tau_of_fold"].values())) > 1
-    score = sk.balanced_accuracy_score(truth, called["prediction"])
-    scored = rules["rules"]["prior_corrected"]["scored"]["balanced_accuracy"]
-    assert scored["value"] == pytest.approx(score)
-    numbers = [CLASSES.index(name) for name in truth]
-    expected = sk.log_loss(numbers, np.concatenate(after), labels=range(7))
-    assert evaluation.calibrated({"val": val}, "val")["after"]["nll"] == pytest.approx(expected)
-    points = decisions.operating_points(val, val)
+    positive, melanoma = val["truth"] == "MEL", np.concatenate(melanoma)
     found = {(p["target"], p["rate"], p["level"]): p["scored"] for p in points}
-    positive, melanoma = truth == "MEL", np.concatenate(melanoma)
     point = found["melanoma", "sensitivity", 0.9]
     assert point["sensitivity"] == pytest.approx(melanoma[positive].mean())
     assert point["specificity"] == pytest.approx(1 - melanoma[~positive].mean())
@@ -199,16 +167,15 @@ def test_subgroups_are_counted_by_hand_and_small_ones_marked():
     table = table_of(scored)
     described = evaluation.with_metadata({"test": scored}, table)
     found = metrics.jsonable(evaluation.subgroups(described, "test", 50))
-    joined = scored.merge(table, on="image")
-    groups = {
-        (column, row["group"]): row for column, lines in found["groups"].items() for row in lines
-    }
+    joined, groups = scored.merge(table, on="image"), found["groups"]
+    groups = {(column, row["group"]): row for column in groups for row in groups[column]}
+    age = joined["age"]
     expected = {
-        ("age_band", "under 30"): joined["age"] < 30,
-        ("age_band", "30 to 44"): joined["age"].between(30, 44.9),
-        ("age_band", "45 to 59"): joined["age"].between(45, 59),
-        ("age_band", "60 to 74"): joined["age"].between(60, 74),
-        ("age_band", "unknown"): joined["age"].isna(),
+        ("age_band", "under 30"): age < 30,
+        ("age_band", "30 to 44"): (30 <= age) & (age < 45),
+        ("age_band", "45 to 59"): (45 <= age) & (age < 60),
+        ("age_band", "60 to 74"): (60 <= age) & (age < 75),
+        ("age_band", "unknown"): age.isna(),
         ("sex", "unknown"): joined["sex"] == "",
         ("sex", "male"): joined["sex"] == "male",
         ("localization", "unknown"): joined["localization"] == "unknown",
@@ -275,15 +242,6 @@ def test_the_most_confident_mistakes_one_a_lesion():
         assert row["truth"] in malignant and row["prediction"] not in malignant
     listed = evaluation.listed_mistakes({"mistakes": found}, scored, "most_confident")
     assert list(listed["image"]) == list(once["image"])
-
-
-def test_the_smallest_class_and_the_weight_of_one_image_of_it():
-    truth = np.repeat(range(7), (171, 909, 93, 43, 217, 44, 35))
-    found = evaluation.smallest_class(pd.DataFrame({"truth": np.array(CLASSES)[truth]}))
-    recalls = np.ones(7)
-    recalls[6] = 34 / 35
-    assert found["class"] == "VASC" and found["n"] == 35
-    assert found["one_image"] == pytest.approx(1 - recalls.mean())
 
 
 @pytest.mark.parametrize("folds", [False, True])

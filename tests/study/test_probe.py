@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -117,19 +118,19 @@ def test_every_image_is_predicted_by_a_model_that_saw_no_image_of_its_group():
     features[:, 0] = np.arange(len(features))  # so that each row can be told
     seen = []
 
-    class Spy:
+    class Spy(ClassifierMixin, BaseEstimator):
         def fit(self, x, y):
-            self.trained = x[:, 0].astype(int)
+            self.trained_, self.classes_ = x[:, 0].astype(int), np.unique(y)
             return self
 
         def predict(self, x):
             mine = x[:, 0].astype(int)
-            assert not set(groups[mine]) & set(groups[self.trained])
-            assert len(mine) + len(self.trained) == len(features)
+            assert not set(groups[mine]) & set(groups[self.trained_])
+            assert len(mine) + len(self.trained_) == len(features)
             seen.extend(mine)
             return np.zeros(len(x), int)
 
-    probe.out_of_fold(Spy, features, truth, groups, 4, 0)
+    probe.out_of_fold(Spy(), features, truth, groups, 4, 0)
     assert sorted(seen) == list(range(len(features)))
 
 
