@@ -25,7 +25,7 @@ test: style .venv/made  ## before a commit: style, habits, notebook pairs, quick
 	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 	$(VENV)/python tools/faults.py --kills 4
 	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
-	DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
+	TQDM_DISABLE=1 DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks
 
 test-all: style .venv/made  ## weekly: the slow tests too, and 100 kills; no notebooks, those are in `make test`

@@ -209,8 +209,10 @@ def execute(notebook, name):
     quiet = ["--IPKernelApp.log_level=ERROR"]
     options = dict(timeout=None, kernel_name="python3", extra_arguments=quiet, resources=where)
     client = NotebookClient(notebook, **options)
+    # without bars: they come on slow machines only, and a page that is not live cannot show them
+    ours = {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
     try:
-        client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
+        client.execute(env=os.environ | ours)
     except CellExecutionError as error:
         kind = "" if error.ename == "UserError" else f"{error.ename}: "
         raise UserError(f"in {name}: {kind}{error.evalue}") from None

@@ -3,6 +3,7 @@
 import io
 
 from matplotlib import figure as mpl
+from PIL import Image
 
 from dermai_utils import files
 from dermai_utils.basics import CLASSES
@@ -27,11 +28,16 @@ class Figure(mpl.Figure):
 
     def encoded(self) -> bytes:
         """The figure as the bytes of a PNG, or of a JPEG where it shows photographs."""
-        jpeg = dict(format="jpeg", pil_kwargs={"quality": 70})
-        kind = jpeg if self.photographs else dict(format="png", pil_kwargs={"optimize": True})
-        buffer = io.BytesIO()
-        self.savefig(buffer, dpi=DPI, bbox_inches="tight", **kind)
-        return buffer.getvalue()
+        buffer, options = io.BytesIO(), dict(dpi=DPI, bbox_inches="tight")
+        if self.photographs:
+            self.savefig(buffer, format="jpeg", **options, pil_kwargs={"quality": 70})
+            return buffer.getvalue()
+        self.savefig(buffer, format="png", **options)
+        chart, small = Image.open(buffer).convert("RGB"), io.BytesIO()
+        # 256 colours are a third of the bytes; with this method white stays white
+        chart = chart.quantize(256, Image.Quantize.MAXCOVERAGE)
+        chart.save(small, "PNG", optimize=True)
+        return small.getvalue()
 
     def save(self, path) -> None:
         """Write the figure to `path`, whole or not at all: .jpg for photographs, else .png."""
