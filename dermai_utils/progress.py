@@ -1,5 +1,6 @@
 """Progress bars: moving in a terminal and a notebook, a line now and then in a file or pipe."""
 
+import os
 import sys
 import time
 
@@ -30,6 +31,8 @@ def bar(*args, **options):
 
     # in a notebook each refresh is several messages to the browser, which drops those beyond 1,000
     options = {"mininterval": 1.0} | options
+    if os.environ.get("TQDM_DISABLE"):  # tqdm's bar in a notebook does not look there itself
+        options["disable"] = True
     if not sys.stderr.isatty() and not type(sys.stderr).__module__.startswith("ipykernel"):
         options |= {"file": _Lines(), "ncols": 100}
     return tqdm(*args, **options)
