@@ -119,7 +119,7 @@ def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) ->
     if unnamed.any():
         first = table["image"][unnamed].iloc[0]
         count = f"{unnamed.sum():,} ({first}, ...)"
-        print(f"split: {path}: images without a subset: {count}; they are {LEFT_OUT}")
+        print(f"split: {path}: images without a subset are {LEFT_OUT}: {count}")
     subset = subset.mask(unnamed, LEFT_OUT)
     fits = (subset == LEFT_OUT) | (subset == elsewhere)
     fits |= (elsewhere == "") & (subset.isin(INNER) | subset.str.fullmatch(r"\d{1,2}"))
@@ -139,7 +139,7 @@ def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) ->
         splits.check_filled(clean, inner, inner)
         return clean
     if leaking := (clean != subset).sum():
-        advice = "--leaks leave_out leaves them out"
+        advice = "--leaks leave_out leaves such images out"
         print(f"split: {path}: images that leak and stay: {leaking:,}; {advice}")
     return subset
 

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, counted
 from dermai_utils.study import conformal
-from dermai_utils.study.text import counted, percent
+from dermai_utils.study.text import percent
 
 FOREIGN = (
     "does not look like a dermoscopic image, and the model knows nothing else: its numbers mean "

@@ -20,10 +20,10 @@ from dermai_utils.app import ood, state, thumbnails
 from dermai_utils.app.answers import Answer
 from dermai_utils.app.pictures import decoded, pictures
 from dermai_utils.augmentation import squares
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.inference import softmax
 from dermai_utils.study import conformal
-from dermai_utils.study.text import counted, with_interval
+from dermai_utils.study.text import with_interval
 
 SIMILAR = 4  # training images beside an answer, each of another lesion
 AT_ONCE = 32  # pictures for the network at a time
