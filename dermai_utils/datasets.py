@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import itertools
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -258,7 +259,7 @@ def _further(find, folder, notes, kind, name, before):
     usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
     counts = " · ".join(f"{label} {count:,}" for label, count in usable.items())
     what = "test set" if kind == "test" else "extra training data"
-    line = f"{what} {name}, layout {copy.layout}: {counts}"
+    line = f"{what} {shlex.quote(name)}, layout {copy.layout}: {counts}"
     _say(notes, line, *(f"{name}: {note}" for note in (*copy.notes, *lines)))
     return rows
 
@@ -373,7 +374,8 @@ def _counts(table, rejected) -> list[str]:
         count = rows["image"].nunique()
         share = count / (count + (table["source"] == source).sum())
         if share > MUCH:
-            name = {"train": "training", "official": "official test"}.get(source, source)
+            name = {"train": "training", "official": "official test"}.get(source)
+            name = name or shlex.quote(source)
             what = f"{share:.1%} of the {name} images are left out ({copies.commonest(rows)})"
             lines.append(f"WARNING: {what}; is this the data you mean?")
     return lines

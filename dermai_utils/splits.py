@@ -8,6 +8,7 @@ that `near_duplicates` reads a CSV. A split that others made: see split_files.
 """
 
 import itertools
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -414,7 +415,7 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     further = set(source) - {"", "train", "official"} - set(source.iloc[near.ravel()])
     if further:
         lines.append(
-            f"near-duplicates of {', '.join(sorted(further))}: not known; "
+            f"near-duplicates of {', '.join(map(shlex.quote, sorted(further)))}: not known; "
             "python -m dermai_utils near-duplicates finds them"
         )
     return lines

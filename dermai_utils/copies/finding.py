@@ -5,6 +5,7 @@ copy with most usable images.
 """
 
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -243,7 +244,7 @@ def _unused(inventory, copies) -> list[str]:
         for path, names in inventory.folders.items()
         if names and path not in used and not named & {image_id(n).casefold() for n in names}
     }
-    where = ", ".join(path.name for path in rest)
+    where = ", ".join(shlex.quote(path.name) for path in rest)
     images = counted(sum(rest.values()), "image")
     return [f"not used: {images} in {where:.100}, which no label names"] * bool(rest)
 
@@ -307,7 +308,7 @@ def _nothing_usable(copy) -> str:
 
 def _nothing_recognised(folder, inventory, what) -> str:
     images = {path.name: len(names) for path, names in inventory.folders.items() if names}
-    places = [f"{counted(count, 'image')} in {name}" for name, count in images.items()]
+    places = [f"{counted(count, 'image')} in {shlex.quote(name)}" for name, count in images.items()]
     places = ", ".join(places)[:150]
     readable = [p.name for p in inventory.tables if Layout("any").fits(p, tables.header(p))]
     layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
