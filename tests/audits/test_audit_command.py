@@ -123,7 +123,7 @@ def test_other_labels_in_the_file_are_said_and_do_not_count(call, tmp_path):
     differ = (wrong != table["label"].to_numpy()).sum()
     said = "n = 140, scored by the official labels; protocol: unknown (the list of"
     assert differ > 50 and said in lines[-2]
-    assert lines[-3].startswith(f"note: {differ} images with another label than in their set's")
+    assert lines[-3].startswith(f"note: {differ} images with another label in the file")
     assert "by argmax: balanced accuracy 1.000" in "\n".join(lines)
 
 
