@@ -87,6 +87,11 @@ def _of_table(path, folder=None) -> pd.DataFrame:
     return pd.DataFrame({"image": image, "subset": [tables.subset_of(w) or w for w in words]})
 
 
+def near_subset(word, *also) -> str:
+    """A question that names the subset nearest to `word`; "" where none is near."""
+    return did_you_mean(word, [*also, LEFT_OUT, *tables.SUBSET_WORDS])
+
+
 # Onto a table of images
 
 
@@ -126,7 +131,7 @@ def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) ->
     if not fits.all():
         first = fits.idxmin()
         expected = elsewhere[first] or "train, val, test, a fold's number"
-        hint = did_you_mean(subset[first], [elsewhere[first], LEFT_OUT, *tables.SUBSET_WORDS])
+        hint = near_subset(subset[first], elsewhere[first])
         why = f"is in {subset[first]}: expected {expected} or {LEFT_OUT}{hint and '; ' + hint}"
         _refuse(path, table[~fits], why)
     subset = _with_val(path, table, subset, val, seed, pairs)

@@ -161,6 +161,15 @@ def test_data_tells_of_other_images(call, tmp_path):
     assert status == 2 and "none of 8 images is known (clinic_0, ...): expected ids" in error
 
 
+def test_a_misspelled_subset_is_noted(call, leaking, tmp_path):
+    rows = leaking[2].assign(subset=leaking[2]["subset"].replace("train", "training set"))
+    rows.loc[rows.index[:2], "subset"] = ["Valdation", "Basel"]
+    rows.to_csv(tmp_path / "s.csv", index=False)
+    status, lines, _ = call(tmp_path / "s.csv")
+    said = "note: 1 image in Valdation, taken as a subset of its own: did you mean validation?"
+    assert status == 0 and [line for line in lines if "did you mean" in line] == [said]
+
+
 def test_bad_words_are_one_line(call, leaking, tmp_path):
     mine, path, split = leaking
     table = pd.read_csv(mine, dtype=str)
