@@ -35,6 +35,15 @@ class UserError(Exception):
         return [f"error: {self}"]
 
 
+def counted(n: int, noun: str) -> str:
+    """A number and its noun.
+
+    >>> counted(1, "image"), counted(1240, "image")
+    ('1 image', '1,240 images')
+    """
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def did_you_mean(word, words) -> str:
     """A question that names the nearest of `words`, in any case; "" where none is near."""
     plain = {str(candidate).casefold(): candidate for candidate in words}

@@ -19,7 +19,7 @@ from accelerate.utils import set_seed
 from tqdm.auto import tqdm
 
 from dermai_utils import __version__, files, source
-from dermai_utils.basics import UserError
+from dermai_utils.basics import UserError, counted
 from dermai_utils.runs import load_checkpoint, save_checkpoint, stored_table
 
 NUMBERS = ("epoch", "batch", "seconds", "history_rows")  # of a training: plain Python
@@ -128,7 +128,7 @@ def restore(run) -> None:
     run._given.trained_in = str(run.folder)
     if (run.folder / DONE).exists():
         run.epoch = run.options.epochs
-        return say(f"train: all {run.epoch} epochs are done")
+        return say(f"train: already done: {counted(run.epoch, 'epoch')}")
     for path in _checkpoints(run):
         try:
             states += [load_checkpoint(path)] if path.exists() else []

@@ -19,7 +19,7 @@ import zipfile
 from pathlib import Path
 
 from dermai_utils import __version__, files
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.settings import ROOT, nvidia_gpu
 
 PINNED = ("torch", "torchvision", "numpy", "pandas")  # never replaced: Colab builds its own
@@ -180,7 +180,7 @@ def time_line(settings, speed) -> str:
     images = OFFICIAL * (1 - val + val / 3)  # validation has a forward pass only, a third
     total = images * epochs * max(settings.folds, 1) / speed
     extra = "download and decoding extra"
-    return f"time: {_duration(total)} for {epochs} epochs, at {measured}; {extra}"
+    return f"time: {_duration(total)} for {counted(epochs, 'epoch')}, at {measured}; {extra}"
 
 
 def _duration(seconds):

@@ -4,13 +4,14 @@ import dataclasses
 import functools
 import itertools
 import os
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dermai_utils import copies, files, image_names, pixels, splits
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.copies.tables import TWICE
 from dermai_utils.copies.unpack import unpack
 
@@ -204,8 +205,8 @@ def _main(find, folder, notes, made_up):
     source, origin = "official", ""
     if others:
         lines.append(
-            f"of {tests.sum():,} test images {others:,} have no id of the official test set: "
-            "all of them count as a test set of your own"
+            f"test images without an id of the official test set: {others:,} of {tests.sum():,}; "
+            "the whole set counts as a test set of your own"
         )
         source, origin = GIVEN_TEST, _origins(rows["lesion_id"], GIVEN_TEST).where(tests, "")
     rows = rows.assign(source=rows["source"].mask(tests, source), origin=origin)
@@ -216,8 +217,8 @@ def _main(find, folder, notes, made_up):
     if renamed.any():
         first = rows.loc[renamed, "image"].iloc[0]
         lines.append(
-            f"{renamed.sum():,} test images have the id of a training image ({first}, ...): of the "
-            f"two, the {'test' if others else 'training'} image is called {prefix}:{first}"
+            f"test images with the id of a training image: {renamed.sum():,} ({first}, ...); of "
+            f"the two, the {'test' if others else 'training'} image is called {prefix}:{first}"
         )
         rows["image"] = rows["image"].mask(renamed, f"{prefix}:" + rows["image"])
     rows, unknown = _without_placeholders(rows)
@@ -248,8 +249,8 @@ def _further(find, folder, notes, kind, name, before):
     elsewhere = known & ~rows["image"].map(image_names.is_archive_id)
     if elsewhere.any():
         first = rows.loc[elsewhere, "image"].iloc[0].rpartition(":")[2]
-        what = f"{elsewhere.sum():,} ids that are no archive ids are in the data too ({first}, ...)"
-        lines.append(f"{what}: other photographs, unless the pixels are equal")
+        what = f"ids in the data too that are no archive ids: {elsewhere.sum():,} ({first}, ...)"
+        lines.append(f"{what}; other photographs, unless the pixels are equal")
     twice = (rows["reason"] == "") & rows["image"].duplicated()
     rows["reason"] = rows["reason"].mask(twice, TWICE)
     if kind == "extra":
@@ -258,7 +259,7 @@ def _further(find, folder, notes, kind, name, before):
     usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
     counts = " · ".join(f"{label} {count:,}" for label, count in usable.items())
     what = "test set" if kind == "test" else "extra training data"
-    line = f"{what} {name}, layout {copy.layout}: {counts}"
+    line = f"{what} {shlex.quote(name)}, layout {copy.layout}: {counts}"
     _say(notes, line, *(f"{name}: {note}" for note in (*copy.notes, *lines)))
     return rows
 
@@ -270,7 +271,7 @@ def _other_numbers(rows, before, name) -> list[str]:
     for column in ("lesion_id", "patient_id"):
         same = rows[column].isin(set(before[column])) & rows[column].str.fullmatch(r"\d+(\.0)?")
         rows[column] = rows[column].mask(same, f"{name}:" + rows[column])
-        what = f"{same.sum():,} images have a number as {column} that is in the data too"
+        what = f"{counted(same.sum(), 'image')} with a number as {column} that is in the data too"
         lines += [f"{what}: not the same {column.removesuffix('_id')}"] * bool(same.any())
     return lines
 
@@ -282,7 +283,8 @@ def _without_placeholders(rows):
         for _, ids in rows[column].groupby(rows["source"]):
             for value, count in _placeholders(ids, column).items():
                 rows.loc[ids.index[ids == value], column] = ""
-                lines.append(f"{column} {value} of {count:,} images is no id: taken as not known")
+                images = counted(count, "image")
+                lines.append(f"{column} {value} of {images} is no id: taken as not known")
     return rows, lines
 
 
@@ -361,17 +363,19 @@ def _stamp(path, source):
 def _counts(table, rejected) -> list[str]:
     """How many images are left out, the reasons, and a warning for a source that loses many."""
     counts = rejected["reason"].value_counts()
-    lines = [f"{len(table):,} usable images, {len(rejected):,} rejected"]
+    lines = [f"{counted(len(table), 'usable image')}, {len(rejected):,} rejected"]
     lines += [f"{count:,} × {reason}" for reason, count in counts[:REASONS].items()]
     if len(counts) > REASONS:
-        lines.append(f"{counts[REASONS:].sum():,} × {len(counts) - REASONS} other reasons")
+        others = counted(len(counts) - REASONS, "other reason")
+        lines.append(f"{counts[REASONS:].sum():,} × {others}")
     lost = rejected[~rejected["reason"].isin((SAME_ID, SAME_PIXELS))]
     lost = lost[~lost["image"].isin(table["image"])]  # a second row of an image loses nothing
     for source, rows in lost.groupby("source", sort=False):
         count = rows["image"].nunique()
         share = count / (count + (table["source"] == source).sum())
         if share > MUCH:
-            name = {"train": "training", "official": "official test"}.get(source, source)
+            name = {"train": "training", "official": "official test"}.get(source)
+            name = name or shlex.quote(source)
             what = f"{share:.1%} of the {name} images are left out ({copies.commonest(rows)})"
             lines.append(f"WARNING: {what}; is this the data you mean?")
     return lines
@@ -388,9 +392,8 @@ def _classes_left(labelled, table) -> list[str]:
 def _unknown_lesions(table) -> list[str]:
     training = table[table["source"] == "train"]
     count = (training["lesion_id"] == "").sum()
-    what = (
-        "no lesion groupings" if count == len(training) else f"{count:,} images have no lesion id"
-    )
+    images = counted(count, "image")
+    what = "no lesion groupings" if count == len(training) else f"{images} without a lesion id"
     line = f"{what}: each such image counts as a lesion of its own, and may leak"
     return [line] if count else []
 

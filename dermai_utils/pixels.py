@@ -14,6 +14,7 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from dermai_utils import files
+from dermai_utils.basics import counted
 from dermai_utils.progress import bar
 
 MAX_PIXELS = 100_000_000  # a dermoscopic photograph has under 25 million
@@ -134,7 +135,7 @@ def build(paths, size: int, target, workers: int = 0) -> pd.DataFrame:
     target, needed = Path(target), len(paths) * height * width * 3
     files.check_room(target.parent, needed)
     disk = f"{width}×{height} px, {needed / 1e9:.2f} GB on disk"
-    print(f"data: decoding {len(paths):,} images to {disk}")
+    print(f"data: decoding {counted(len(paths), 'image')} to {disk}")
     temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp")  # files.sweep knows the name
     shaped = (len(paths), height, width, 3)
     with open(temporary, "wb+") as file:  # all black: a hole until it is written

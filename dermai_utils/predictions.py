@@ -9,7 +9,7 @@ until `study.decisions.called` puts the chosen rule's class in its place.
 import numpy as np
 import pandas as pd
 
-from dermai_utils.basics import CLASSES, MALIGNANT, ZERO_WEIGHT, UserError
+from dermai_utils.basics import CLASSES, MALIGNANT, ZERO_WEIGHT, UserError, counted
 
 FIXED_SUBSETS = ("val", "test", "official")  # held out; each own test set is a further subset
 NOT_HELD_OUT = ("train", "left out")
@@ -74,6 +74,16 @@ def subset_name(subset: str, data: str = "", folds: int = 0) -> str:
     if subset.isdecimal():
         return f"fold {subset}"
     return _NAMES.get(subset, f"your test set “{subset}” (nothing was chosen on it)")
+
+
+def images_of(n: int, name: str) -> str:
+    """How many images of which subset, in a sentence; name: by `subset_name`.
+
+    >>> images_of(42, "held-out test subset"), images_of(1, "your test set “Basel”")
+    ('42 images of the held-out test subset', '1 image of your test set “Basel”')
+    """
+    article = "" if name.startswith(("your ", "a ", "all ", "fold ")) else "the "
+    return f"{counted(n, 'image')} of {article}{name}"
 
 
 def scored_rows(rows: pd.DataFrame, subset: str) -> pd.DataFrame:

@@ -87,6 +87,11 @@ def _of_table(path, folder=None) -> pd.DataFrame:
     return pd.DataFrame({"image": image, "subset": [tables.subset_of(w) or w for w in words]})
 
 
+def near_subset(word, *also) -> str:
+    """A question that names the subset nearest to `word`; "" where none is near."""
+    return did_you_mean(word, [*also, LEFT_OUT, *tables.SUBSET_WORDS])
+
+
 # Onto a table of images
 
 
@@ -119,14 +124,14 @@ def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) ->
     if unnamed.any():
         first = table["image"][unnamed].iloc[0]
         count = f"{unnamed.sum():,} ({first}, ...)"
-        print(f"split: {path}: images without a subset: {count}; they are {LEFT_OUT}")
+        print(f"split: {path}: images without a subset are {LEFT_OUT}: {count}")
     subset = subset.mask(unnamed, LEFT_OUT)
     fits = (subset == LEFT_OUT) | (subset == elsewhere)
     fits |= (elsewhere == "") & (subset.isin(INNER) | subset.str.fullmatch(r"\d{1,2}"))
     if not fits.all():
         first = fits.idxmin()
         expected = elsewhere[first] or "train, val, test, a fold's number"
-        hint = did_you_mean(subset[first], [elsewhere[first], LEFT_OUT, *tables.SUBSET_WORDS])
+        hint = near_subset(subset[first], elsewhere[first])
         why = f"is in {subset[first]}: expected {expected} or {LEFT_OUT}{hint and '; ' + hint}"
         _refuse(path, table[~fits], why)
     subset = _with_val(path, table, subset, val, seed, pairs)
@@ -139,7 +144,7 @@ def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) ->
         splits.check_filled(clean, inner, inner)
         return clean
     if leaking := (clean != subset).sum():
-        advice = "--leaks leave_out leaves them out"
+        advice = "--leaks leave_out leaves such images out"
         print(f"split: {path}: images that leak and stay: {leaking:,}; {advice}")
     return subset
 

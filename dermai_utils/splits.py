@@ -8,12 +8,13 @@ that `near_duplicates` reads a CSV. A split that others made: see split_files.
 """
 
 import itertools
+import shlex
 
 import numpy as np
 import pandas as pd
 
 from dermai_utils import copies
-from dermai_utils.basics import CLASSES, UserError, did_you_mean
+from dermai_utils.basics import CLASSES, UserError, counted, did_you_mean
 from dermai_utils.copies import tables
 from dermai_utils.image_names import ARCHIVE_ID, OFFICIAL_IDS, base_id, families
 
@@ -268,9 +269,10 @@ def check_filled(subset, names, drawn):
     if too_few := [name for name in empty if name not in set(drawn)]:
         advice = "give more images, or fewer or larger subsets"
         raise UserError(f"too few lesions: none is left for {', '.join(too_few)}; {advice}")
+    images = counted((subset == LEFT_OUT).sum(), "image")
     raise UserError(
-        f"no image is left in {', '.join(empty)}: {(subset == LEFT_OUT).sum():,} images would leak "
-        "into a test set and are left out; remove them from the test set, or give other data"
+        f"no image is left in {', '.join(empty)}: {images} would leak into a test set; "
+        "remove such images from the test set, or give other data"
     )
 
 
@@ -413,7 +415,7 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     further = set(source) - {"", "train", "official"} - set(source.iloc[near.ravel()])
     if further:
         lines.append(
-            f"near-duplicates of {', '.join(sorted(further))}: not known; "
+            f"near-duplicates of {', '.join(map(shlex.quote, sorted(further)))}: not known; "
             "python -m dermai_utils near-duplicates finds them"
         )
     return lines

@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from dermai_utils import checkpoints, inference, metrics, progress, recipe, source
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.networks import check_size
 from dermai_utils.runs import Run, join_folds
 
@@ -144,8 +144,8 @@ class Training(Run):
         self.total = torch.zeros((), device=self.device)  # the losses of this epoch
         self.pixels = inference.place(self.dataset.pixels, self.device)
         self.accelerator.print(
-            f"train: {len(mix.home):,} images{mix}, {len(self.val):,} for validation, "
-            f"{mix.steps:,} steps an epoch, {self.device.type} {self.precision}"
+            f"train: {counted(len(mix.home), 'image')}{mix}, {len(self.val):,} for validation, "
+            f"{counted(mix.steps, 'step')} an epoch, {self.device.type} {self.precision}"
         )
         options = dict(unit="image", unit_scale=True, desc="train")
         options["disable"] = not self.accelerator.is_main_process

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from dermai_utils.basics import UserError
+from dermai_utils.basics import UserError, counted
 
 HUB_TIMEOUT = 5.0  # seconds to find out that Hugging Face cannot be reached
 
@@ -33,7 +33,7 @@ def load(model: nn.Module, path, heads) -> None:
         listed = f"{'; '.join(sorted(wrong)[:12])}{more}"
         raise UserError(f"{path}: these weights are not for this backbone: {listed}")
     which = "its head too" if fits else "a new head"
-    print(f"weights: {len(given):,} tensors from {Path(path).name}; {which}")
+    print(f"weights: {counted(len(given), 'tensor')} from {Path(path).name}; {which}")
 
 
 def read(path) -> dict:

@@ -191,16 +191,16 @@ LAYOUTS = {
     "official, a test set without official ids": Case({**OFFICIAL,
         TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nT8,0,0,0,0,0,1,0\n",
         f"{TEST}_Input/T8.jpg": 8}, FOUR | {"T8": "test DF -"},
-        says=["of 1 test images 1 have no id of the official test set"]),
+        says=["without an id of the official test set: 1 of 1"]),
     "official, a test set with the id of a training image": Case(
         {**OFFICIAL, TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,0,0,0,0,0,1,0\n",
         f"{TEST}_Input/A1.jpg": 8}, FOUR | {"test:A1": "test DF L1"},
-        says=["1 test images have the id of a training image (A1, ...)"]),
+        says=["with the id of a training image: 1 (A1, ...)"]),
     "official, ids of the test set among the training images": Case(
         {**OFFICIAL, TRUTH: ONE_HOT + "ISIC_0034524,0,1,0,0,0,0,0\n",
         f"{TRAIN}_Input/ISIC_0034524.jpg": 30, TEST_TRUTH: TEST_ONE_HOT,
         TEST_INPUT: TESTS}, FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
-        says=["1 test images have the id of a training image (ISIC_0034524, ...)"]),
+        says=["with the id of a training image: 1 (ISIC_0034524, ...)"]),
     "the official test set alone": Case({TEST_TRUTH: TEST_ONE_HOT, "photos/": TESTS},
         {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
         says=["layout official ISIC 2018 test set"]),
@@ -217,7 +217,7 @@ LAYOUTS = {
     "a zip that lies there unpacked too": Case({**OFFICIAL, **OFFICIAL_ZIPS}, FOUR),
     "half a folder beside the whole zip": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input/A1.jpg": 1,
         f"{TRAIN}_Input/A2.jpg": photo(2)[:150]}, FOUR, says=["layout official ISIC 2018",
-        "2 images have more than one file"]),
+        "2 images with more than one file"]),
     "a zip in a zip": Case({"all.zip": OFFICIAL_ZIPS}, FOUR, says=["layout official ISIC 2018"]),
     "a zip in a zip in a zip": Case({**MINE, "a.zip": {"b.zip": {"c.zip": JPEGS}}}, UNKNOWN,
         says=["c.zip is a zip in a zip in a zip: not unpacked"]),
@@ -320,7 +320,7 @@ LAYOUTS = {
     "a table of all images beside one for each split": Case(
         {"all.csv": LABELS, "train.csv": "image,label\nA1,mel\nA2,nv\n",
         "val.csv": "image,label\nA3,bcc\nA4,nv\n", "photos/": JPEGS}, UNKNOWN,
-        says=["tables not used: train.csv (2 of its 2 images are labelled by another table)"]),
+        says=["tables not used: train.csv (2 of its 2 images labelled by another table)"]),
     "an id in the tables of two splits": Case({"train.csv": "image,label\nA1,mel\nA2,nv\n",
         "val.csv": "image,label\nA1,nv\nA2,nv\nA3,bcc\nA4,nv\nA5,nv\n",
         "photos/": photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg", "A5.jpg", "A6.jpg"),
@@ -329,7 +329,7 @@ LAYOUTS = {
         "A3": "train BCC -", "A4": "train NV -"} | {"A6": "train NV -", "A7": "train NV -",
         "A8": "train NV -"}, {"A3": "duplicate id (the first row is kept)",
         "A5": "duplicate id with different labels + duplicate id with different labels"},
-        says=["train.csv (2 of its 2 images are labelled by another table)"]),
+        says=["train.csv (2 of its 2 images labelled by another table)"]),
     "probabilities that sort before the labels": Case({"a submission.csv": ONE_HOT.replace("1.0",
         "0.9"), **MINE}, UNKNOWN,
         says=["tables not used: a submission.csv (4 × a label that is neither 0 nor 1)"]),
@@ -431,7 +431,7 @@ BROKEN = {
     "an image without a label row": Case({**MINE, "photos/A9.jpg": 9}, UNKNOWN,
         {"A9": "image without a label row"}),
     "images in a folder that no label names": Case({**MINE, "holiday/A9.jpg": 9}, UNKNOWN,
-        says=["1 images in holiday are not used"]),
+        says=["not used: 1 image in holiday, which no label names"]),
     "a row without an id": Case({**MINE, "labels.csv": LABELS + ",nv\n"}, UNKNOWN,
         {"": "label row without an image id"}),
     "an id twice": Case({**MINE, "labels.csv": LABELS + "A2,nv\n"}, UNKNOWN,
@@ -443,24 +443,24 @@ BROKEN = {
     "the same pixels with another label": Case({**MINE, "photos/A3.jpg": 2}, UNKNOWN,
         says=["A3 and A2 have the same pixels and different labels"]),
     "a blank lesion": Case({**OFFICIAL, GROUPS: GROUPINGS.replace("A4,L2", "A4,")}, FOUR
-        | {"A4": "train NV -"}, says=["1 images have no lesion id"]),
+        | {"A4": "train NV -"}, says=["1 image without a lesion id"]),
     "two lesions for one image": Case({**OFFICIAL, GROUPS: GROUPINGS + "A1,L9,\n"}, FOUR,
-        says=["gives 1 images several lesions (A1)"]),
+        says=["gives 1 image several lesions (A1)"]),
     "an age that is no number": Case({**KAGGLE, "HAM10000_metadata.csv": HAM.replace(
         "50.0,male,back", "old,,unknown")}, FOUR, about={"A1": {"age": None, "sex": "",
         "localization": "unknown"}}),
     "masks beside the images": Case({**MINE, "photos/A1.png": MASK,
         "photos/A2_segmentation.png": MASK, "photos/A3_mask.png": MASK}, UNKNOWN,
-        says=["1 images have more than one file: A1.jpg is used", "2 masks"]),
+        says=["1 image with more than one file: A1.jpg is used", "2 masks"]),
     "a folder of masks": Case({**MINE, **{f"masks/{name}.png": MASK
-        for name in ("A1", "A2", "A3", "A4")}}, UNKNOWN, says=["4 images have more than one file"]),
+        for name in ("A1", "A2", "A3", "A4")}}, UNKNOWN, says=["4 images with more than one file"]),
     "a mask without its photograph": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A3")} |
         {f"{name}.png": MASK for name in ("A1", "A2", "A3", "A4")}, only(UNKNOWN, "A1", "A2", "A3"),
-        {"A4": "image file missing"}, says=["1 images have a mask and no photograph"]),
+        {"A4": "image file missing"}, says=["1 image with a mask and no photograph"]),
     "an image as JPEG and PNG": Case({**MINE, "photos/A1.png": 9}, UNKNOWN, says=[
-        "1 images have more than one file: A1.jpg is used and A1.png is not"], looks={"A1": 1}),
+        "1 image with more than one file: A1.jpg is used and A1.png is not"], looks={"A1": 1}),
     "an image in two folders": Case({**MINE, "more/A1.jpg": 9}, UNKNOWN,
-        says=["1 images have more than one file"], looks={"A1": 1}),
+        says=["1 image with more than one file"], looks={"A1": 1}),
     "other files": Case({"labels.csv": "image,label\nA1,mel\nA2,nv\nA3,bcc\nA4,nv\n", "A1.tif": 1,
         "A2.bmp": 2, "A3.webp": photo(3, "WEBP", lossless=True), "A4.jfif": 4}, UNKNOWN, looks={
         "A1": 1, "A2": 2, "A3": 3, "A4": 4}),
@@ -523,7 +523,7 @@ FURTHER = {
         **only(JPEGS, *TWO)}, {"A1": "train MEL 1", "A2": "train NV 2",
         "B5": "clinic MEL clinic:1", "B6": "clinic DF 3"}, clinic={**CLINIC,
         "labels.csv": B.replace("M5", "1").replace("M6", "3").replace("Q", "7")},
-        says=["clinic: 1 images have a number as lesion_id that is in the data too"],
+        says=["clinic: 1 image with a number as lesion_id that is in the data too"],
         about={"B5": {"patient_id": "71"}}),
     "extra, ISIC 2019": Case(OFFICIAL, FOUR | {"B5_downsampled": "extra AKIEC MSK_1",
         "B6": "extra NV BCN_1"}, {"B7": "class UNK: none of the seven"}, more={
@@ -557,7 +557,7 @@ FURTHER = {
         {f"extra:{name}": "extra image that is in the data already (same pixels)"
         for name in ("A1", "A2", "A3", "A4")}, more=MINE, says=[
         "4 × extra image that is in the data already (same pixels)",
-        "4 ids that are no archive ids are in the data too (A1, ...)"]),
+        "ids in the data too that are no archive ids: 4 (A1, ...)"]),
     "extra with pixels of the test set": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5",
         "B6": "clinic DF M6"} | {"C7": "extra MEL -", "C8": "extra NV -"}, clinic=CLINIC, more={
         "labels.csv": "image,label\nC7,mel\nC8,nv\n", "C7.jpg": 5, "C8.jpg": 8}),
@@ -645,7 +645,7 @@ PUBLIC = {
         "B3.jpg")}, only(UNKNOWN, *TWO), {"A3":
         "class lentigo: none of the seven; accepted: lentigo maligna (MEL), solar lentigo (BKL)"
         }, says=[
-        "layout Derm7pt", "3 clinical photographs are not used"], about={"A1": {"sex": "female",
+        "layout Derm7pt", "not used: 3 clinical photographs"], about={"A1": {"sex": "female",
         "localization": "back"}}),
     "MILK10k": Case({
         "MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,"
@@ -657,7 +657,7 @@ PUBLIC = {
         "MILK10k_Training_Input/IL_1/B1.jpg": 5, "MILK10k_Training_Input/IL_2/A2.jpg": 2,
         "MILK10k_Training_Input/IL_2/B2.jpg": 6, "MILK10k_Training_Input/IL_3/A3.jpg": 3}, {
         "A1": "train MEL IL_1", "A2": "train AKIEC IL_2"}, {"A3": "class INF: none of the seven"},
-        says=["layout MILK10k", "2 clinical photographs are not used"], about={"A1": {"age": 60.0,
+        says=["layout MILK10k", "not used: 2 clinical photographs"], about={"A1": {"age": 60.0,
         "sex": "male"}}),
     "DDI": Case({"ddi_metadata.csv": ",DDI_ID,DDI_file,skin_tone,malignant,disease\n"
         "0,1,A1.png,56,True,melanoma-acral-lentiginous\n1,2,A2.png,56,False,melanocytic-nevi\n"
@@ -709,10 +709,10 @@ REFUSED = {
     "a file in place of a folder": refused("x", ["data=", "is a file"]),
     "notes alone": refused({"notes.txt": "x"}, ["holds no training images", "docs/data.md"]),
     "images without a table": refused({"holiday/beach.jpg": 1},
-        ["no table of labels", "1 images in holiday"]),
+        ["no table of labels", "1 image in holiday"]),
     "a table without images": refused({"labels.csv": LABELS}, ["labels.csv", "docs/data.md"]),
     "a table of other images": refused({"labels.csv": LABELS, "X1.jpg": 1},
-        ["holds no training image that a row of labels.csv names", "found 1 images in data"]),
+        ["holds no training image that a row of labels.csv names", "found 1 image in data"]),
     "a table without an id column": refused({"labels.csv": LABELS.replace("image", "picture"),
         **JPEGS}, ["labels.csv (picture, label)", "expected a column of ids"]),
     "a table without a class column": refused({"labels.csv": LABELS.replace("label", "finding"),
@@ -755,7 +755,7 @@ REFUSED = {
         flags={"test": "/no/such/folder"}),
     "extra images that are not there": refused(MINE, ["extra=/no/such/folder: no such folder"],
         flags={"extra": "/no/such/folder"}),
-    "a test set without labels": refused(MINE, ["no table of labels", "1 images in clinic"],
+    "a test set without labels": refused(MINE, ["no table of labels", "1 image in clinic"],
         clinic={"B5.jpg": 5}),
     "a test set with other columns": refused(MINE,
         ["holds no test labels: found labels.csv (picture, finding)"],

@@ -57,7 +57,7 @@ def test_names_that_are_not_in_utf8_are_counted(find):
     except (OSError, UnicodeError):
         pytest.skip("this system has no such names")
     assert column(copy) == LABELS and len(copy.rows) == 3
-    line = "4 names are not in UTF-8 (caf\ufffd.jpg): not used; rename them"
+    line = "4 names not in UTF-8 (caf\ufffd.jpg): not used; give other names"
     assert any(line in note for note in copy.notes)
 
 

@@ -319,20 +319,21 @@ def test_the_pixels_are_a_map_of_the_file_that_nobody_can_change(load, tmp_path)
 
 
 def test_a_zip_is_taken_like_the_folder_that_it_holds(load, tmp_path):
-    """As data, test and extra; named without .zip."""
+    """As data, test and extra; named without .zip. A name of two words is quoted."""
     clinic = {"labels.csv": "image,label\nB5,mel\n", **photos("B5.jpg")}
     more = {"labels.csv": "image,label\nC7,df\n", **photos("C7.jpg")}
-    for name, files in (("mine.zip", MINE), ("clinic.zip", clinic), ("more.ZIP", more)):
+    for name, files in (("mine.zip", MINE), ("a clinic.zip", clinic), ("more.ZIP", more)):
         (tmp_path / name).write_bytes(zipped(files))
     dataset = consistent(
-        load(tmp_path / "mine.zip", test=tmp_path / "clinic.zip", extra=tmp_path / "more.ZIP")
+        load(tmp_path / "mine.zip", test=tmp_path / "a clinic.zip", extra=tmp_path / "more.ZIP")
     )
     assert dataset.name == "mine"
     sources = dataset.table.set_index("image")["source"].to_dict()
     assert sources == dict.fromkeys(["A1", "A2", "A3", "A4"], "train") | {
-        "B5": "clinic",
+        "B5": "a clinic",
         "C7": "extra",
     }
+    assert any(note.startswith("test set 'a clinic', layout") for note in dataset.notes)
 
 
 WRONG_FOLDERS = {

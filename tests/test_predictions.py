@@ -77,6 +77,15 @@ def test_names_for_people(subset, options, name):
     assert predictions.subset_name(subset, **options) == name
 
 
+@pytest.mark.parametrize(
+    "subset, name",
+    [("test", "the held-out test"), ("Basel", "your test set “Basel”"), ("3", "fold 3")],
+)
+def test_the_name_of_a_subset_in_a_sentence(subset, name):
+    said = predictions.images_of(1, predictions.subset_name(subset))
+    assert said.startswith(f"1 image of {name}")
+
+
 def test_each_fold_gets_what_the_other_folds_fitted():
     table = rows(40, fold=np.arange(40) % 4 - 1)
     fitted = predictions.cross_fit(table, lambda some: [some["MEL"].sum(), len(some)])

@@ -405,9 +405,10 @@ def test_a_split_in_a_file_comes_back_however_a_spreadsheet_saved_it(tmp_path):
         assert split_files.read_split(tmp_path / f"{k}.csv", table).equals(subset)
     shuffled = table.sample(frac=1, random_state=0)
     assert split_files.read_split(tmp_path / "0.csv", shuffled).equals(subset[shuffled.index])
-    folded = splits.folds(table, 3, test=0.1)
-    files.write_table(table[["image"]].assign(subset=folded), tmp_path / "folds.csv")
-    assert split_files.read_split(tmp_path / "folds.csv", table).equals(folded)
+    for number in (2, 3):
+        folded = splits.folds(table, number, test=0.1)
+        files.write_table(table[["image"]].assign(subset=folded), tmp_path / "folds.csv")
+        assert split_files.read_split(tmp_path / "folds.csv", table).equals(folded)
     (tmp_path / "short.csv").write_text("".join(text.splitlines(True)[:-4]))  # no clinic
     assert split_files.read_split(tmp_path / "short.csv", table).equals(subset)
 
@@ -428,7 +429,7 @@ def test_a_split_of_others_may_name_files_leave_images_out_and_lack_val(tmp_path
     assert splits.audit(table, subset).loc["train/val", "lesions"] == 0
     printed = capsys.readouterr().out
     assert "images that are not in the data: 1 of 53 (ISIC_0034320, ...)" in printed
-    assert "images without a subset: 4 (ISIC_0024352, ...); they are left out" in printed
+    assert "images without a subset are left out: 4 (ISIC_0024352, ...)" in printed
     assert "no val: it is 25% of the training images, by lesion" in printed
 
 
@@ -438,7 +439,7 @@ def test_the_leaks_of_a_split_of_others_stay_or_are_left_out(tmp_path, capsys):
     files.write_table(table[["image"]].assign(subset=subset), tmp_path / "s.csv")
     assert split_files.read_split(tmp_path / "s.csv", table).equals(subset)
     count = (splits.leaks(table, subset, splits.near_duplicates()) != "").sum()
-    kept = f"images that leak and stay: {count}; --leaks leave_out leaves them out"
+    kept = f"images that leak and stay: {count}; --leaks leave_out leaves such images out"
     assert count and kept in capsys.readouterr().out
     left = split_files.read_split(tmp_path / "s.csv", table, leave_out=True)
     shared, before = (splits.audit(table, names)["lesions"] for names in (left, subset))

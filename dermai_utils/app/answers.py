@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 
-from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, counted
+from dermai_utils.predictions import images_of
 from dermai_utils.study import conformal
-from dermai_utils.study.text import counted, percent
+from dermai_utils.study.text import percent
 
 FOREIGN = (
     "does not look like a dermoscopic image, and the model knows nothing else: its numbers mean "
@@ -121,7 +122,7 @@ def error_rates(about: dict, possible) -> list[str]:
 
     "not known" where every image chose a threshold.
     """
-    base = f"Counted on {counted(about['n'], 'image')} of the {about['subset_name']}: "
+    base = f"Counted on {images_of(about['n'], about['subset_name'])}: "
     kind = _kind(possible)
     answers, melanomas = about["answers"].get(kind), about["melanomas"]
     sentences = []
@@ -182,5 +183,5 @@ def _how_often_right(about, kinds) -> list[str]:
                 f"{counts['held']:,} of {counts['n']:,} ({percent(counts['held'] / counts['n'])})"
             )
         said += [f"{kind} {share}"] * (kind in kinds)
-    base = f"{counted(about['n'], 'image')} of the {about['subset_name'].partition(' (')[0]}"
+    base = images_of(about["n"], about["subset_name"].partition(" (")[0])
     return [f"such answers held the truth, on {base}: {'; '.join(said)}"] if said else []

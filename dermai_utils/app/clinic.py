@@ -10,8 +10,8 @@ import pandas as pd
 
 from dermai_utils import datasets, files, image_names, predictions, splits
 from dermai_utils.app import pack, state, thumbnails
-from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.study.text import FEW, counted, percent
+from dermai_utils.basics import CLASSES, UserError, counted
+from dermai_utils.study.text import FEW, percent
 
 EDGES = {"images": "image ids", "lesions": "lesions", "patients": "patients", "copies": "pixels"}
 COPY = "the same picture, resized, saved again or turned"

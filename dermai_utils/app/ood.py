@@ -14,7 +14,7 @@ from dermai_utils.networks import FeatureMap, feature_maps, hooked
 
 IN_DISTRIBUTION = 0.99  # the share of the validation images that must pass
 # Times that distance: no dermoscopic image. Chosen on 54 foreign pictures; with quick_cpu all of 72
-# others lie beyond it, and 5 of 819 images of another clinic, MSK (docs/results.md).
+# others lie beyond it, and 5 of 819 images of another clinic, MSK.
 FOREIGN = 1.3
 # Of 2,500 images of HAM10000 and 200 of MSK the least are 12 and 128, of 0 to 255.
 COLOURLESS, DARK = 8, 60

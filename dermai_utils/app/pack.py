@@ -22,9 +22,8 @@ import torch
 from dermai_utils import __version__, files
 from dermai_utils.app import lite0, state
 from dermai_utils.app.pictures import fetched, is_address
-from dermai_utils.basics import DISCLAIMER, UserError
+from dermai_utils.basics import DISCLAIMER, UserError, counted
 from dermai_utils.runs import Run, load_checkpoint
-from dermai_utils.study.text import counted
 
 FORM = 4  # of pack.json
 LIST, WEIGHTS = "pack.json", "weights.safetensors"

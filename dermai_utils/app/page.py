@@ -16,10 +16,9 @@ from PIL import Image
 from dermai_utils.app.answers import SAMPLE_WARNING, Answer, table
 from dermai_utils.app.pictures import LARGEST, examples, numbered
 from dermai_utils.app.predictor import Predictor, description
-from dermai_utils.basics import UserError
+from dermai_utils.basics import UserError, counted
 from dermai_utils.reports.page import fill
 from dermai_utils.reports.pictures import overlay, overlay_colours
-from dermai_utils.study import text
 
 PRIVATE = ("GRADIO_ANALYTICS_ENABLED", "GRADIO_RUN_HISTORY")  # Gradio's calls home
 FORGET = 600  # seconds after which an uploaded picture is deleted, at the latest
@@ -101,12 +100,12 @@ def replies(predictor, sources: dict):
     """Yield (status, HTML) after each answer to {name: path or bytes}; at the end with a CSV."""
     cards, answers, total = [], [], len(sources)
     html = partial(fill, "answers.html.j2", cards=cards)
-    yield f"Looking at {text.counted(total, 'picture')} …", ""
+    yield f"Looking at {counted(total, 'picture')} …", ""
     for number, result in enumerate(predictor.each(sources, at_once=1), 1):
         cards.append(_card(predictor, result))
         answers += [result] if isinstance(result, Answer) else []
         if number < total:
-            yield f"{number} of {total} pictures done …", html(csv="")
+            yield f"{number} of {counted(total, 'picture')} done …", html(csv="")
     csv = table(answers).to_csv(index=False).encode() if answers else b""
     yield counts(answers, total), html(csv=csv and _inside("text/csv", csv))
 

@@ -23,7 +23,7 @@ from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
 from dermai_utils.study import conformal
-from dermai_utils.study.text import counted, with_interval
+from dermai_utils.study.text import with_interval
 
 SIMILAR = 4  # training images beside an answer, each of another lesion
 AT_ONCE = 32  # pictures for the network at a time
@@ -173,11 +173,11 @@ def _seen(table) -> dict:
 def description(run) -> str:
     """Which run answers, when it was trained, and how good it is: two sentences."""
     date, metrics = run.settings.get("date"), run.metrics
-    name = f"Run {run.name}{f', trained on {date}' if date else ''}. "
+    name = f"Run {run.name} was trained on {date}. " if date else f"This is run {run.name}. "
     if not metrics:
         return f"{name}It was not evaluated: how good it is, is not known."
     subset = metrics["primary_subset"]
     where = predictions.subset_name(subset, run.settings.get("data", ""), run.folds)
     score = with_interval(metrics["intervals"][subset]["balanced_accuracy"])
-    images = counted(metrics["subsets"][subset]["n"], "image")
-    return f"{name}Balanced accuracy {score} on {images} of the {where}."
+    images = predictions.images_of(metrics["subsets"][subset]["n"], where)
+    return f"{name}Its balanced accuracy on {images}: {score}."

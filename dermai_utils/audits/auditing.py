@@ -6,10 +6,10 @@ from dermai_utils import predictions as prediction_tables
 from dermai_utils import splits
 from dermai_utils.audits import known, sharing
 from dermai_utils.audits.scores import EXPONENT, compared, scores
-from dermai_utils.basics import CLASSES, ZERO_WEIGHT, UserError
+from dermai_utils.basics import CLASSES, ZERO_WEIGHT, UserError, counted
 from dermai_utils.metrics import jsonable
 from dermai_utils.splits import LEFT_OUT
-from dermai_utils.study.text import counted, with_interval
+from dermai_utils.study.text import with_interval
 
 FACTS = ["known_as", "label", "lesion_id", "patient_id", "pixel_hash"]
 BY_FILE = "described in your file only"

@@ -5,14 +5,15 @@ from pathlib import Path
 import pandas as pd
 
 from dermai_utils.audits import auditing, known, reading
-from dermai_utils.basics import UserError
+from dermai_utils.basics import UserError, counted
 from dermai_utils.image_names import base_id
 from dermai_utils.settings import ROOT
-from dermai_utils.split_files import read_subsets
-from dermai_utils.splits import LEFT_OUT
+from dermai_utils.split_files import near_subset, read_subsets
+from dermai_utils.splits import INNER, LEFT_OUT
 
 OURS = ROOT / "assets" / "predictions"  # a checkout has it
 OURS_FILE = "out_of_fold.csv.gz"  # this project's own predictions
+KNOWN_SUBSETS = ["", "official", LEFT_OUT, *INNER]  # words of a split file that are no mistake
 
 
 def audit_files(paths, data=None, *, against="", cache, address=known.DATAVERSE, **options) -> dict:
@@ -34,7 +35,8 @@ def read_files(paths, data=None, *, against="", cache, address=known.DATAVERSE):
     frames = tables_of(paths)
     given = {path: f for path, f in frames.items() if f is not None and reading.is_predictions(f)}
     listed = [path for path in frames if path not in given]
-    split, notes = _split(listed) if listed else None, []
+    notes = []
+    split = _split(listed, notes) if listed else None
     if against:
         given |= ours(notes) if against == "ours" else tables_of([against])
     home, further = known.training(), [] if data is None else [data]
@@ -69,9 +71,13 @@ def ours(notes) -> dict:
     return {}
 
 
-def _split(paths) -> pd.DataFrame:
-    """(image, subset) of a split, by photograph; what has no subset is left out."""
+def _split(paths, notes) -> pd.DataFrame:
+    """(image, subset) of a split, by photograph; what has no subset is left out. A note for each
+    word that may be misspelled: it is a subset of its own."""
     rows = read_subsets(paths)
+    for word, n in rows["subset"].value_counts().drop(KNOWN_SUBSETS, errors="ignore").items():
+        if hint := near_subset(word):
+            notes.append(f"{counted(n, 'image')} in {word}, taken as a subset of its own: {hint}")
     images = rows["image"].map(base_id)
     return rows.assign(image=images, subset=rows["subset"].replace("", LEFT_OUT))
 

@@ -8,8 +8,9 @@ import pandas as pd
 from dermai_utils import files
 from dermai_utils.audits.auditing import rules
 from dermai_utils.audits.sharing import KINDS
+from dermai_utils.basics import counted
 from dermai_utils.reports import page
-from dermai_utils.study.text import counted, percent, pretty_name, with_interval
+from dermai_utils.study.text import percent, pretty_name, with_interval
 
 VERDICTS = {  # what each verdict means, for people
     "leaking": "Some scored images are related to training images. Expect less on new images.",

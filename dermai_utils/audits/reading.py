@@ -11,11 +11,10 @@ import pandas as pd
 from scipy.special import softmax
 
 from dermai_utils.audits import numbering
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.copies import tables
 from dermai_utils.image_names import base_id, is_archive_id
 from dermai_utils.split_files import SUBSET_COLUMNS
-from dermai_utils.study.text import counted
 
 TRUTH = ("truth", "true_label", "true_class", "true", "y_true", "ground_truth", "gt", "target")
 TRUTH += ("label", "labels", "dx", "diagnosis", "class", "actual")

@@ -5,6 +5,7 @@ copy with most usable images.
 """
 
 import functools
+import shlex
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from dermai_utils.basics import CLASSES, UserError
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.copies import layouts, matching, tables
 from dermai_utils.copies.inventory import Inventory, image_id, plain_name
 from dermai_utils.copies.layouts import GROUPINGS, HAM, IMAGES, OFFICIAL, TEST_TRUTH, TRUTH, Layout
@@ -54,7 +55,8 @@ class Copy:
 
     def place(self) -> str:
         table = f" ({self.labels[0].name})" if self.labels else ""
-        return f"{self.layout}{table} in {self.folders[0]}, {len(self.usable):,} usable images"
+        images = counted(len(self.usable), "usable image")
+        return f"{self.layout}{table} in {self.folders[0]}, {images}"
 
 
 def find(folder, unpacked, leave_out=(), what="training") -> Copy:
@@ -173,7 +175,7 @@ def _labelled(table, labels, inventory, notes) -> tuple[pd.DataFrame, list]:
     whole = IMAGES.get(table, IMAGES[TRUTH])
     rows, folders = matching.rows_of_table(rows, own, whole, notes)
     clinical = rows["reason"] == layouts.CLINICAL
-    notes += [f"{clinical.sum():,} clinical photographs are not used"] * bool(clinical.any())
+    notes += [f"not used: {counted(clinical.sum(), 'clinical photograph')}"] * bool(clinical.any())
     return rows[~clinical], folders
 
 
@@ -242,9 +244,9 @@ def _unused(inventory, copies) -> list[str]:
         for path, names in inventory.folders.items()
         if names and path not in used and not named & {image_id(n).casefold() for n in names}
     }
-    where = ", ".join(path.name for path in rest)
-    what = f"{sum(rest.values()):,} images in {where:.100} are not used: no label names them"
-    return [what] * bool(rest)
+    where = ", ".join(shlex.quote(path.name) for path in rest)
+    images = counted(sum(rest.values()), "image")
+    return [f"not used: {images} in {where:.100}, which no label names"] * bool(rest)
 
 
 def _tables_not_used(inventory, copies, best) -> list[str]:
@@ -260,7 +262,8 @@ def _why_not(path, copy, best) -> str:
         return commonest(copy.rows)
     if copy:
         count = copy.usable["image"].isin(best.usable["image"]).sum()
-        return f"{count:,} of its {len(copy.usable):,} images are labelled by another table"
+        images = counted(len(copy.usable), "image")
+        return f"{count:,} of its {images} labelled by another table"
     names = tables.header(path)
     if not names:
         return tables.why_unreadable(path)
@@ -305,7 +308,8 @@ def _nothing_usable(copy) -> str:
 
 def _nothing_recognised(folder, inventory, what) -> str:
     images = {path.name: len(names) for path, names in inventory.folders.items() if names}
-    places = ", ".join(f"{count:,} images in {name}" for name, count in images.items())[:150]
+    places = [f"{counted(count, 'image')} in {shlex.quote(name)}" for name, count in images.items()]
+    places = ", ".join(places)[:150]
     readable = [p.name for p in inventory.tables if Layout("any").fits(p, tables.header(p))]
     layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
     if {"benign", "malignant"} <= {plain_name(path.name) for path in inventory.folders}:

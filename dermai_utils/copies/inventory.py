@@ -8,7 +8,7 @@ import zipfile
 from pathlib import Path
 
 from dermai_utils import files
-from dermai_utils.basics import IMAGE_SUFFIXES, UserError
+from dermai_utils.basics import IMAGE_SUFFIXES, UserError, counted
 from dermai_utils.copies import tables
 from dermai_utils.copies.unpack import DAMAGED, pictures, unpack
 
@@ -111,8 +111,8 @@ class Inventory:
         """The entries whose names can be written into a table; a note counts the others."""
         odd = [name for entry in entries if (name := files.printable(entry.name)) != entry.name]
         if odd:
-            what = f"{len(odd):,} names are not in UTF-8 ({odd[0]}): not used; rename them"
-            self.notes.append(f"{files.printable(here)}: {what}")
+            what = f"{counted(len(odd), 'name')} not in UTF-8 ({odd[0]})"
+            self.notes.append(f"{files.printable(here)}: {what}: not used; give other names")
         return [entry for entry in entries if files.printable(entry.name) == entry.name]
 
     def _take(self, archive, level, members):
@@ -159,7 +159,8 @@ class Inventory:
             found = {n for n, s in stems.items() if MASK.search(s) and MASK.sub("", s) in ids}
             names[:] = [name for name in names if name not in found]
             masks += found
-        self.notes += [f"{len(masks):,} masks ({min(masks)}, ...) are not used"] if masks else []
+        if masks:
+            self.notes.append(f"not used: {counted(len(masks), 'mask')} ({min(masks)}, ...)")
 
 
 def _read(archive, level):

@@ -3,6 +3,7 @@
 import pandas as pd
 from PIL import Image
 
+from dermai_utils.basics import counted
 from dermai_utils.copies import tables
 from dermai_utils.copies.inventory import image_id, plain_name
 
@@ -69,7 +70,7 @@ def _choose(files, notes) -> pd.DataFrame:
         suspects = chosen[chosen["other"] & chosen["folder"].isin(suspects)]
         masks = suspects.index[[_is_mask(path) for path in suspects["path"]]]
         if len(masks):
-            notes.append(f"{len(masks):,} images have a mask and no photograph: left out")
+            notes.append(f"{counted(len(masks), 'image')} with a mask and no photograph: left out")
         chosen = chosen.drop(masks)
     return chosen
 
@@ -80,7 +81,7 @@ def _two_files(chosen, left) -> str:
     instead = chosen.loc[chosen["image"] == first["image"], "path"].iloc[0]
     beside = instead.parent == first["folder"]
     pair = (instead.name, first["name"]) if beside else (instead, first["path"])
-    count = f"{left['image'].nunique():,} images have more than one file"
+    count = f"{counted(left['image'].nunique(), 'image')} with more than one file"
     return f"{count}: {pair[0]} is used and {pair[1]} is not, and so on"
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError
+from dermai_utils.basics import CLASSES, IMAGE_SUFFIXES, UserError, counted
 
 METADATA = ("lesion_id", "patient_id", "age", "sex", "localization", "confirmed_by", "given")
 SITES = ("anatom_site_general", "anatom_site_general_challenge", "location", "region", "site")
@@ -380,6 +380,6 @@ def read_metadata(path, required=(), image=()) -> tuple[pd.DataFrame, str]:
     if "lesion_id" in frame:
         lesions = frame.groupby("image")["lesion_id"].nunique()
         if count := (lesions > 1).sum():
-            what = f"gives {count} images several lesions ({lesions.idxmax()})"
+            what = f"gives {counted(count, 'image')} several lesions ({lesions.idxmax()})"
             note = f"{path} {what}; the first row counts"
     return frame.drop_duplicates("image"), note

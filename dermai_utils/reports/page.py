@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 from dermai_utils import files, settings, splits
-from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, PARTS
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, PARTS, counted
 from dermai_utils.predictions import own_test_sets, subset_name
 from dermai_utils.study import text
 
@@ -72,7 +72,7 @@ TEMPLATES.globals |= {"CLASSES": CLASSES, "CLASS_NAMES": CLASS_NAMES, "DISCLAIME
 TEMPLATES.globals |= {"rate": rate}
 TEMPLATES.filters |= {
     "at": look_up,
-    "counted": text.counted,
+    "counted": counted,
     "counts": text.counts,
     "headings": headings,
     "number": text.format_number,
@@ -192,7 +192,7 @@ def duration(seconds: float) -> str:
     ('1 second', '42 seconds', '3.0 minutes')
     """
     if seconds < 100:
-        return text.counted(max(1, round(seconds)), "second")
+        return counted(max(1, round(seconds)), "second")
     return f"{seconds / 60:.1f} minutes"
 
 

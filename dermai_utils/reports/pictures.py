@@ -11,10 +11,10 @@ from matplotlib.colors import Normalize, to_hex
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from dermai_utils.basics import CLASS_NAMES, CLASSES
+from dermai_utils.basics import CLASS_NAMES, CLASSES, counted
 from dermai_utils.reports import canvas
 from dermai_utils.reports.canvas import COLOURS, INK, RED, Figure
-from dermai_utils.study.text import counted, percent
+from dermai_utils.study.text import percent
 
 OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
 
@@ -47,7 +47,7 @@ def sheet(images, titles=(), title: str = "", columns: int = 4) -> Figure:
         return canvas.message("No such image here.")
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
-    alt = "; ".join(titles) or f"{len(images)} images"
+    alt = "; ".join(titles) or counted(len(images), "image")
     figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns, title, alt)
     for ax, image in zip(grid.flat, images, strict=False):
         ax.imshow(shown(image))

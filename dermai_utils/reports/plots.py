@@ -10,7 +10,7 @@ from matplotlib import colormaps
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from sklearn import metrics
 
-from dermai_utils.basics import CLASSES
+from dermai_utils.basics import CLASSES, counted
 from dermai_utils.reports import canvas
 from dermai_utils.reports.canvas import BLUE, GREEN, INK, ORANGE, PINK, RED, SKY, Figure
 from dermai_utils.study import decisions, text
@@ -168,7 +168,7 @@ def operating_points(points: list[dict], title: str = "") -> Figure:
                 if value is not None:
                     canvas.whisker(ax, y + shift, value, *ends, colour)
         n = rows[0]["scored"]["n"]
-        ax.set(xlim=(0, 1.03), xlabel=f"rate on n={n:,} images (95 % interval)")
+        ax.set(xlim=(0, 1.03), xlabel=f"rate on {counted(n, 'image')} (95 % interval)")
         ax.set_title(target, fontsize=10)
     first = grid[0, 0]
     handles = [first.plot([], [], "o-", color=c, label=rate)[0] for rate, (c, _) in rates.items()]

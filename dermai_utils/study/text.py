@@ -25,15 +25,6 @@ def format_number(number) -> str:
     return f"{number:,}" if isinstance(number, int) else str(number)
 
 
-def counted(n: int, noun: str) -> str:
-    """A number and its noun.
-
-    >>> counted(1, "image"), counted(1240, "image")
-    ('1 image', '1,240 images')
-    """
-    return f"{n:,} {noun}{'' if n == 1 else 's'}"
-
-
 def with_interval(row, name: str = "") -> str:
     """A value and its interval, of a dict with value, low and high, or with `name`, `name`_low and
     `name`_high; "k of n" where the dict knows that FEW lesions were counted.

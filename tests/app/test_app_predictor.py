@@ -123,9 +123,10 @@ def test_the_figure_shows_similar_images_where_they_are_and_no_number_of_a_refus
 
 def test_the_description_has_date_and_score(run, tmp_path):
     assert predictor.description(run) == (
-        "Run baseline, trained on 2021-03-04. Balanced accuracy 0.500 [0.400, 0.600] on 42 images "
-        "of the made-up pictures in place of the official test set."
+        "Run baseline was trained on 2021-03-04. Its balanced accuracy on 42 images of the made-up "
+        "pictures in place of the official test set: 0.500 [0.400, 0.600]."
     )
     photos.files.write_json(tmp_path / "settings.json", {"data": "sample"})
     said = predictor.description(runs.Run(tmp_path, device="cpu"))
-    assert said.endswith("It was not evaluated: how good it is, is not known.")
+    unknown = "It was not evaluated: how good it is, is not known."
+    assert said == f"This is run {tmp_path.name}. {unknown}"

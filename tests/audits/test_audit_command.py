@@ -123,7 +123,7 @@ def test_other_labels_in_the_file_are_said_and_do_not_count(call, tmp_path):
     differ = (wrong != table["label"].to_numpy()).sum()
     said = "n = 140, scored by the official labels; protocol: unknown (the list of"
     assert differ > 50 and said in lines[-2]
-    assert lines[-3].startswith(f"note: {differ} images with another label than in their set's")
+    assert lines[-3].startswith(f"note: {differ} images with another label in the file")
     assert "by argmax: balanced accuracy 1.000" in "\n".join(lines)
 
 
@@ -159,6 +159,15 @@ def test_data_tells_of_other_images(call, tmp_path):
     assert "4 of 4 test images show a lesion that is also in train." in lines
     status, _, error = call(tmp_path / "split.csv")
     assert status == 2 and "none of 8 images is known (clinic_0, ...): expected ids" in error
+
+
+def test_a_misspelled_subset_is_noted(call, leaking, tmp_path):
+    rows = leaking[2].assign(subset=leaking[2]["subset"].replace("train", "training set"))
+    rows.loc[rows.index[:2], "subset"] = ["Valdation", "Basel"]
+    rows.to_csv(tmp_path / "s.csv", index=False)
+    status, lines, _ = call(tmp_path / "s.csv")
+    said = "note: 1 image in Valdation, taken as a subset of its own: did you mean validation?"
+    assert status == 0 and [line for line in lines if "did you mean" in line] == [said]
 
 
 def test_bad_words_are_one_line(call, leaking, tmp_path):
