@@ -141,7 +141,7 @@ def test_run_again_trains_nothing_and_changes_nothing(call, made):
     before = [(made.run_folder / name).read_bytes() for name in names]
     status, lines, _ = call("run", **SMALL)
     assert status == 0 and lines[-1] == str(made.run_folder / "report.html")
-    assert any("are done" in line for line in lines) and "epoch 1/2" not in "".join(lines)
+    assert any("already done" in line for line in lines) and "epoch 1/2" not in "".join(lines)
     assert [(made.run_folder / name).read_bytes() for name in names] == before
 
 
