@@ -1,11 +1,13 @@
-"""tools/out_of_fold.py: the file of out-of-fold predictions."""
+"""assets/predictions and tools/out_of_fold.py: what pages quote is what the file gives."""
 
 import importlib.util
 import sys
 
 import pandas as pd
 import pytest
+from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
+from dermai_utils.audits import known
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.settings import ROOT
 
@@ -13,6 +15,32 @@ SPEC = importlib.util.spec_from_file_location("out_of_fold", ROOT / "tools" / "o
 out_of_fold = importlib.util.module_from_spec(SPEC)
 sys.modules["out_of_fold"] = out_of_fold
 SPEC.loader.exec_module(out_of_fold)
+
+
+@pytest.fixture(scope="module")
+def rows():
+    return out_of_fold.read()
+
+
+def test_each_image_is_predicted_once_and_each_lesion_is_in_one_fold(rows):
+    assert rows["image"].is_unique and rows["image"].isin(known.training()["image"]).all()
+    assert (rows.groupby("lesion_id")["fold"].nunique() == 1).all()
+    assert rows["fold"].value_counts().between(1995, 2011).all()
+    assert rows[list(CLASSES)].sum(axis=1).between(0.999, 1.001).all()
+
+
+def test_the_pages_quote_what_the_file_gives(rows):
+    found = out_of_fold.figures(rows)
+    for path in out_of_fold.PAGES:
+        assert out_of_fold.tables(found)[path.name] in path.read_text("utf-8")
+    truth, named = rows["truth"], rows["prediction"]
+    expected = {
+        "balanced_accuracy": balanced_accuracy_score(truth, named),
+        "macro_f1": f1_score(truth, named, average="macro"),
+        "weighted_f1": f1_score(truth, named, average="weighted"),
+        "macro_auc": sum(roc_auc_score(truth == c, rows[c]) for c in CLASSES) / len(CLASSES),
+    }
+    assert {k: found["argmax"][k]["value"] for k in expected} == pytest.approx(expected)
 
 
 def test_the_file_holds_the_finished_folds_and_no_other_subset(tmp_path):

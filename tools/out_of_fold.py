@@ -23,7 +23,8 @@ from dermai_utils.study import decisions, evaluation, text  # noqa: E402
 FILE = inputs.OURS / inputs.OURS_FILE
 PAGES = [settings.ROOT / "README.md", settings.ROOT / "docs" / "results.md"]
 FIGURE = settings.ROOT / "assets" / "confusion_oof.png"
-MARKS = "<!-- out of fold: python tools/out_of_fold.py table -->", "<!-- end of out of fold -->"
+MARKS = "<!-- out_of_fold.py -->", "<!-- end of out_of_fold.py -->"
+FOLDS = 5
 SCORES = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy")
 
 
@@ -73,7 +74,9 @@ def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
 def tables(found) -> dict:
     """{page's name: its lines about the figures}, in Markdown."""
     rule, argmax = found["rule"], found["argmax"]
-    lines = ["score | by the rule | by argmax", "---|---|---"]
+    n, images = found["called"]["fold"].nunique(), f"{len(found['called']):,}"
+    so_far = "" if n == FOLDS else f" ({n} of {FOLDS} folds so far)"
+    lines = [f"On {images} images{so_far}:\n", "score | by the rule | by argmax", "---|---|---"]
     for score in SCORES:
         cells = [text.with_interval(by[score]) for by in (rule, argmax)]
         lines.append(" | ".join([text.pretty_name(score), *cells]))
@@ -87,6 +90,7 @@ def tables(found) -> dict:
         f"temperature scaling {after}."
     ]
     short = [
+        f"**Out of fold**, {images} images{so_far}:\n",
         f"- balanced accuracy by the rule **{text.with_interval(rule['balanced_accuracy'])}**, by "
         f"argmax {text.with_interval(argmax['balanced_accuracy'])}",
         f"- by argmax macro F1 {text.format_number(argmax['macro_f1']['value'])}, weighted F1 "
@@ -105,7 +109,7 @@ def fill() -> Path:
     figure.savefig(FIGURE, dpi=115)
     for path in PAGES:
         before, _, rest = path.read_text("utf-8").partition(MARKS[0])
-        block = "\n\n".join([MARKS[0], made[path.name], MARKS[1]])
+        block = "\n".join([MARKS[0], made[path.name], MARKS[1]])
         path.write_text(before + block + rest.partition(MARKS[1])[2], "utf-8")
     return FILE
 
