@@ -10,7 +10,7 @@ from pathlib import Path
 
 import dermai_utils as dermai
 from dermai_utils import colab, files, settings
-from dermai_utils.basics import UserError
+from dermai_utils.basics import UserError, counted
 
 SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 
@@ -309,11 +309,9 @@ def near_duplicates(s):
     dataset, path = load(s), s.work / "near_duplicates.csv"
     found = search(dataset.table, dataset.pixels, _features(s, dataset))
     files.write_table(found, path)
-    print(
-        f"near-duplicates: pairs found: {len(found):,}; with those that you confirm train by "
-        "--near-duplicates FILE"
-    )
+    print(f"near-duplicates: {counted(len(found), 'pair')} found")
     if len(found):
+        print("look at each pair and delete the wrong rows; then train with --near-duplicates FILE")
         a, b = (dataset.pixels[dataset.rows(found[f"image_{x}"])] for x in "ab")
         titles = found.astype(str).agg(" ".join, axis=1)
         pictures.pairs(list(zip(a, b, titles, strict=True))).save(path.with_suffix(".jpg"))
