@@ -26,7 +26,8 @@ def data(s):
 def split(s):
     """the same table with the subset of each image; audit.json"""
     dataset = load(s)
-    print(_audit(s, dataset, subsets(s, dataset)).to_string())
+    shared = _audit(s, dataset, subsets(s, dataset))
+    print(shared.astype(object).fillna("not known").to_string())
     return s.work / "table.csv"
 
 
