@@ -7,7 +7,6 @@ import argparse
 import functools
 import inspect
 import os
-import re
 import sys
 
 from dermai_utils import colab, commands, settings
@@ -162,7 +161,7 @@ def split_words(parser, words) -> tuple[dict, dict]:
     """
     found, unknown = parser.parse_known_args(words)
     if unknown:
-        parser.error(f"unexpected {_hint(unknown[0], parser.format_help())}")
+        parser.error(f"unexpected {_hint(unknown[0], list(parser._option_string_actions))}")
     found = vars(found)
     for name, value in found.items():
         each = value if isinstance(value, list) else [value]
@@ -173,9 +172,9 @@ def split_words(parser, words) -> tuple[dict, dict]:
     return found, own
 
 
-def _hint(word, text):
-    """An unexpected word, and what was perhaps meant. text: the command's help."""
-    flag, flags = word.partition("=")[0], re.findall(r"--[\w-]+", text)
+def _hint(word, flags):
+    """An unexpected word, and what was perhaps meant. flags: those that the command takes."""
+    flag = word.partition("=")[0]
     name = flag.removeprefix("--").replace("-", "_")
     if name in FIELDS and f"--{name.replace('_', '-')}" not in flags:
         return f"{flag}, which this command does not read"
