@@ -67,9 +67,7 @@ def audit(facts, predicted=None, split=None, others=None, pairs=None, **options)
         by = "lesion" if (rows["lesion_id"] != "").any() else "image (no lesion is known)"
         found["scores"] |= {"prior_of": whose, "by": by, "labels_by": labels_of(rows)}
         for name, theirs in (others or {}).items():
-            row = compared(rows, theirs, prior, name, **options)
-            both = rows.drop(columns=[*CLASSES]).merge(theirs[["image", *CLASSES]], on="image")
-            found["compared"][name] = row | {"scores": scores(both, prior, **options)}
+            found["compared"][name] = compared(rows, theirs, prior, name, **options)
         found["quote"] = quote(jsonable(found))
     return jsonable(found)
 

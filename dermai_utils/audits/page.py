@@ -7,6 +7,7 @@ import pandas as pd
 
 from dermai_utils import files
 from dermai_utils.audits.auditing import rules
+from dermai_utils.audits.scores import of_difference
 from dermai_utils.audits.sharing import KINDS
 from dermai_utils.basics import counted
 from dermai_utils.reports import page
@@ -39,7 +40,7 @@ def save_in(audits, found: dict, paths) -> Path:
 def save(found: dict, folder) -> Path:
     """Write audit.json and audit.html into `folder`; the page's path."""
     files.write_json(Path(folder) / "audit.json", found)
-    values = dict(meaning=VERDICTS, aucs=AUCS, shared=shared_table(found))
+    values = dict(meaning=VERDICTS, aucs=AUCS, shared=shared_table(found), of=of_difference)
     values["rules"] = rules(found) if found["scores"] else {}
     return page.save(Path(folder) / "audit.html", "audit.html.j2", found=found, **values)
 
@@ -61,10 +62,12 @@ def lines(found: dict) -> list[str]:
             said += [f"  {words}: {', '.join(each)}"] * (part in scored)
         said += [f"  {AUCS}", f"  expected calibration error {scored['ece']:.3f}"]
     for name, row in found["compared"].items():
-        minus, about = row["minus"]["balanced_accuracy"], f"{name}, n={row['n']:,}"
-        each = (f"{with_interval(row['scores'][k]['balanced_accuracy'])} {names[k]}" for k in names)
-        said.append(f"balanced accuracy of {about}: {', '.join(each)}")
-        said.append(f"balanced accuracy by argmax minus that of {about}: {with_interval(minus)}")
+        both = f"{row['n']:,} of {counted(scored['n'], 'scored image')}"
+        said.append(f"against {name}, on the {both} that both have, balanced accuracy:")
+        for key, rule in zip(row["minus"], names.values(), strict=False):
+            a, b = (with_interval(of_difference(row[k], key)) for k in ("first", "other"))
+            minus = with_interval(row["minus"][key])
+            said.append(f"  {rule}: {a}; the other {b}; difference {minus}")
     said.append(f"verdict: {found['verdict']['name']}: {found['verdict']['why']}")
     said += [f"note: {line}" for line in found["notes"]]
     return said + [f"to quote: {found['quote']}"] * bool(found["quote"])

@@ -7,6 +7,7 @@ from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.study.calibration import ece
 from dermai_utils.study.decisions import prior_corrected
 
+PRIOR_CORRECTED = "balanced_accuracy_prior_corrected"  # a key of differences
 EXPONENT = 1  # of the prior correction: an audit fits nothing
 
 
@@ -51,17 +52,30 @@ def scores(rows, prior, shared=None, **options) -> dict:
 
 
 def compared(rows, others, prior, name="the other file", **options) -> dict:
-    """{"n", "minus"}: the differences of `rows` minus `others`, rows of predictions too, on the
-    images that both have, paired by drawing the same lesions: `intervals.compare`, and balanced
-    accuracy after prior correction. UserError, with the others' `name`, where there is no such
-    image."""
+    """`rows` and `others`, rows of predictions, on the images that both have: {"n"; "first" and
+    "other", the `scores` of each; "minus", first minus other}.
+
+    minus: `intervals.compare`, which draws the same lesions for both, and balanced accuracy after
+    prior correction. UserError, with the others' `name`, where there is no such image.
+    """
     theirs = others.set_index("image").reindex(rows["image"])[list(CLASSES)].to_numpy()
     both = ~np.isnan(theirs).any(axis=1)
     if not both.any():
         raise UserError(f"{name} has none of the scored images: expected predictions of the same")
-    (truth, ours), theirs = predictions.arrays(rows[both]), theirs[both]
-    models = truth, ours, theirs, predictions.lesions(rows[both])
+    rows, theirs = rows[both], theirs[both]
+    truth, ours = predictions.arrays(rows)
+    models = truth, ours, theirs, predictions.lesions(rows)
     corrected = [prior_corrected(p, prior, EXPONENT) for p in (ours, theirs)]
     by_rule = intervals.compare(*models, corrected, **options)["balanced_accuracy"]
     minus = intervals.compare(*models, **options)
-    return {"n": int(both.sum()), "minus": minus | {"balanced_accuracy_prior_corrected": by_rule}}
+    each = rows, rows.assign(**dict(zip(CLASSES, theirs.T, strict=True)))
+    first, other = (scores(one, prior, **options) for one in each)
+    minus = {"balanced_accuracy": minus.pop("balanced_accuracy"), PRIOR_CORRECTED: by_rule} | minus
+    return {"n": len(rows), "first": first, "other": other, "minus": minus}
+
+
+def of_difference(found: dict, key: str) -> dict:
+    """The value of `scores` that belongs to the key of a difference."""
+    if key == PRIOR_CORRECTED:
+        return found["prior_corrected"]["balanced_accuracy"]
+    return found["argmax"][key]

@@ -96,18 +96,21 @@ def test_against_ours_reads_the_out_of_fold_file_or_says_that_there_is_none(
     ours = pd.read_csv(leaking[0], dtype=str).iloc[::-1].assign(fold="0")
     ours.to_csv(inputs.OURS / inputs.OURS_FILE, index=False)
     lines = call(*leaking[:2], "--against=ours")[1]
-    line = next(line for line in lines if "minus that of ours (out_of_fold.csv.gz)" in line)
-    assert line.endswith("0.000 [not known]")
+    at = next(k for k, line in enumerate(lines) if line.startswith("against ours (out_of_fold.csv."))
+    assert lines[at + 1].endswith("difference 0.000 [not known]")
 
 
 def test_each_of_two_files_has_its_own_score(call, leaking, tmp_path):
     mine, path, _ = leaking
     rows = pd.read_csv(mine).assign(MEL=lambda rows: rows["MEL"] ** 0.5)
     rows.to_csv(tmp_path / "theirs.csv", index=False)
-    alone = call(tmp_path / "theirs.csv", path)[1][-2].split("acy ")[1].split(";")[0]
+    quoted = call(tmp_path / "theirs.csv", path)[1][-2].split("acy ")[1].split(";")[0]
+    alone, by_rule = quoted.partition(" by argmax, ")[::2]
     _, lines, _ = call(mine, path, tmp_path / "theirs.csv")
-    line = next(line for line in lines if line.startswith("balanced accuracy of theirs, n="))
-    assert line.endswith(f": {alone}") and "exponent 1" in alone
+    at = next(k for k, line in enumerate(lines) if line.startswith("against theirs, on the "))
+    assert f"; the other {alone}; " in lines[at + 1] and "by argmax" in lines[at + 1]
+    by_rule, rule = by_rule.split(" prior-")
+    assert f"; the other {by_rule}; " in lines[at + 2] and f"prior-{rule}: " in lines[at + 2]
     page = (tmp_path / "work" / "audits" / "mine-split-theirs" / "audit.html").read_text()
     assert alone.split(" [")[0] in page
     assert "alignant AUC: MEL, BCC or AKIEC against" in page

@@ -9,7 +9,7 @@ import pytest
 
 from dermai_utils import intervals, metrics, predictions
 from dermai_utils.audits import inputs
-from dermai_utils.audits.scores import compared, scores
+from dermai_utils.audits.scores import compared, of_difference, scores
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.study import calibration, decisions
 
@@ -66,6 +66,9 @@ def test_another_file_is_compared_on_the_images_of_both():
     a, b = (decisions.prior_corrected(x, PRIOR, 1) for x in (p, q))
     by_rule = intervals.compare(truth, p, q, lesions, (a, b), **DRAWS)["balanced_accuracy"]
     assert found["minus"]["balanced_accuracy_prior_corrected"] == pytest.approx(by_rule)
+    for key, minus in found["minus"].items():  # a difference fits the two scores beside it
+        a, b = (of_difference(found[each], key)["value"] for each in ("first", "other"))
+        assert minus["value"] == pytest.approx(a - b)
     with pytest.raises(UserError, match="b.csv has none of the scored images"):
         compared(ROWS, other.assign(image="z" + other["image"]), PRIOR, "b.csv", **DRAWS)
 
