@@ -142,11 +142,10 @@ def _report(s, run, dataset):
     from dermai_utils.app import state
     from dermai_utils.study import text
 
-    kept = files.read_json(run.folder / "studies.json") or {}
     rows = reports.known(run, dataset)[1]  # with test sets that are new: answers count on them too
     files.write_table(rows, run.folder / "predictions.csv")
     answers = state.save(run, state.prepare(run, dataset))
-    page = dermai.report(run, dataset, answers=answers, **kept)
+    page = dermai.report(run, dataset, answers=answers)
     print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
@@ -197,12 +196,12 @@ def report(s):
 
 
 def evaluate(s, run="", pretrained=False):
-    """report without photos; --pretrained --test PATH: the shipped model on yours, with photos"""
-    if (run or pretrained) and not s.test:
+    """judge a model on your own labelled images: --pretrained --test FOLDER, the shipped model"""
+    if not s.test:
         raise UserError("evaluate: give --test FOLDER, the labelled images to judge the model on")
-    done = opened(s, run, pretrained)
     if not (run or pretrained):
-        return dermai.report(done, _dataset_of(s, done) if s.test else None)
+        return report(s)
+    done = opened(s, run, pretrained)
     from dermai_utils.app import clinic
 
     work = Path(s.work_dir or settings.ROOT / "work").absolute()

@@ -368,11 +368,9 @@ pd.crosstab((by_run == label).rename("run is right"), (by_probe == label).rename
 # subgroups by age and sex, Grad-CAM, and a model card. Open the page in a browser.
 
 # %% tags=["nbval-ignore-output"]
-from dermai_utils import files
 from dermai_utils.study import text
 
-studies = files.read_json(run.folder / "studies.json") or {}  # what `run` has measured already
-page = dermai.report(run, ds, **studies)
+page = dermai.report(run, ds)
 print(text.headline(run.metrics))
 print(f"open in a browser: {page}")
 

@@ -198,15 +198,19 @@ def test_a_run_or_photo_that_is_not_there_and_other_settings_are_one_line(call, 
     assert status == 2 and said in error
 
 
-def test_a_test_set_that_comes_later_adds_rows_to_the_predictions(call, made, tmp_path):
+@pytest.mark.parametrize("command", ["report", "evaluate"])
+def test_a_test_set_that_comes_later_adds_rows_and_loses_nothing(call, made, tmp_path, command):
     shutil.copytree(made.work, tmp_path / "work")
     other = tmp_path / "Basel"
     shutil.copytree(settings.PACKAGE / "sample_elsewhere", other)
-    status, _, _ = call("report", test=other, work_dir=tmp_path / "work")
+    status, _, _ = call(command, test=other, work_dir=tmp_path / "work")
     folder = tmp_path / "work" / "runs" / "first"
     assert status == 0 and "Basel" in set(files.read_table(folder / "predictions.csv")["subset"])
     assert "Basel" not in set(files.read_table(folder / "table.csv")["subset"])
     assert "Basel" in files.read_json(folder / "answers.json")["sets"]
+    before, after = (files.read_json(x / "metrics.json") for x in (made.run_folder, folder))
+    assert before["probe"] and before["leakage_effect"]
+    assert all(after[name] == before[name] for name in ("probe", "leakage_effect"))
 
 
 def test_two_runs_are_compared(call, made, tmp_path):
@@ -240,7 +244,7 @@ def test_folds(call, tmp_path):
     assert status == 0 and lines[-1] == str(folder)
     rows = files.read_table(folder / "predictions.csv")
     assert set(rows["fold"]) == {-1, 0, 1} and (folder / "1" / "best.pt").exists()
-    assert call("evaluate", work_dir=tmp_path)[0] == 0
+    assert call("report", work_dir=tmp_path)[0] == 0
     assert files.read_json(folder / "metrics.json")["folds"] == 2
 
 

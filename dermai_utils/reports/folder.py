@@ -21,22 +21,24 @@ SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 PAIRS_SHOWN = 12
 
 
-def report(run, dataset=None, *, probe=None, leakage_effect=None, answers=None) -> Path:
+def report(run, dataset=None, *, answers=None) -> Path:
     """Evaluate a trained run, and write everything about it into its folder; returns report.html.
 
     Also predictions.csv (with the chosen rule's class), metrics.json, submission.csv (official test
     set), figures and model_card.md. Files of an earlier report go first.
     `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates;
     without one, the report has no photographs. Its test sets that are new to the run are predicted
-    and added. `probe`, `leakage_effect`: dicts of study.probe. `answers`: what answers.json holds,
-    by default the file in the folder. UserError where the predictions hold no validation images.
+    and added. Linear probe and leakage effect are those of studies.json, which `run` writes.
+    `answers`: what answers.json holds, by default the file in the folder. UserError where the
+    predictions hold no validation images.
 
     >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
     PosixPath('work/sample/runs/first/report.html')
     """
     (table, rows), pairs = known(run, dataset), near_duplicates(run)
     found = {"run": run.name, "data": run.settings.get("data", ""), "split": _split(run)}
-    found |= {"leakage_effect": leakage_effect, "probe": probe}
+    studies = files.read_json(run.folder / "studies.json") or {}
+    found |= {name: studies.get(name) for name in ("leakage_effect", "probe")}
     found |= evaluation.evaluate(rows, table, pairs)
     rows = decisions.called(rows, found["decisions"])
     scored = predictions.primary_rows(rows)

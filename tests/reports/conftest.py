@@ -117,7 +117,7 @@ def made_run(folder, **changes):
 
 
 def made_extras(table):
-    """What the shell passes on: a probe, a leakage effect, and what the app counted."""
+    """(studies.json: a probe and a leakage effect; answers.json: what the app counted)."""
     interval = {"value": 0.41, "low": 0.35, "high": 0.47}
     probe = {"subsets": {"official": {"n": 140, "balanced_accuracy": interval}}}
     scores = {"random": 0.62, "lesion": 0.51, "difference": 0.11, "low": 0.04, "high": 0.18}
@@ -128,7 +128,7 @@ def made_extras(table):
     similar = {image: near for image in table.loc[table["subset"] == "official", "image"]}
     unlike = {"Basel": {"n": 60, "out_of_distribution": 0.25, "foreign": 0.05}}
     answers = {"similar": similar, "unlike": unlike, "sets": made_sets(table)}
-    return dict(probe=probe, leakage_effect=effect, answers=answers)
+    return dict(probe=probe, leakage_effect=effect), answers
 
 
 def made_sets(table):
@@ -144,5 +144,7 @@ def made_sets(table):
 def made(tmp_path_factory):
     """(run, dataset) with its report. Tests only read its files."""
     run, dataset = made_run(tmp_path_factory.mktemp("work") / "runs" / "first")
-    report(run, dataset, **made_extras(run.table))
+    studies, answers = made_extras(run.table)
+    files.write_json(run.folder / "studies.json", studies)
+    report(run, dataset, answers=answers)
     return run, dataset
