@@ -170,7 +170,8 @@ def figures(run, found, rows) -> dict:
         "risk_coverage": plots.risk_coverage(truth, p, found["risk_coverage"]["points"], argmax),
     }
     if rule != "argmax":
-        drawn["confusion_argmax"] = plots.confusion_matrix(truth, p.argmax(1), argmax)
+        title = f"{here}\nthe most probable class (argmax)"  # in two lines, as the others
+        drawn["confusion_argmax"] = plots.confusion_matrix(truth, p.argmax(1), title)
     for other in found["subsets"]:
         of, title = scored_rows(rows, other), f"{name(other)}\ndecision rule: {rule}"
         file = "confusion" if other == subset else f"confusion_{other}"
@@ -222,8 +223,8 @@ def _print(found, dataset):
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in SCORES)
         by_argmax = text.format_number(argmax[subset]["balanced_accuracy"])
         said = f"by {rule}: {values}" + ("" if rule == "argmax" else f"; by argmax {by_argmax}")
-        present = [row for row in found["recalls"][subset].items() if row[1]["n"]]
-        if all(row["lesions"] < text.FEW for _, row in present):  # a score would say nothing
+        if text.few(found, subset):  # a score would say nothing
+            present = [row for row in found["recalls"][subset].items() if row[1]["n"]]
             said = f"right are {', '.join(f'{c} {text.counts(row)}' for c, row in present)}"
             said += f"; no score of under {text.FEW} lesions a class"
         print(f"report: {page.full_name(subset, found)}, n={scores['n']:,}, {said}")

@@ -15,7 +15,7 @@ from dermai_utils.reports import canvas
 from dermai_utils.reports.canvas import BLUE, GREEN, INK, ORANGE, PINK, RED, SKY, Figure
 from dermai_utils.study import decisions, text
 
-WHITE_ABOVE = 0.72  # of the colour map "Blues": there black and white differ from it by 4.5 to 1
+DARKEST = 1.6  # the share that would be the darkest blue: at 1.0 black digits can still be read
 SMALL = dict(frameon=False, fontsize=8)
 
 
@@ -44,22 +44,24 @@ def learning_curves(history: pd.DataFrame, title: str = "") -> Figure:
 
 def confusion_matrix(truth, prediction, title: str = "") -> Figure:
     """A heatmap, rows the true class: images, and below them their share of the true class (recall
-    on the diagonal), but not of a class with few images. `truth` and `prediction` (N,): names of
-    classes, or their numbers."""
+    on the diagonal), but not of a class with few images. A class without images has no row.
+    `truth` and `prediction` (N,): names of classes, or their numbers."""
     labels = CLASSES if isinstance(next(iter(truth)), str) else range(7)
     counts = metrics.confusion_matrix(truth, prediction, labels=labels)
+    here = np.flatnonzero(counts.any(axis=1))
+    counts, names = counts[here], [CLASSES[k] for k in here]
     n = counts.sum(axis=1)
-    share = np.divide(counts, n[:, None], out=np.full((7, 7), np.nan), where=n[:, None] > 0)
-    recalls = ", ".join(f"{c} {counts[k, k]} of {n[k]}" for k, c in enumerate(CLASSES) if n[k])
-    alt = f"Heatmap of true class against predicted class. Recalls: {recalls}."
-    figure, [[ax]] = canvas.axes(6.4, 5.4, title=title, alt=alt)
-    ax.imshow(share, cmap=colormaps["Blues"], vmin=0, vmax=1)
-    for y, x in np.ndindex(7, 7):
+    share = counts / n[:, None]
+    recalls = [f"{names[y]} {counts[y, k]} of {n[y]}" for y, k in enumerate(here)]
+    alt = f"Heatmap of true class against predicted class. Recalls: {', '.join(recalls)}."
+    height = 1.2 + 0.6 * len(here)
+    figure, [[ax]] = canvas.axes(6.4, height, title=title, alt=alt)
+    ax.imshow(share, cmap=colormaps["Blues"], vmin=0, vmax=DARKEST)
+    for y, x in np.ndindex(*share.shape):
         below = f"\n{share[y, x]:.2f}" if n[y] >= text.FEW and counts[y, x] else ""
-        options = dict(color="white" if share[y, x] > WHITE_ABOVE else "black", fontsize=9)
-        ax.text(x, y, f"{counts[y, x]}{below}", ha="center", va="center", **options)
+        ax.text(x, y, f"{counts[y, x]}{below}", ha="center", va="center", fontsize=9)
     ax.set_xticks(range(7), CLASSES)
-    ax.set_yticks(range(7), [f"{c} (n={k})" for c, k in zip(CLASSES, n, strict=True)])
+    ax.set_yticks(range(len(here)), [f"{c} (n={k})" for c, k in zip(names, n, strict=True)])
     ax.set(xlabel="predicted class", ylabel="true class")
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
