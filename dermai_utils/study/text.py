@@ -81,6 +81,11 @@ def rule_name(decisions: dict) -> str:
     return f"prior-corrected, tau = {decisions['tau']:g}, training shares"
 
 
+def few(metrics: dict, subset) -> bool:
+    """Whether every class of a subset, in metrics.json, has under FEW lesions: no score then."""
+    return all(row["lesions"] < FEW for row in metrics["recalls"][subset].values() if row["n"])
+
+
 def headline(metrics: dict) -> str:
     """Of metrics.json: the number to quote, its interval, the rule, and the number by argmax."""
     subset, rule = metrics["primary_subset"], rule_name(metrics["decisions"])
@@ -89,7 +94,10 @@ def headline(metrics: dict) -> str:
         for source in (metrics, metrics["argmax"])
     )
     name = subset_name(subset, metrics.get("data", ""), metrics["folds"])
-    found = f"{name}, n={metrics['subsets'][subset]['n']:,}:\nbalanced accuracy {by_rule} ({rule})"
+    about = f"{name}, n={metrics['subsets'][subset]['n']:,}:"
+    if few(metrics, subset):
+        return f"{about} no score, every class has under {FEW} lesions"
+    found = f"{about}\nbalanced accuracy {by_rule} ({rule})"
     return found if rule == "argmax" else f"{found}\nby argmax {by_argmax}"
 
 

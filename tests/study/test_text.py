@@ -31,6 +31,7 @@ def test_the_headline_names_the_subset_and_both_rules():
         "primary_subset": "official",
         "folds": 0,
         "subsets": {"official": {"n": 1511}},
+        "recalls": {"official": {"MEL": {"n": 9, "lesions": 9}, "NV": {"n": 10, "lesions": 10}}},
         "intervals": {"official": found},
         "argmax": {"intervals": {"official": found}},
         "decisions": {"chosen": "prior_corrected", "tau": 0.5},
@@ -43,4 +44,9 @@ def test_the_headline_names_the_subset_and_both_rules():
     metrics["decisions"] = {"chosen": "argmax", "tau": 0.0}
     assert text.headline(metrics).splitlines()[1:] == [
         "balanced accuracy 0.700 [0.600, 0.800] (argmax)"
+    ]
+    metrics["recalls"]["official"]["NV"]["lesions"] = 9
+    assert text.headline(metrics).splitlines() == [
+        "made-up pictures in place of the official test set, n=1,511: no score, every class has "
+        "under 10 lesions"
     ]
