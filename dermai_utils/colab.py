@@ -138,20 +138,22 @@ def machine() -> str:
     return f"{os.cpu_count()} cores, {nvidia_gpu() or 'no GPU'}"
 
 
-def check(settings) -> None:
+def check(settings) -> float:
     """Print what this machine has and how long training with these Settings will take here.
 
-    The time is measured on some training steps, which takes seconds; not for the sample.
+    The speed, images/s, is measured on some training steps, which takes seconds; 0 for the sample.
     """
     print(f"machine: {machine()}")
     if settings.data == "sample":
         print("time: made-up pictures and a tiny network: a minute or two, with or without a GPU")
-        return
+        return 0.0
     if settings.data == "isic2018":
         print(disk_line(settings))
-    print(time_line(settings, images_per_second(settings)))
+    speed = images_per_second(settings)
+    print(time_line(settings, speed, OFFICIAL if settings.data == "isic2018" else 0))
     if "no GPU" in machine():
         print(f"no GPU: it works, slowly{GPU_CLICKS[host()]}")
+    return speed
 
 
 def disk_line(settings, free=None) -> str:
@@ -168,25 +170,28 @@ def disk_line(settings, free=None) -> str:
     return line + (": TOO LITTLE, free some or give another cache_dir" if needed > free else "")
 
 
-def time_line(settings, speed) -> str:
-    """The time that training takes at `speed` images/s; for 1,000 images where n is not known."""
+def time_line(settings, speed, images=0) -> str:
+    """The time that training takes at `speed` images/s, of which some are for validation; for 1,000
+    images and one epoch where their number is not known (0)."""
     batch, epochs = settings.batch_size, settings.epochs
     if not speed:
         return f"time: batches of {batch} do not fit into this GPU's memory: lower batch_size"
     measured = f"{speed:.3g} images/s measured here"
-    if settings.data != "isic2018":
-        return f"time: {measured}, so {_duration(1000 / speed)} for 1,000 images and one epoch"
+    if not images:
+        return (
+            f"time: {measured}, so about {_duration(1000 / speed)} for 1,000 images and one epoch"
+        )
     val = 1 / settings.folds if settings.folds else settings.val_fraction
-    images = OFFICIAL * (1 - val + val / 3)  # validation has a forward pass only, a third
-    total = images * epochs * max(settings.folds, 1) / speed
-    extra = "download and decoding extra"
-    return f"time: {_duration(total)} for {counted(epochs, 'epoch')}, at {measured}; {extra}"
+    passes = images * (1 - val + val / 3)  # validation has a forward pass only, a third
+    total = passes * epochs * max(settings.folds, 1) / speed
+    what = f"{counted(images, 'image')} and {counted(epochs, 'epoch')}"
+    return f"time: training about {_duration(total)} for {what}, at {measured}"
 
 
 def _duration(seconds):
     if seconds < 90:
-        return f"about {max(seconds, 1):.0f} s"
-    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
+        return f"{max(seconds, 1):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def images_per_second(settings) -> float:

@@ -127,8 +127,11 @@ def finished(s):
 
 def run(s):
     """all of it, from the data to the report: what notebook 00 does"""
-    colab.check(s)
+    speed = colab.check(s)
     dataset, subset = _prepared(s)
+    if speed and s.data not in settings.NAMES:  # now the number of images is known
+        used = subset.isin(("train", "val")) | subset.str.isdecimal()
+        print(colab.time_line(s, speed, int(used.sum())))
     _audit(s, dataset, subset)
     done, kept = trained(s, dataset, subset), s.run_folder / "studies.json"
     if not kept.exists():
@@ -228,11 +231,11 @@ def gradcam(s):
 
 
 def compare(s, other=""):
-    """two runs on the same images, paired by lesion: --other NAME"""
-    from dermai_utils.reports import comparison
-
+    """two runs with a report, on the same images, paired by lesion: --other NAME"""
     if not other:
         raise UserError("compare needs --other NAME, another run on the same data")
+    from dermai_utils.reports import comparison
+
     found = comparison(opened(s), dermai.open_run(s.runs / other))
     print(found.round(3).to_string(na_rep="not known"))
     print(
@@ -351,10 +354,10 @@ def _known_images(s):
 
 def predict(s, image=(), run="", run_name=""):
     """answers about photos of your own, by the shipped model: --image FILE, FOLDER or URL"""
-    from dermai_utils.app import answers
-
     if not image:
         raise UserError("predict needs --image PHOTO: a file, a folder or a URL")
+    from dermai_utils.app import answers
+
     done, folder = _answering(s, run, run_name)
     found = dermai.answer(done, list(image), maps=False)
     print(answers.printed(found))

@@ -49,19 +49,19 @@ def test_setup_prints_one_line(capsys):
 
 
 @pytest.mark.parametrize(
-    "given, speed, said",
+    "given, images, speed, said",
     [
-        # 10,015 images, 12 % of them for validation, which takes a third of the time
-        (dict(epochs=10), 100, "about 15 min for 10 epochs, at 100 images/s"),
-        (dict(epochs=10), 15, "about 1.7 h for 10 epochs"),
-        (dict(epochs=10, preset="strong"), 100, "about 72 min for 10 epochs"),
-        (dict(batch_size=512), 0, "batches of 512 do not fit"),
-        (dict(data="."), 100, "10 s for 1,000 images and one epoch"),
+        # 12 % of the images for validation, which takes a third of the time
+        (dict(epochs=10), 10_015, 100, "15 min for 10,015 images and 10 epochs, at 100 images/s"),
+        (dict(epochs=10), 10_015, 15, "about 1.7 h for 10,015 images"),
+        (dict(epochs=10, preset="strong"), 10_015, 100, "about 72 min for 10,015 images"),
+        (dict(batch_size=512), 10_015, 0, "batches of 512 do not fit"),
+        (dict(data="."), 0, 100, "10 s for 1,000 images and one epoch"),
     ],
 )
-def test_the_time_follows_from_the_speed(given, speed, said):
+def test_the_time_follows_from_the_speed(given, images, speed, said):
     s = settings.read({}, **{"data": "isic2018"} | given)
-    assert said in colab.time_line(s, speed)
+    assert said in colab.time_line(s, speed, images)
 
 
 def test_the_disk_is_compared_with_what_the_official_data_takes(tmp_path):
