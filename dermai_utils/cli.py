@@ -17,7 +17,7 @@ from dermai_utils.settings import FIELDS
 FOLDERS = ("data", "test", "extra", "base_url", "cache_dir", "work_dir")
 DATA = (*FOLDERS, "preset", "size")
 SPLIT = (*DATA, "Split")
-ALL = ("Data and folders", "Split", "Model", "Training", "Machine", "Evaluation")
+ALL = ("Data and folders", "Split", "Model", "Training", "Machine")
 RUN = (*FOLDERS, "run_name", "device")  # the rest stands in the run
 FEATURES = (*SPLIT, "Model", "seed", "device")
 COMMANDS = {  # name: (function, what it reads); its parameters beside Settings are in OPTIONS
@@ -137,16 +137,17 @@ def parser(name) -> argparse.ArgumentParser:
         allow_abbrev=False,
         argument_default=argparse.SUPPRESS,
     )
-    for option in filter(OPTIONS.get, inspect.signature(function).parameters):
+    own = inspect.signature(function).parameters
+    for option in filter(OPTIONS.get, own):
         made.add_argument(option if option == "files" else f"--{option}", **OPTIONS[option])
     for field in FIELDS.values():
         if field.metadata["group"] in reads or field.name in reads:
-            _add_setting(made, field)
+            _add_setting(made, field, "" if field.name in own else field.default)
     return made
 
 
-def _add_setting(parser, field):
-    default = f" (default {field.default})" if field.default not in ("", ()) else ""
+def _add_setting(parser, field, default):
+    default = f" (default {default})" if default not in ("", ()) else ""
     text = f"{settings.allowed(field)}{default}: {field.metadata['help']}"
     several = {"action": "extend", "nargs": "+"} if field.type is tuple else {}
     options = several | {"metavar": field.name.upper(), "help": text.replace("%", "%%")}

@@ -53,9 +53,9 @@ TEXT, FOLDER, PATH, PATHS = "text", "a folder", "or a path", "folders"
 SHARE = "auto, or 0.0 to 0.5"
 NAMES = ("sample", "isic2018")  # made-up pictures; the official archives, which are downloaded
 SEEDS = [0, 2**31 - 1]
-_data, _split, _model, _train, _machine, _eval = (
+_data, _split, _model, _train, _machine = (
     functools.partial(_setting, group)
-    for group in ("Data and folders", "Split", "Model", "Training", "Machine", "Evaluation")
+    for group in ("Data and folders", "Split", "Model", "Training", "Machine")
 )
 
 
@@ -98,12 +98,11 @@ class Settings:
     epochs: int = _train(10, [1, 1000], "passes over the training images")
     batch_size: int = _train(64, [2, 4096], "images a step, on all devices together")
     learning_rate: float = _train(5e-4, [1e-7, 10.0], "the backbone's, at the schedule's peak")
+    tta: int = _train(1, (1, 2, 4, 8), "flips and turns of a held-out image that are averaged")
 
     device: str = _machine("auto", ("auto", "cpu", "cuda", "mps"), "where the network computes")
     precision: str = _machine("auto", ("auto", "fp32", "fp16", "bf16"), "auto: the fastest one")
     tracker: str = _machine("none", ("none", "tensorboard"), "curves and images of a training")
-
-    tta: int = _eval(1, (1, 2, 4, 8), "flips and turns of an image whose logits are averaged")
 
     def __post_init__(self):
         for field in FIELDS.values():

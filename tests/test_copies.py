@@ -722,7 +722,7 @@ REFUSED = {
     "a table with vertical bars between the cells": refused(
         {"labels.csv": LABELS.replace(",", "|"), **JPEGS}, ["labels.csv (image|label)"]),
     "files too deep": refused({"a/b/c/d/": {"labels.csv": LABELS, **JPEGS}},
-        ["at most 3 levels deep"]),
+        ["tables lie at most 2 folders deep"]),
     "no word that is a class": refused({"labels.csv": "image,label\nA1,wart\nA2,wart\n",
         **only(JPEGS, *TWO)}, ["labels.csv", "2 × class wart: none of the seven"]),
     "numbers as classes": refused({"labels.csv": "image,label\nA1,0\nA2,1\n",

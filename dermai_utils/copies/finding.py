@@ -15,7 +15,13 @@ import pandas as pd
 
 from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.copies import layouts, matching, tables
-from dermai_utils.copies.inventory import Inventory, image_id, plain_name
+from dermai_utils.copies.inventory import (
+    DEEPEST_IMAGE,
+    DEEPEST_TABLE,
+    Inventory,
+    image_id,
+    plain_name,
+)
 from dermai_utils.copies.layouts import GROUPINGS, HAM, IMAGES, OFFICIAL, TEST_TRUTH, TRUTH, Layout
 
 NO_DIAGNOSIS = (
@@ -60,7 +66,7 @@ class Copy:
 
 
 def find(folder, unpacked, leave_out=(), what="training") -> Copy:
-    """The copy of the data in `folder`: archives or unpacked files, at most 3 levels deep.
+    """The copy of the data in `folder`: archives or unpacked files.
 
     unpacked: folder below which zips are unpacked. leave_out: folders not to look into. what: the
     purpose of the images, for messages. UserError if no layout fits, or no image is usable.
@@ -322,7 +328,8 @@ def _nothing_recognised(folder, inventory, what) -> str:
     if not images:
         expected = "ISIC2018_Task3_Training_Input (a folder or zip), or another"
         expected = expected if what == "training" else "a"
-        why = f"images: expected {expected} layout, at most 3 levels deep; found {names}"
+        expected += f" layout, at most {DEEPEST_IMAGE} folders deep"
+        why = f"images: expected {expected}; found {names}"
     elif readable:
         why = f"image that a row of {', '.join(readable)} names: expected the files' names as ids"
         why += f"; found {places}"
@@ -332,5 +339,5 @@ def _nothing_recognised(folder, inventory, what) -> str:
         why += ", or one for each of the seven classes"
     else:
         why = f"labels: no table of labels for its {places}: expected {layouts}, or one folder a "
-        why += "class, at most 3 levels deep"
+        why += f"class; tables lie at most {DEEPEST_TABLE} folders deep"
     return f"{folder} holds no {what} {why}; see docs/data.md"
