@@ -66,14 +66,14 @@ def content(path, name: str = "") -> bytes:
     path = Path(path)
     name = name or printable(path)
     try:
+        expected = f"expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
         if path.is_dir():
-            suffixes = " ".join(sorted(IMAGE_SUFFIXES))
             why = "a folder without an image, or one that cannot be opened"
-            raise UserError(f"{name}: {why}; expected files ending in {suffixes}")
+            raise UserError(f"{name}: {why}; {expected}")
         size = path.stat().st_size
         # a file without a suffix is judged by its content; a camera's raw file holds a thumbnail
         if path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UserError(f"{name}: not an image by its suffix")
+            raise UserError(f"{name}: not an image by its suffix; {expected}")
         if size > LARGEST:
             most = f"a picture has at most {LARGEST / 1e6:.0f}"
             raise UserError(f"{name}: {size / 1e6:,.0f} MB; {most}")

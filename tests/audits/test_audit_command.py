@@ -96,7 +96,9 @@ def test_against_ours_reads_the_out_of_fold_file_or_says_that_there_is_none(
     ours = pd.read_csv(leaking[0], dtype=str).iloc[::-1].assign(fold="0")
     ours.to_csv(inputs.OURS / inputs.OURS_FILE, index=False)
     lines = call(*leaking[:2], "--against=ours")[1]
-    at = next(k for k, line in enumerate(lines) if line.startswith("against ours (out_of_fold.csv."))
+    at = next(
+        k for k, line in enumerate(lines) if line.startswith("against ours (out_of_fold.csv.")
+    )
     assert lines[at + 1].endswith("difference 0.000 [not known]")
 
 
