@@ -93,38 +93,23 @@ def of_folds(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="module")
-def folds_only(of_folds, tmp_path_factory):
-    """The same without the official test set: the number to quote is that of the folds."""
-    table, rows = (t[t["subset"] == "val"] for t in (of_folds.table, of_folds.first))
-    (folder := tmp_path_factory.mktemp("only") / "three").mkdir()
-    run = dataclasses.replace(of_folds, folder=folder, table=table, first=rows)
-    report(run)
-    return run
-
-
-def test_a_run_of_folds_says_who_judged_which_image(of_folds, folds_only, made):
+def test_a_run_of_folds_says_who_judged_which_image(of_folds):
     """Out of fold one network judges an image, elsewhere the mean of all: never in one table."""
-    text, found = page_of(folds_only), folds_only.metrics
-    assert found["folds"] == 3 and not found["chosen_and_scored_on_the_same_images"]
-    assert "all folds (each image judged by the model that was not trained on it)" in text
+    text, card = page_of(of_folds), (of_folds.folder / "model_card.md").read_text()
     assert "3 folds, by lesion" in text and "9.0 minutes" in text  # three times three
     assert '<th scope="row">fold / fold</th>' in text  # folds of pairs count as subsets
-    assert (folds_only.folder / "learning_curves.png").exists()
-    chosen = maps.choose(predictions.primary_rows(folds_only.predictions))
+    assert (of_folds.folder / "learning_curves.png").exists()
+    chosen = maps.choose(predictions.scored_rows(of_folds.predictions, "val"))
     assert set(chosen["fold"]) == {0}  # the maps are of images that the first network does not know
     tables = r'<p class="caption">(.*?)</p>.*?<thead>(.*?)</thead>'
-    heads = {caption[:11]: head for caption, head in re.findall(tables, page_of(of_folds))}
+    heads = {caption[:11]: head for caption, head in re.findall(tables, text)}
     assert "official" in heads["The mean of"] and "folds" not in heads["The mean of"]
     assert "all folds" in heads["Out of fold"] and "official" not in heads["Out of fold"]
-    assert "The mean of the 3" not in text and "networks" not in page_of(made[0])
-    card = (of_folds.folder / "model_card.md").read_text()
     scores = [line for line in card.splitlines() if line.startswith("|  |") and "official" in line]
     assert len(scores) == 1 and "folds" not in scores[0]
     fitted = "fitted to predictions of single networks, each on the fold that it did not learn"
-    for content in (page_of(of_folds), card):
+    for content in (text, card):
         assert content.count(fitted) == 2 and "validation images" not in content
-    text = page_of(of_folds)
     assert of_folds.metrics["fitted_by"]["note"] in text and "validation subset" not in text
 
 

@@ -196,12 +196,15 @@ SAID = [  # (changes of metrics.json, {words: who says them: "p" the page, "c" t
     ({}, {"Elsewhere the rate is aimed at, not held": "p", "[not known]": "", MADE_UP: ""}),
     ({"data": "sample"}, {MADE_UP: "pc", "Its numbers mean nothing": "pc", "official ISIC": ""}),
     ({"chosen_and_scored_on_the_same_images": True}, {"same images": "pc"}),
-    ({"primary_subset": "val"}, {"Expect less on new images": "p"}),
+    ({"primary_subset": "val"}, {"Expect less on new images": "p", "networks": ""}),
+    (
+        {"primary_subset": "val", "folds": 3},
+        {"all folds (each image judged": "pc", "Out of fold: each": "pc", "The mean of the 3": ""},
+    ),
     (
         {"lesions_known/official": False, "leakage_effect": None},
         {"too narrow where lesions repeat": "pc", "whole lesions": "", "random split": ""},
     ),
-    ({"leakage_effect/prone_images": 0}, {"random split would add": "", "by a random split": ""}),
     ({"leaks/official": [LEAK]}, {f"LEAKING: {LEAK}.": "pc"}),
     ({"answers": {"sets": {}, "unlike": {}}}, {"How often is an answer right?": ""}),
     ({"subgroups/groups": ONE_SEX}, {"“female” for every image": "p", "| sex |": ""}),

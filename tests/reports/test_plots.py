@@ -142,8 +142,8 @@ def test_two_curves_never_differ_by_colour_alone(figures, recwarn):
 def test_what_is_not_known_is_said_and_not_drawn_as_zero():
     for figure, words in (
         (data_plots.leakage({"random": None}), "Not known"),
-        (data_plots.leakage_effect({"classifiers": {"a": {"difference": None}}}), "leaks nothing"),
-        (pictures.sheet([]), "No such image"),
+        (data_plots.leakage_effect({"classifiers": {}}), "leaks nothing"),
+        (pictures.sheet([], []), "No such image"),
         (pictures.pairs([]), "No pairs"),
     ):
         assert words in figure.axes[0].texts[0].get_text() and not figure.axes[0].patches
@@ -152,7 +152,7 @@ def test_what_is_not_known_is_said_and_not_drawn_as_zero():
 def test_photographs_are_shown_as_they_are():
     """Also an augmented batch, tensors in 0 to 1, channels first; under a map, each half."""
     batch = torch.from_numpy(IMAGES).permute(0, 3, 1, 2).float() / 255
-    for ax, image in zip(pictures.sheet(batch[:2]).axes, IMAGES, strict=False):
+    for ax, image in zip(pictures.sheet(batch[:2], "ab").axes, IMAGES, strict=False):
         assert all(np.array_equal(shown.get_array(), image) for shown in ax.images)
     seen = pictures.overlay(IMAGES[0], np.ones((24, 32)))
     colour = np.array(to_rgb(pictures.overlay_colours()[-1]))
