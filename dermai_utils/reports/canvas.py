@@ -84,10 +84,3 @@ def rows_from_top(ax, names) -> None:
     ax.set_ylim(len(names) - 0.5, -0.5)
     ax.grid(axis="x", color="#E5E5E5", lw=0.8)
     ax.set_axisbelow(True)
-
-
-def whisker(ax, y, value, low, high, colour) -> None:
-    """Draw a dot at `value` with its interval, where there is one."""
-    if low is not None and high is not None:
-        ax.plot([low, high], [y, y], color=colour, lw=1.6, solid_capstyle="butt")
-    ax.plot(value, y, "o", ms=6, color=colour, clip_on=False, zorder=3)

@@ -74,7 +74,7 @@ def _log_scale(ax, label, formatter):
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def leakage(counts: dict, title: str = "") -> Figure:
+def leakage(counts: dict) -> Figure:
     """A bar for each split: how many images have their lesion in several of its subsets.
 
     `counts`: {name of a split: number of images}; None where lesions are not known.
@@ -83,7 +83,7 @@ def leakage(counts: dict, title: str = "") -> Figure:
         return canvas.message("Not known: no image of this data has a lesion id.")
     each = ", ".join(f"{name} {n:,}" for name, n in counts.items())
     alt = f"Images whose lesion is in several subsets: {each}."
-    figure, [[ax]] = canvas.axes(8, 1 + 0.4 * len(counts), title=title, alt=alt)
+    figure, [[ax]] = canvas.axes(8, 1 + 0.4 * len(counts), alt=alt)
     colours = [RED, GREEN, SKY, ORANGE][: len(counts)]
     bars = ax.barh(list(counts), list(counts.values()), color=colours)
     ax.bar_label(bars, fmt="{:,.0f}", padding=4, color=INK)
@@ -91,16 +91,14 @@ def leakage(counts: dict, title: str = "") -> Figure:
     return figure
 
 
-def leakage_effect(effect: dict, title: str = "") -> Figure:
+def leakage_effect(effect: dict) -> Figure:
     """Balanced accuracy of each classifier under a random and a lesion-safe split, and the
     difference (`effect`: study.probe.leakage_effect)."""
-    classifiers = effect["classifiers"].items()
-    rows = {name: row for name, row in classifiers if row["difference"] is not None}
-    if not rows:
+    if not (rows := effect["classifiers"]):
         return canvas.message("No lesion has two images here, so a random split leaks nothing.")
     each = "; ".join(f"{k} {v['random']:.3f} and {v['lesion']:.3f}" for k, v in rows.items())
     alt = f"Balanced accuracy under a random and a lesion-safe split: {each}."
-    figure, [[ax]] = canvas.axes(8, 1.3 + 0.55 * len(rows), title=title, alt=alt)
+    figure, [[ax]] = canvas.axes(8, 1.3 + 0.55 * len(rows), alt=alt)
     for y, row in enumerate(rows.values()):
         ends = sorted((row["lesion"], row["random"]))
         ax.plot(ends, [y, y], color="#BBBBBB", lw=3, zorder=1, solid_capstyle="butt")

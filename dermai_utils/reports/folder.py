@@ -57,7 +57,6 @@ def report(run, dataset=None, *, answers=None) -> Path:
     for name, figure in drawn.items():
         figure.save(run.folder / name)
     files.write_json(run.folder / "metrics.json", found)
-    page.model_card(run, found)
     for leak in sum(found["leaks"].values(), []):
         print(f"report: WARNING: {leak}: the score is too good")
     _print(found, dataset)
@@ -69,7 +68,6 @@ def report(run, dataset=None, *, answers=None) -> Path:
         thresholds=browse.thresholds(scored),
         gradcam=files.read_json(run.folder / "gradcam.json"),
         audit=audit,
-        leaks=found["leaks"],
     )
 
 
@@ -191,13 +189,15 @@ def photographs(run, dataset, found, scored, pairs) -> dict:
 
     drawn, listed = {}, []
     place = dict(zip(dataset.table["image"], dataset.table.index, strict=True))
-    scored = scored[scored["image"].isin(place)]
+    scored = scored[scored["image"].isin(place)].set_index("image", drop=False)
     for kind in KINDS:
-        listed.append(rows := evaluation.listed_mistakes(found, scored, kind))
-        if len(rows):
-            images = [dataset.pixels[place[image]] for image in rows["image"]]
-            drawn[f"{kind}.jpg"] = pictures.sheet(images, pictures.verdicts(rows))
-    wrong = pd.concat(listed).drop_duplicates("image")
+        names = [row["image"] for row in found["mistakes"][kind] if row["image"] in place]
+        listed += names
+        if names:
+            images = [dataset.pixels[place[image]] for image in names]
+            titles = pictures.verdicts(scored.loc[names])
+            drawn[f"{kind}.jpg"] = pictures.sheet(images, titles)
+    wrong = scored.loc[[*dict.fromkeys(listed)]]
     shown, checks = maps.explain(run, dataset, scored, wrong)
     files.write_json(run.folder / "gradcam.json", checks)
     return drawn | _near_duplicates(dataset, pairs, place) | shown

@@ -1,7 +1,5 @@
 """Grad-CAM of a run: gradcam.jpg, gradcam_mistakes.jpg, and gradcam.json with the checks."""
 
-import math
-
 import pandas as pd
 
 from dermai_utils import augmentation, inference, saliency
@@ -87,12 +85,11 @@ def _checks(run, dataset, rows) -> dict:
 def verdicts(checks: dict) -> dict:
     """{"deletion", "insertion"}: whether the maps of gradcam.json are "better" than random ones,
     by more than twice the standard error of the paired differences; else "not clearly better"."""
-    found = {}
+    images, found = pd.DataFrame(checks["images"]), {}
     for name, sign in (("deletion", -1), ("insertion", 1)):
-        gains = [sign * (row[name] - row[f"{name}_random"]) for row in checks["images"]]
-        n, mean = len(gains), sum(gains) / len(gains)
-        error = math.sqrt(sum((gain - mean) ** 2 for gain in gains) / max(n - 1, 1) / n)
-        found[name] = "better" if mean > 2 * error and n > 2 else "not clearly better"
+        gain = sign * (images[name] - images[f"{name}_random"])
+        clear = len(gain) > 2 and gain.mean() > 2 * gain.sem()
+        found[name] = "better" if clear else "not clearly better"
     return found
 
 

@@ -73,7 +73,6 @@ TEMPLATES.globals |= {"rate": rate}
 TEMPLATES.filters |= {
     "at": look_up,
     "counted": counted,
-    "counts": text.counts,
     "headings": headings,
     "number": text.format_number,
     "percent": text.percent,
@@ -108,40 +107,29 @@ def embedded(path: Path) -> dict:
     return {"source": source, "shape": shape, "width": width, "height": height}
 
 
-def common(run, metrics: dict) -> dict:
-    """What the page and the card both need."""
+def report(run, metrics: dict, figures: dict, **values) -> Path:
+    """Write model_card.md and report.html; returns the latter. `figures`: {file: what it shows, in
+    words}; `values`: audit, gradcam, mistakes and thresholds."""
     rule, subset = text.rule_name(metrics["decisions"]), metrics["primary_subset"]
-    return {
+    rows = metrics["subsets"][subset]["per_class"].values()
+    values |= {
         "metrics": metrics,
         "subset": subset,
         "rule": rule,
         "two_rules": rule != "argmax",
+        "chance": 1 / sum(row["n"] > 0 for row in rows),
         "chosen_images": "out-of-fold predictions" if metrics["folds"] else "validation images",
         "name": functools.partial(full_name, metrics=metrics),
         "short": functools.partial(short_name, metrics=metrics),
         "training": training(run),
         "run": run.name,
         "data": metrics["data"],
-    }
-
-
-def report(run, metrics: dict, figures: dict, **values) -> Path:
-    """Write report.html. `figures`: {file: what it shows, in words}; `values`: audit, leaks,
-    gradcam, mistakes and thresholds."""
-    rows = metrics["subsets"][metrics["primary_subset"]]["per_class"].values()
-    values |= {
-        "chance": 1 / sum(row["n"] > 0 for row in rows),
-        "present": {path.name for path in run.folder.glob("[!.]*")},
+        "counts": splits.counts(run.table, run.table["subset"]),
         "left_out": int((run.table["subset"] == "left out").sum()),
     }
-    path = run.folder / "report.html"
-    return save(path, "report.html.j2", figures, **common(run, metrics), **values)
-
-
-def model_card(run, metrics: dict) -> Path:
-    """Write model_card.md."""
-    values = common(run, metrics) | {"counts": splits.counts(run.table, run.table["subset"])}
-    return save(run.folder / "model_card.md", "model_card.md.j2", **values)
+    save(run.folder / "model_card.md", "model_card.md.j2", **values)
+    present = {path.name for path in run.folder.glob("[!.]*")}
+    return save(run.folder / "report.html", "report.html.j2", figures, present=present, **values)
 
 
 def index(work) -> Path:
@@ -149,9 +137,7 @@ def index(work) -> Path:
     work, reports, data = Path(work), [], ""
     for page in sorted((work / "runs").glob("[!.]*/report.html")):
         metrics = files.read_json(page.with_name("metrics.json"))
-        names = sorted(path.name for path in page.parent.glob("[!.]*.*") if path.is_file())
-        headline = text.headline(metrics)
-        reports.append({"run": page.parent.name, "headline": headline, "files": names})
+        reports.append({"run": page.parent.name, "headline": text.headline(metrics)})
         data = data or metrics["data"]
     return save(
         work / "index.html",

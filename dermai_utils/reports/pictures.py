@@ -19,9 +19,9 @@ from dermai_utils.study.text import percent
 OVERLAY = dict(cmap="inferno", vmin=0, vmax=1)
 
 
-def _grid(width, height, rows, columns, title, alt):
+def _grid(width, height, rows, columns, alt):
     """(figure, (rows, columns) axes) for photographs."""
-    figure, grid = canvas.axes(width, height, rows, columns, title, f"Photographs: {alt}.")
+    figure, grid = canvas.axes(width, height, rows, columns, alt=f"Photographs: {alt}.")
     figure.photographs = True
     _blank(grid)
     return figure, grid
@@ -40,19 +40,17 @@ def shown(image) -> np.ndarray:
     return np.asarray(image)
 
 
-def sheet(images, titles=(), title: str = "", columns: int = 4) -> Figure:
+def sheet(images, titles, columns: int = 4) -> Figure:
     """Images side by side, `columns` of them a row, each under its title: mistakes, an augmented
     batch, anything."""
     if not len(images):
         return canvas.message("No such image here.")
     columns = min(columns, len(images))
     lines = -(-len(images) // columns)
-    alt = "; ".join(titles) or counted(len(images), "image")
-    figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns, title, alt)
-    for ax, image in zip(grid.flat, images, strict=False):
+    figure, grid = _grid(2.6 * columns, 2.5 * lines, lines, columns, "; ".join(titles))
+    for ax, (image, title) in zip(grid.flat, zip(images, titles, strict=True), strict=False):
         ax.imshow(shown(image))
-    for ax, text in zip(grid.flat, titles, strict=False):
-        ax.set_title(text, fontsize=10, color=INK)
+        ax.set_title(title, fontsize=10, color=INK)
     return figure
 
 
@@ -60,7 +58,7 @@ def by_class(labels, images, each: int = 8) -> Figure:
     """The first `each` images of every class, a row a class. `labels` (N,): the class of each of
     N images, by name."""
     alt = f"the first {each} images of each class, a row a class"
-    figure, grid = _grid(1.25 * each, 7.2, len(CLASSES), each, "", alt)
+    figure, grid = _grid(1.25 * each, 7.2, len(CLASSES), each, alt)
     for row, label in zip(grid, CLASSES, strict=True):
         places = np.flatnonzero(np.asarray(labels) == label)[:each]
         for ax, place in zip(row, places, strict=False):
@@ -91,7 +89,7 @@ def pairs(items, columns: int = 3) -> Figure:
     lines = -(-len(items) // columns)
     pixels = np.full((lines * line, columns * column, 3), 255, np.uint8)
     shape = pixels.shape[1] / 100, pixels.shape[0] / 100
-    figure, [[ax]] = _grid(*shape, 1, 1, "", f"{counted(len(items), 'pair')} side by side")
+    figure, [[ax]] = _grid(*shape, 1, 1, f"{counted(len(items), 'pair')} side by side")
     for k, (*both, title) in enumerate(items):
         top, left = k // columns * line + title_height, k % columns * column
         for shift, image in zip((0, width + gap), both, strict=True):
@@ -105,20 +103,20 @@ def pairs(items, columns: int = 3) -> Figure:
 # Maps over photographs.
 
 
-def gradcam(images, maps, titles=(), note: str = "", columns: int = 4, saliency=None) -> Figure:
+def gradcam(images, maps, titles, note: str = "", columns: int = 4, saliency=None) -> Figure:
     """Each image beside itself under its Grad-CAM, and under its `saliency` where that is given;
     `columns` images a row. `note` stands above all."""
     kinds = {"Grad-CAM": maps} | ({} if saliency is None else {"saliency": saliency})
     each, lines = 1 + len(kinds), max(1, -(-len(images) // columns))
     alt = f"each beside itself under its {' and its '.join(kinds)}: {'; '.join(titles)}. {note}"
-    figure, grid = _grid(each * 1.5 * columns, 2.1 * lines, lines, each * columns, "", alt)
+    figure, grid = _grid(each * 1.5 * columns, 2.1 * lines, lines, each * columns, alt)
     for k, (panels, image) in enumerate(zip(grid.reshape(-1, each), images, strict=False)):
         for ax in panels:
             ax.imshow(shown(image))
         for ax, (name, found) in zip(panels[1:], kinds.items(), strict=True):
             ax.imshow(found[k], alpha=0.5, **OVERLAY)
             ax.set_xlabel(name, fontsize=7, color=INK, labelpad=1)
-        panels[0].set_title("".join(titles[k : k + 1]), fontsize=8, color=INK, loc="left")
+        panels[0].set_title(titles[k], fontsize=8, color=INK, loc="left")
     figure.get_layout_engine().set(h_pad=0.08)  # a title is nearer to its own row than to the last
     width, height = figure.get_size_inches()
     shape = dict(fraction=0.1 / height, shrink=0.5, aspect=0.5 * width / 0.1)
@@ -136,9 +134,9 @@ def overlay(image, gradcam) -> np.ndarray:
     return (0.5 * shown(image) + 0.5 * 255 * colours).round().astype(np.uint8)
 
 
-def overlay_colours(n: int = 7) -> list[str]:
-    """The colours of a map from least to most, for a colour bar in CSS."""
-    return [to_hex(colormaps[OVERLAY["cmap"]](k / (n - 1))) for k in range(n)]
+def overlay_colours() -> list[str]:
+    """Seven colours of a map from least to most, for a colour bar in CSS."""
+    return [to_hex(colormaps[OVERLAY["cmap"]](k / 6)) for k in range(7)]
 
 
 def _scale():

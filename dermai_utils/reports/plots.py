@@ -156,25 +156,24 @@ def operating_points(points: list[dict], title: str = "") -> Figure:
     targets = list(dict.fromkeys(point["target"] for point in points))
     alt = "Sensitivity and specificity, with 95 % intervals, at thresholds for"
     shape = dict(sharey=True, title=title, alt=f"{alt} {' and '.join(targets)}.")
-    figure, grid = canvas.axes(9, 3.6, 1, len(targets), **shape)
+    figure, [axes] = canvas.axes(9, 3.6, 1, len(targets), **shape)
     rates = {"sensitivity": (RED, -0.13), "specificity": (BLUE, 0.13)}
-    for ax, target in zip(grid[0], targets, strict=True):
+    for ax, target in zip(axes, targets, strict=True):
         rows = [point for point in points if point["target"] == target]
-        labels = [f"asked for: {row['rate']} {100 * row['level']:.0f} %" for row in rows]
-        canvas.rows_from_top(ax, labels)
-        for y, point in enumerate(rows):
-            middle = y + rates[point["rate"]][1]
-            ax.plot([point["level"]] * 2, [middle - 0.14, middle + 0.14], color=INK, lw=1.6)
-            for rate, (colour, shift) in rates.items():
-                value, *ends = (point["scored"][rate + end] for end in ("", "_low", "_high"))
-                if value is not None:
-                    canvas.whisker(ax, y + shift, value, *ends, colour)
+        scored = pd.DataFrame([row["scored"] for row in rows]).astype(float)
+        names = [f"asked for: {row['rate']} {100 * row['level']:.0f} %" for row in rows]
+        canvas.rows_from_top(ax, names)
+        for rate, (colour, shift) in rates.items():
+            ends = scored[[f"{rate}_low", f"{rate}_high"]].sub(scored[rate], axis=0).abs().T
+            style = dict(fmt="o", ms=6, color=colour, label=rate, zorder=3)
+            ax.errorbar(scored[rate], scored.index + shift, xerr=ends, **style)
+        places = [y + rates[row["rate"]][1] for y, row in enumerate(rows)]
+        bar = dict(ms=14, mew=1.6, color=INK, label="asked for")
+        ax.plot([row["level"] for row in rows], places, "|", **bar)
         n = rows[0]["scored"]["n"]
-        ax.set(xlim=(0, 1.03), xlabel=f"rate on {counted(n, 'image')} (95 % interval)")
+        ax.set(xlim=(-0.03, 1.03), xlabel=f"rate on {counted(n, 'image')} (95 % interval)")
         ax.set_title(target, fontsize=10)
-    first = grid[0, 0]
-    handles = [first.plot([], [], "o-", color=c, label=rate)[0] for rate, (c, _) in rates.items()]
-    handles += first.plot([], [], "|", ms=10, mew=1.6, color=INK, label="asked for")
-    figure.legend(handles=handles, frameon=False, fontsize=9, ncols=3, loc="outside lower center")
+    place = dict(loc="outside lower center", ncols=3, markerscale=0.7)
+    figure.legend(*axes[0].get_legend_handles_labels(), **place, frameon=False, fontsize=9)
     figure.get_layout_engine().set(wspace=0.04)  # or one panel's 1.0 touches the next one's 0.0
     return figure

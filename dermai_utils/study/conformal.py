@@ -56,16 +56,13 @@ def class_thresholds(truth, probabilities, lesions) -> np.ndarray:
     the DF in place of 8 %.
     """
     truth, probabilities, lesions = map(np.asarray, (truth, probabilities, lesions))
-    own, thresholds = _of_truth(truth, probabilities), np.full(len(CLASSES), FLOOR)
-    for k, level in enumerate(LEVELS):
-        rows = truth == k
-        thresholds[k] = max(FLOOR, 1 - quantile(1 - own[rows], lesions[rows], level))
-    before = None
+    each = [(probabilities[truth == k], lesions[truth == k]) for k in range(len(CLASSES))]
+    limits = [quantile(1 - p[:, k], ids, LEVELS[k]) for k, (p, ids) in enumerate(each)]
+    thresholds, before = np.maximum(FLOOR, 1 - np.array(limits)), None
     while not np.array_equal(thresholds, before):  # a lower one makes other answers fewer
-        before = thresholds.copy()
+        before = thresholds
         for k in np.flatnonzero(_IS_MALIGNANT):
-            rows = truth == k
-            thresholds = _lowered(probabilities[rows], lesions[rows], k, thresholds)
+            thresholds = _lowered(*each[k], k, thresholds)
     return thresholds
 
 
@@ -84,10 +81,6 @@ def _lowered(probabilities, lesions, k, thresholds):
         if share <= 1 - LEVELS[k] + 1e-9:
             break
     return thresholds
-
-
-def _of_truth(truth, values):
-    return values[np.arange(len(truth)), truth]
 
 
 def prediction_sets(probabilities, thresholds) -> np.ndarray:
@@ -111,7 +104,7 @@ def kinds(sets) -> np.ndarray:
 def scores(truth, probabilities, thresholds, lesions=None) -> dict:
     """How often the sets are right on images that chose no threshold; None where nothing counts.
 
-    held: the share whose set holds the true class, in all and by class; size: classes in a set;
+    held: the share whose set holds the true class; size: classes in a set, on average;
     answered: the share of sets that are an answer; answered_held: the share of the answers that
     hold the true class. Counts of images, for the line beside an answer: answers, for each of KINDS
     how many there are (n) and hold the truth (held); melanomas, how many there are (n), got an
@@ -120,15 +113,11 @@ def scores(truth, probabilities, thresholds, lesions=None) -> dict:
     """
     lesions = np.arange(len(truth)) if lesions is None else np.asarray(lesions)
     sets = prediction_sets(probabilities, thresholds)
-    right, answered, kind = _of_truth(truth, sets), is_answer(sets), kinds(sets)
+    right, answered, kind = sets[np.arange(len(truth)), truth], is_answer(sets), kinds(sets)
     melanoma = truth == CLASSES.index("MEL")
     return {
         "n": len(truth),
         "held": _share(right),
-        "by_class": {
-            c: {"n": (truth == k).sum(), "held": _share(right[truth == k])}
-            for k, c in enumerate(CLASSES)
-        },
         "size": _share(sets.sum(1)),
         "answered": _share(answered),
         "answered_held": _share(right[answered]),

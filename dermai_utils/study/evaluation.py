@@ -275,12 +275,6 @@ def mistakes(rows, table) -> dict:
     }
 
 
-def listed_mistakes(found: dict, rows, kind: str) -> pd.DataFrame:
-    """The rows of predictions that metrics.json lists as `kind` of mistake, in its order."""
-    rows = rows.set_index("image", drop=False)
-    return rows.loc[[r["image"] for r in found["mistakes"][kind] if r["image"] in rows.index]]
-
-
 def likely_mislabelled(rows) -> pd.DataFrame:
     """Rows predicted as another class, more probable than the label's and at least as surely as
     images of that class are on average; the widest margin first.

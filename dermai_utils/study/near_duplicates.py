@@ -27,16 +27,19 @@ SPREAD = (2.0, 0.1)  # least width of the inliers: px of 150, and share of their
 INLIERS = 5  # of 40,000 candidates 39,937 score below; pairs of 5 and 6 were looked at one by one
 
 
-def search(table, pixels, features, workers: int = 0) -> pd.DataFrame:
+def search(table, pixels, features) -> pd.DataFrame:
     """image_a, image_b, score: pairs of images that show one lesion under two ids, best first.
 
     `table` (N rows, see datasets.COLUMNS), `pixels` (N, H, W, 3) uint8 and `features` (N, D) in one
     order. Pairs of training images of different lesions, and of images of different sets. With
     EfficientNet-Lite0's features at 128 px 16 of 18 known pairs of HAM10000 are found.
     """
-    rows = find(pixels, features, comparable_groups(table), 2 * len(table), workers=workers)
-    a, b = (table["image"].to_numpy()[rows[:, column]] for column in (0, 1))
-    return pd.DataFrame({"image_a": a, "image_b": b, "score": rows[:, 2]})
+    described = describe(pixels)
+    pairs = candidates(features, comparable_groups(table), described, 2 * len(table))
+    a, b = table["image"].to_numpy()[pairs].T
+    found = pd.DataFrame({"image_a": a, "image_b": b, "score": verify(described, pairs)})
+    found = found[found["score"] >= INLIERS]
+    return found.sort_values("score", ascending=False, kind="stable", ignore_index=True)
 
 
 def comparable_groups(table) -> np.ndarray:
@@ -51,35 +54,21 @@ def comparable_groups(table) -> np.ndarray:
     return groups
 
 
-def find(images, features, groups, n_pairs: int = 20_000, workers: int = 0) -> np.ndarray:
-    """Pairs of images that show one lesion under two groups: (M, 3) int (i, j, score), best first.
-
-    `images`, `features` and `groups` as in `describe` and `candidates`. Between training and test
-    images: stack both, and give 0 or 1 as each row's group.
-    """
-    described = describe(images, workers)
-    pairs = candidates(features, groups, n_pairs, described)
-    scores = verify(described, pairs, workers)
-    scored = np.column_stack([pairs, scores])[scores >= INLIERS]
-    return scored[np.argsort(-scored[:, 2], kind="stable")]
-
-
-def candidates(features, groups, n_pairs: int = 20_000, described=None) -> np.ndarray:
+def candidates(features, groups, described, n_pairs: int) -> np.ndarray:
     """The most similar pairs of rows from different groups, likeliest first: (P, 2) int, a < b.
 
-    features: (N, D) float. groups: (N,). P <= n_pairs. described: what `describe` returns for the
-    same rows; it adds texture to the look. Similarity is the cosine of whitened features (plus
-    VLAD). Pairs are ordered by rank among a row's neighbours before similarity, because a global
-    list is filled by the plainest nevi. Of the 18 known pairs of HAM10000, 20,000 candidates
-    hold 17 (EfficientNet-Lite0 at 128 px); the globally nearest by Euclidean distance of
-    standardised features hold 5. Of the 77 pairs that all our searches together confirmed by
-    geometry they hold 48, and with `described` 61.
+    features: (N, D) float. groups: (N,). described: what `describe` returns for the same rows: it
+    adds texture to the look. P <= n_pairs. Similarity is the cosine of whitened features and VLAD.
+    Pairs are ordered by rank among a row's neighbours before similarity, because a global list is
+    filled by the plainest nevi. Of the 18 known pairs of HAM10000, 20,000 candidates hold 17
+    (EfficientNet-Lite0 at 128 px); the globally nearest by Euclidean distance of standardised
+    features hold 5. Of the 77 pairs that all our searches together confirmed by geometry they hold
+    48 without texture, and 61 with it.
     """
-    unit, groups = _whitened(np.asarray(features, np.float64)), np.asarray(groups)
-    if described is not None:
-        unit = np.hstack([unit, _vlad([descriptors for _, descriptors in described])])
+    look, texture = _whitened(np.asarray(features, np.float64)), _vlad([d for _, d in described])
+    unit = np.hstack([look, texture])
     k = min(len(unit) - 1, -(-2 * n_pairs // len(unit)))  # about half are met from both images
-    nearest, cosine = _neighbours(unit, groups, k)
+    nearest, cosine = _neighbours(unit, np.asarray(groups), k)
     row, rank = np.divmod(np.arange(nearest.size), k)
     pairs = np.sort(np.stack([row, nearest.ravel()], axis=1), axis=1)
     order = np.lexsort((-cosine.ravel(), rank))
@@ -102,34 +91,31 @@ def _neighbours(unit, groups, k):
     return nearest, cosine
 
 
-def describe(images, workers: int = 0) -> list:
+def describe(images) -> list:
     """Each image's SIFT keypoints: [(points (K, 2) px of 150, descriptors (K, 128) uint8)].
 
     images: N of (H, W, 3) uint8 RGB, perhaps a memory map. K <= 250. 12 ms an image and core,
     0.3 GB for 10,000 images.
     """
-    return _parallel(_describe, images, "keypoints", workers)
+    return _parallel(_describe, images, "keypoints")
 
 
-def verify(described, pairs, workers: int = 0) -> np.ndarray:
+def verify(described, pairs) -> np.ndarray:
     """Each pair's score, (P,) int: the keypoints that agree on one similarity transform.
 
     described: what `describe` returns. pairs: (P, 2) int. A score is 0 where there are under 5
     such keypoints or they are on a line. Two photographs of one lesion usually score 10 and more.
     """
-
-    def score(pair):
-        return _inliers(described[pair[0]], described[pair[1]])
-
-    return np.array(_parallel(score, pairs, "pairs", workers), np.int64)
+    scores = _parallel(lambda pair: _inliers(*(described[row] for row in pair)), pairs, "pairs")
+    return np.array(scores, np.int64)
 
 
-def _parallel(function, items, what, workers):
+def _parallel(function, items, what):
     """[`function` of each item], in a pool that uses every core, with a progress bar."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the pool uses every core; cv2 works outside Python's lock
     try:
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             return list(progress.bar(pool.map(function, items), what, len(items), mininterval=0.5))
     finally:
         cv2.setNumThreads(threads)
@@ -162,10 +148,9 @@ def _vlad(descriptors, words: int = 16) -> np.ndarray:
         for row, vectors in enumerate(descriptors):
             word = (vectors @ centres.T - (centres**2).sum(1) / 2).argmax(1)
             for w in np.unique(word):
-                rest = (vectors[word == w] - centres[w]).sum(0)
-                vlad[row, w] = rest / max(np.linalg.norm(rest), 1e-9)
-    vlad = vlad.reshape(len(vlad), -1)
-    return vlad / np.maximum(np.linalg.norm(vlad, axis=1, keepdims=True), 1e-9)
+                vlad[row, w] = (vectors[word == w] - centres[w]).sum(0)
+    each = normalize(vlad.reshape(-1, 128)).reshape(len(vlad), -1)
+    return normalize(each)
 
 
 def _describe(image):

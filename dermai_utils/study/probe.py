@@ -6,6 +6,8 @@ model that never saw it (k-fold), under both splits. Images whose lesion has oth
 to leak; the two predictions are compared on these.
 """
 
+import itertools
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
@@ -96,16 +98,15 @@ def leakage_effect(
     prone = np.bincount(groups)[groups] > 1
     if not prone.any():
         raise UserError("leakage effect: no lesion has two images, so a random split leaks nothing")
-    strategies = {"random": np.arange(len(table)), "lesion": groups}
-    predicted = {name: {strategy: [] for strategy in strategies} for name in CLASSIFIERS}
-    jobs = [(n, s, seed) for n in CLASSIFIERS for s in strategies for seed in seeds]
-    for name, strategy, seed in progress.bar(jobs, "leakage effect", unit="split"):
+    keep = {"random": np.arange(len(table)), "lesion": groups}  # what a fold holds together
+    predicted = {name: [[] for _ in keep] for name in CLASSIFIERS}
+    jobs = list(itertools.product(CLASSIFIERS, enumerate(keep.values()), seeds))
+    for name, (k, together), seed in progress.bar(jobs, "leakage effect", unit="split"):
         model = make_pipeline(StandardScaler(), CLASSIFIERS[name])
-        classes = out_of_fold(model, features, truth, strategies[strategy], folds, seed)
-        predicted[name][strategy].append(classes)
+        predicted[name][k].append(out_of_fold(model, features, truth, together, folds, seed))
     found = {
-        name: _compared(truth, classes, groups, prone, n_resamples)
-        for name, classes in predicted.items()
+        name: _compared(truth[prone], np.array(of)[..., prone], groups[prone], n_resamples)
+        for name, of in predicted.items()
     }
     sizes = {"images": len(table), "prone_images": int(prone.sum()), "folds": folds}
     return jsonable(sizes | {"seeds": list(map(int, seeds)), "classifiers": found})
@@ -131,26 +132,21 @@ def out_of_fold(model, features, truth, groups, folds: int, seed: int) -> np.nda
     return cross_val_predict(model, features, truth, cv=PredefinedSplit(fold))
 
 
-def _compared(truth, predicted, groups, prone, n_resamples):
-    """`predicted`: {strategy: (seeds, N)} -> scores of both, their difference (random minus
-    lesion-safe), its 95 % interval by lesion (low, high) and values by seed, and all images'
-    scores."""
+def _compared(truth, predicted, lesions, n_resamples):
+    """`predicted` (2, seeds, N): by a random and by a lesion-safe split -> scores of both, their
+    difference (random minus lesion-safe), its 95 % interval by lesion and values by seed."""
 
-    def scores(strategy, weights, which):  # (R, seeds)
-        each = (confusion(truth[which], seed[which], weights) for seed in predicted[strategy])
-        return np.stack([from_confusion(counts)[:, 0] for counts in each], axis=1)
+    def scores(weights):  # (2, R, seeds)
+        counts = [[confusion(truth, seed, weights) for seed in seeds] for seeds in predicted]
+        return from_confusion(np.array(counts))[..., 0].swapaxes(1, 2)
 
     def difference(weights):
-        return (scores("random", weights, prone) - scores("lesion", weights, prone)).mean(1)
+        random, by_lesion = scores(weights)
+        return (random - by_lesion).mean(1)
 
-    ones, everything = np.ones((1, len(truth))), np.ones(len(truth), bool)
-    by_seed = {strategy: scores(strategy, ones[:, prone], prone)[0] for strategy in predicted}
-    options = dict(strata=truth[prone], n_resamples=n_resamples, vectorised=True)
-    low, high = intervals.interval(difference, groups[prone], **options)
-    return {strategy: values.mean() for strategy, values in by_seed.items()} | {
-        "difference": difference(ones[:, prone])[0],
-        "low": low,
-        "high": high,
-        "by_seed": (by_seed["random"] - by_seed["lesion"]).tolist(),
-        "all_images": {s: scores(s, ones, everything).mean() for s in predicted},
-    }
+    options = dict(strata=truth, n_resamples=n_resamples, vectorised=True)
+    low, high = intervals.interval(difference, lesions, **options)
+    random, by_lesion = scores(np.ones((1, len(truth))))[:, 0]
+    by_seed = random - by_lesion
+    found = {"random": random.mean(), "lesion": by_lesion.mean(), "difference": by_seed.mean()}
+    return found | {"low": low, "high": high, "by_seed": by_seed.tolist()}

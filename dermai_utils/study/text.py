@@ -33,7 +33,7 @@ def with_interval(row, name: str = "") -> str:
     '0.717 [0.659, 0.769]'
     """
     value, low, high = (name, f"{name}_low", f"{name}_high") if name else ("value", "low", "high")
-    if row[value] is None:
+    if row is None or row[value] is None:
         return UNDEFINED
     if few := counts(row, name):
         return few

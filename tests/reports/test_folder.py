@@ -19,9 +19,11 @@ from dermai_utils.study import evaluation
 
 
 def test_one_decision_rule_names_every_class(made):
-    """Headline, class table, mistakes, predictions.csv and submission.csv; argmax is beside it."""
+    """Headline, class table, mistakes, predictions.csv and submission.csv; argmax is beside it. The
+    image that does not count is submitted and not scored."""
     run, found = made[0], made[0].metrics
     subsets = predictions.by_subset(run.predictions)
+    submitted = files.read_table(run.folder / "submission.csv").set_index("image")
     assert found["decisions"]["chosen"] == "prior_corrected"  # or this test shows nothing
     assert set(subsets) == {"val", "official", "Basel"} == set(found["subsets"])
     prior = np.array([found["decisions"]["training_prior"][c] for c in CLASSES])
@@ -34,12 +36,12 @@ def test_one_decision_rule_names_every_class(made):
             score = sk.recall_score(truth, expected, average="macro")
             assert source["subsets"][name]["balanced_accuracy"] == pytest.approx(score)
             assert source["intervals"][name]["balanced_accuracy"]["value"] == pytest.approx(score)
-    submitted = files.read_table(run.folder / "submission.csv").set_index("image")
     rows = subsets["official"]
-    called = submitted.loc[rows["image"], list(CLASSES)].to_numpy().argmax(1)
-    assert list(rows["prediction"]) == [CLASSES[k] for k in called]
+    largest = submitted.loc[rows["image"], list(CLASSES)].idxmax(axis=1)
+    assert list(rows["prediction"]) == list(largest)
     wrong = (rows["prediction"] != rows["truth"]).sum()
     assert found["mistakes"]["counts"]["most_confident"] == wrong
+    assert ZERO_WEIGHT in submitted.index and len(submitted) == 140 == len(rows) + 1
 
 
 def test_files_of_an_earlier_report_are_gone_and_the_run_s_own_stay(tmp_path):
@@ -91,60 +93,28 @@ def of_folds(tmp_path_factory):
     return run
 
 
-@pytest.fixture(scope="module")
-def folds_only(of_folds, tmp_path_factory):
-    """The same without the official test set: the number to quote is that of the folds."""
-    table, rows = (t[t["subset"] == "val"] for t in (of_folds.table, of_folds.first))
-    (folder := tmp_path_factory.mktemp("only") / "three").mkdir()
-    run = dataclasses.replace(of_folds, folder=folder, table=table, first=rows)
-    report(run)
-    return run
-
-
-def test_each_image_of_a_fold_is_judged_by_the_network_that_was_not_trained_on_it(folds_only):
-    text, found = page_of(folds_only), folds_only.metrics
-    assert found["folds"] == 3 and not found["chosen_and_scored_on_the_same_images"]
-    assert "all folds (each image judged by the model that was not trained on it)" in text
-    assert "Each fold is scored by what the other folds gave" in text
+def test_a_run_of_folds_says_who_judged_which_image(of_folds):
+    """Out of fold one network judges an image, elsewhere the mean of all: never in one table."""
+    text, card = page_of(of_folds), (of_folds.folder / "model_card.md").read_text()
     assert "3 folds, by lesion" in text and "9.0 minutes" in text  # three times three
     assert '<th scope="row">fold / fold</th>' in text  # folds of pairs count as subsets
-    assert (folds_only.folder / "learning_curves.png").exists()
-    chosen = maps.choose(predictions.primary_rows(folds_only.predictions))
+    assert (of_folds.folder / "learning_curves.png").exists()
+    chosen = maps.choose(predictions.scored_rows(of_folds.predictions, "val"))
     assert set(chosen["fold"]) == {0}  # the maps are of images that the first network does not know
-
-
-def test_single_networks_and_their_mean_never_share_a_table(of_folds, folds_only, made):
-    """Out of fold one network judges an image, elsewhere the mean of all."""
-    text = page_of(of_folds)
-    tables = re.findall(r'<p class="caption">(.*?)</p>.*?<thead>(.*?)</thead>', text)
-    (mean,) = [head for caption, head in tables if "mean of the 3 networks, with 95" in caption]
-    (single,) = [head for caption, head in tables if caption.startswith("Out of fold")]
-    assert "official" in mean and "folds" not in mean
-    assert "all folds" in single and "official" not in single
-    card = (of_folds.folder / "model_card.md").read_text()
+    tables = r'<p class="caption">(.*?)</p>.*?<thead>(.*?)</thead>'
+    heads = {caption[:11]: head for caption, head in re.findall(tables, text)}
+    assert "official" in heads["The mean of"] and "folds" not in heads["The mean of"]
+    assert "all folds" in heads["Out of fold"] and "official" not in heads["Out of fold"]
     scores = [line for line in card.splitlines() if line.startswith("|  |") and "official" in line]
     assert len(scores) == 1 and "folds" not in scores[0]
     fitted = "fitted to predictions of single networks, each on the fold that it did not learn"
-    assert (
-        text.count(fitted) == 2
-        and card.count(fitted) == 2
-        and of_folds.metrics["fitted_by"]["note"] in text
-    )
-    assert "validation subset" not in text and "validation images" not in text + card
-    assert "mean of the 3 networks, with 95" not in page_of(folds_only)
-    assert "out-of-fold" not in page_of(made[0]) and "networks" not in page_of(made[0])
+    for content in (text, card):
+        assert content.count(fitted) == 2 and "validation images" not in content
+    assert of_folds.metrics["fitted_by"]["note"] in text and "validation subset" not in text
 
 
 def page_of(run):
     return " ".join((run.folder / "report.html").read_text(encoding="utf-8").split())
-
-
-def test_the_image_that_does_not_count_is_submitted_and_not_scored(made):
-    run = made[0]
-    assert (run.first["subset"] == "official").sum() == 140
-    submitted = files.read_table(run.folder / "submission.csv")
-    assert ZERO_WEIGHT in set(submitted["image"]) and len(submitted) == 140
-    assert run.metrics["subsets"]["official"]["n"] == 139
 
 
 def test_the_audit_is_that_of_the_run_s_table_and_keeps_what_later_test_sets_share(made, tmp_path):
@@ -157,15 +127,12 @@ def test_the_audit_is_that_of_the_run_s_table_and_keeps_what_later_test_sets_sha
     leaky.loc[leaky["subset"] == "val", "lesion_id"] = run.table["lesion_id"][0]
     rows = audited(leaky)
     assert rows["train/val"]["lesions"] == 1 and rows["train/val"]["patients"] is None
-    assert folder.leaks(rows, ["val", "official"]) == {
-        "val": ["train and val share 1 × lesions"],
-        "official": [],
-    }
-    assert audited(run.table)["train/val"]["lesions"] == 0
+    leaks = folder.leaks(rows, ["val", "official"])
+    assert leaks == {"val": ["train and val share 1 × lesions"], "official": []}
     copies = run.table[run.table["subset"] == "train"].head(3)
     table = pd.concat([run.table, copies.assign(subset="Rio", source="Rio")], ignore_index=True)
     rows = audited(table, "Rio")
-    assert rows["train/Rio"]["images"] == 3 and rows["val/Rio"]["images"] == 0
+    assert rows["train/val"]["lesions"] == 0 == rows["val/Rio"]["images"]
     (leak,) = folder.leaks(rows, ["Rio"])["Rio"]
     assert leak.startswith("train and Rio share 3 × images")
     assert audited(run.table, "Rio") == rows  # a later report without these images
@@ -177,7 +144,6 @@ def test_near_duplicates_stand_side_by_side_and_a_lost_list_is_said(made, capsys
     place = {image: k for k, image in enumerate(dataset.table["image"])}
     pairs = [("tra_0000", "val_0001"), ("tra_0002", "not here"), ("tra_0003", "off_0001")]
     found = folder._near_duplicates(dataset, pairs, place)
-    assert set(found) == {"near_duplicates.jpg"}
     assert found["near_duplicates.jpg"].alt.startswith("Photographs: 2 pairs")
     assert folder._near_duplicates(dataset, pairs[1:2], place) == {}
     lost = dataclasses.replace(run, settings=run.settings | {"near_duplicates": "gone/pairs.csv"})
@@ -226,64 +192,61 @@ def test_a_class_gets_its_surest_right_wrong_and_unsure_image():
     assert maps.choose(frame[:0]).empty
 
 
-def test_maps_are_better_than_random_ones_by_more_than_chance_only():
-    """Twice the standard error, and at least three images; deletion is better where it is lower."""
-    for gains, verdict in (
+@pytest.mark.parametrize(
+    "gains, verdict",
+    [
         ([0.1, 0.2, 0.1, 0.2], "better"),
         ([0.1, -0.2, 0.1, 0.2], "not clearly better"),
         ([0.1, 0.1], "not clearly better"),
         ([-0.1, -0.2, -0.1, -0.2], "not clearly better"),
-    ):
-        random = {"insertion_random": 0.5, "deletion_random": 0.5}
-        images = [{"insertion": 0.5 + gain, "deletion": 0.5 - gain} | random for gain in gains]
-        found = maps.verdicts({"images": images})
-        assert found == {"deletion": verdict, "insertion": verdict}
-        assert ("not clearly better" in maps.note({"images": images})) == (verdict != "better")
-    assert "Nobody checked" in maps.note(None) and "Nobody checked" in maps.note({"images": []})
+    ],
+)
+def test_maps_are_better_than_random_ones_by_more_than_chance_only(gains, verdict):
+    """Twice the standard error, and at least three images; deletion is better where it is lower."""
+    random = {"insertion_random": 0.5, "deletion_random": 0.5}
+    images = [{"insertion": 0.5 + gain, "deletion": 0.5 - gain} | random for gain in gains]
+    assert set(maps.verdicts({"images": images}).values()) == {verdict}
+    assert ("not clearly better" in maps.note({"images": images})) == (verdict != "better")
+    assert "Nobody checked" in maps.note(None)
 
 
 # Two runs.
 
 
+PRIOR = [0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025]
+
+
 def written(folder, rows, tau=0.0):
     """A run with a report by these predictions, as far as a comparison reads it."""
-    folder.mkdir()
-    prior = dict(zip(CLASSES, [0.1, 0.6, 0.1, 0.05, 0.1, 0.025, 0.025], strict=True))
+    prior = dict(zip(CLASSES, PRIOR, strict=True))
     chosen = "prior_corrected" if tau else "argmax"
     rule = {"training_prior": prior, "tau": tau, "chosen": chosen}
     files.write_json(folder / "metrics.json", {"decisions": rule})
-    files.write_table(rows, folder / "predictions.csv")
-    return FakeRun(folder, {}, pd.DataFrame(), rows), np.array(list(prior.values()))
+    return FakeRun(folder, {}, pd.DataFrame(), rows)
 
 
 def test_two_runs_are_compared_on_the_same_images(tmp_path):
     rows = made_predictions(made_table({"test": 150}))
-    perfect = rows.copy()
-    perfect[list(CLASSES)] = np.eye(7)[[CLASSES.index(c) for c in rows["truth"]]]
-    one, _ = written(tmp_path / "one", perfect)
-    two, _ = written(tmp_path / "two", rows.iloc[::-1])  # in any order
-    three, _ = written(tmp_path / "three", rows.head(20))
     truth, p = predictions.arrays(rows)
+    perfect = rows.assign(**dict(zip(CLASSES, np.eye(7)[truth].T, strict=True)))
+    one, two = written(tmp_path / "one", perfect), written(tmp_path / "two", rows.iloc[::-1])
     expected = 1 - sk.balanced_accuracy_score(truth, p.argmax(1))
-    found = comparison(one, two)
+    found = comparison(one, two)  # in any order
     for name in ("balanced_accuracy", "balanced_accuracy (argmax)"):
         row = found.loc[name]
         assert row["value"] == pytest.approx(expected) and 0 < row["low"] < row["value"]
     with pytest.raises(UserError, match="three share no test subset"):
-        comparison(one, three)
-    (tmp_path / "four").mkdir()
-    four = FakeRun(tmp_path / "four", {}, pd.DataFrame(), rows)
+        comparison(one, written(tmp_path / "three", rows.head(20)))
     with pytest.raises(UserError, match="first python -m dermai_utils report --run-name four"):
-        comparison(one, four)
+        comparison(one, FakeRun(tmp_path / "four", {}, pd.DataFrame(), rows))
 
 
 def test_dividing_the_prior_out_makes_no_better_run(tmp_path):
     """One network twice: as it is, and with its prior divided out, each with its own rule. They
     predict the same, though argmax tells them apart."""
     rows = made_predictions(made_table({"test": 150}))
-    plain, prior = written(tmp_path / "plain", rows, tau=1.0)
-    p = rows[list(CLASSES)].to_numpy() / prior
+    plain, p = written(tmp_path / "plain", rows, tau=1.0), rows[list(CLASSES)].to_numpy() / PRIOR
     divided = rows.assign(**dict(zip(CLASSES, (p / p.sum(1, keepdims=True)).T, strict=True)))
-    found = comparison(plain, written(tmp_path / "divided", divided)[0])["value"]
+    found = comparison(plain, written(tmp_path / "divided", divided))["value"]
     assert all(math.isclose(found[name], 0, abs_tol=1e-12) for name in CONFUSION_METRICS)
     assert found["balanced_accuracy (argmax)"] < -0.05

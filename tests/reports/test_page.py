@@ -1,7 +1,9 @@
 """report.html, model_card.md and index.html: whole in one file, and equal to metrics.json."""
 
+import collections
 import copy
 import dataclasses
+import functools
 import html
 import re
 import shlex
@@ -18,23 +20,8 @@ from dermai_utils.basics import CLASSES, DISCLAIMER, MALIGNANT
 from dermai_utils.reports import index, page
 from dermai_utils.reports import mistakes as browse
 
-TITLES = [
-    "How good is it?",
-    "Class by class",
-    "Which classes does it confuse?",
-    "On images from elsewhere",
-    "Can its probabilities be believed?",
-    "Which decision rule?",
-    "How often is an answer right?",
-    "Who does it work for?",
-    "Where is it wrong?",
-    "Where does it look?",
-    "Does anything leak?",
-    "How was it trained?",
-    "What can't it do?",
-    "What next?",
-    "Files and papers",
-]
+SECTIONS = "results classes confusion elsewhere calibration rules answers subgroups mistakes "
+SECTIONS += "gradcam leakage training limits next files"
 NOT_OF_METRICS_JSON = ("subsets", "setting")  # in the header: the audit's, the settings' table
 
 
@@ -66,15 +53,20 @@ def text(made):
 
 
 @pytest.fixture
-def shown(made, tmp_path):
-    """shown(metrics, **values of page.report): (page, card), in a folder without figures."""
+def shown(made, metrics, tmp_path):
+    """shown(changes, **values of page.report): (page, card), in a folder without figures.
 
-    def fill(found, run=made[0], **values):
+    `changes`: {key of metrics.json: its value}."""
+
+    def fill(changes=(), run=made[0], **values):
+        found = copy.deepcopy(metrics)
+        for key, value in dict(changes).items():
+            *parents, last = key.split("/")
+            functools.reduce(page.look_up, parents, found)[last] = value
         run = dataclasses.replace(run, folder=tmp_path)
-        leaks = dict.fromkeys(found["elsewhere"], [])
-        usual = dict(audit={}, leaks=leaks, gradcam={}, mistakes=[], thresholds={})
-        paths = page.report(run, found, {}, **usual | values), page.model_card(run, found)
-        return [words(path) for path in paths]
+        usual = dict(audit={}, gradcam={}, mistakes=[], thresholds={})
+        path = page.report(run, found, {}, **usual | values)
+        return words(path), words(path.with_name("model_card.md"))
 
     return fill
 
@@ -83,11 +75,10 @@ def shown(made, tmp_path):
 
 
 def test_the_sections_stand_in_order_and_in_the_contents(text):
-    titles = re.findall('<h2 id="(.*?)"><a href="#(.*?)">(.*?)</a></h2>', html.unescape(text))
-    assert [title for *_, title in titles] == TITLES
-    assert all(anchor == link for anchor, link, _ in titles)
-    contents = re.findall('<li><a href="#(.*?)">(.*?)</a></li>', html.unescape(text))
-    assert contents == [(anchor, title) for anchor, _, title in titles]
+    headings = re.findall('<h2 id="(.*?)"><a href="#(.*?)">(.*?)</a></h2>', text)
+    contents = re.findall('<li><a href="#(.*?)">(.*?)</a></li>', text)
+    assert [anchor for anchor, _ in contents] == SECTIONS.split()
+    assert headings == [(anchor, anchor, title) for anchor, title in contents]
     assert html.unescape(text).count(DISCLAIMER) == 2  # above, and at the end
     without = re.sub("<(style|script)[^>]*>.*?</\\1>", "", text, flags=re.S)
     assert not re.search(r"\{\{|\{%|\{#|\$", without)
@@ -109,59 +100,45 @@ def test_the_page_asks_the_network_for_nothing_and_names_its_pictures(text):
     assert not [alt for alt in alts if "\n" in alt or "  " in alt]
 
 
-def test_every_number_of_the_page_is_the_one_in_metrics_json(text, metrics):
-    def look_up(key):
-        value = metrics
-        for name in key.split("/"):
-            value = value[int(name)] if isinstance(value, list) else value[name]
-        return value
+def printed_numbers(element, metrics):
+    """(text, value in metrics.json) of the number, or number and interval, in an element."""
+    key, (first, _, ends) = element["data-key"], element.get_text().partition(" [")
+    value, joint = functools.reduce(page.look_up, key.split("/"), metrics), "_"
+    if isinstance(value, dict):
+        value, joint = value["value"], "/"
+    yield first, value
+    if ends and ends != "not known]":
+        for end, shown in zip(("low", "high"), ends.strip("]").split(", "), strict=True):
+            yield shown, page.look_up(metrics, f"{key}{joint}{end}")
 
-    soup, counts = read(text), 0
-    numbers = soup.select("[data-key]")
-    assert len(numbers) > 400
-    keys = {number["data-key"] for number in numbers}
-    for key in (
-        "recalls/official/NV/low",
-        "recalls/Basel/NV/high",
-        "argmax/recalls/official/NV/low",
-    ):
-        assert key in keys
-    for number in numbers:
-        key, printed = number["data-key"], number.get_text()
-        value = look_up(key)
-        if value is None or printed == "too few":
-            assert printed in ("not defined", "too few"), key
-        elif " of " in printed:  # fewer than ten
-            k, n = map(int, printed.split(" of "))
-            assert n < 10 and k / n == pytest.approx(value), key
-            counts += 1
-        else:
-            printed = printed.replace(",", "").replace(">0.999", "0.9998")
-            assert float(printed) == pytest.approx(value, abs=0.000501), key
-    assert counts > 3
-    for number in numbers:
-        number.string = ""  # what is left was typed by hand
+
+def test_every_number_of_the_page_is_the_one_in_metrics_json(text, metrics):
+    soup, kinds = read(text), collections.Counter()
+    elements = soup.select("[data-key]")
+    expected = {"recalls/official/NV", "argmax/recalls/official/NV", "recalls/Basel/NV"}
+    expected |= {"rule_scores/official/macro_auc"}
+    assert expected <= {element["data-key"] for element in elements}
+    for element in elements:
+        for printed, value in printed_numbers(element, metrics):
+            if value is None or printed == "too few":
+                assert printed in ("not defined", "too few"), element
+                kinds["not known"] += 1
+            elif " of " in printed:  # fewer than ten
+                k, n = map(int, printed.split(" of "))
+                assert n < 10 and k / n == pytest.approx(value), element
+                kinds["counts"] += 1
+            else:
+                printed = printed.replace(",", "").replace(">0.999", "0.9998")
+                assert float(printed) == pytest.approx(value, abs=0.000501), element
+                kinds["numbers"] += 1
+        element.string = ""  # what is left was typed by hand
+    assert kinds["numbers"] > 400 and kinds["counts"] > 3 and kinds["not known"]
     assert len(tables(soup)) > 15
     for lines in tables(soup):
         assert len({len(line) for line in lines}) == 1  # no row is short of a cell
         if not set(NOT_OF_METRICS_JSON) & set(lines[0]):
             cells = [cell for line in lines[1:] for cell in line[1:]]
             assert not [cell for cell in cells if re.search(r"\d\.\d", cell)]
-
-
-def test_an_interval_that_is_not_known_and_a_rate_of_few_lesions_are_said_so(shown, metrics):
-    changed = copy.deepcopy(metrics)
-    changed["intervals"]["val"]["macro_f1"] = {"value": 0.35, "low": None, "high": None}
-    changed["operating_points"][0]["scored"] |= {
-        "sensitivity": 0.75,
-        "sensitivity_low": 0.2,
-        "sensitivity_k": 3,
-        "sensitivity_n": 4,
-        "sensitivity_lesions": 4,
-    }
-    page, card = (" ".join(re.sub("<[^>]*>", " ", content).split()) for content in shown(changed))
-    for content in (page, card):
-        assert "0.350 [not known]" in content and "3 of 4" in content
 
 
 def test_page_and_index_link_only_files_that_are_there(made, text):
@@ -198,144 +175,122 @@ def test_the_command_trains_with_the_same_settings_again(made):
     assert page.command({"data": "my skin"}, more).endswith(end)
 
 
-def test_the_page_says_what_a_reader_replaced(shown, made, metrics):
-    own = {"loss": "FocalLoss", "augment": "random_erasing", "network": "Tiny"}
-    plain, plain_card = shown(metrics)
-    changed = dataclasses.replace(made[0], settings=made[0].settings | own)
-    text, card = shown(metrics, run=changed)
-    assert "loss <code>FocalLoss</code>, augment <code>random_erasing</code>" in text
-    assert "the reader's own loss | FocalLoss |" in card and "| network | Tiny, 32 px |" in card
-    assert "own parts" in text and "own parts" not in plain and "FocalLoss" not in plain_card
-
-
-def test_a_name_that_metrics_json_lacks_is_an_error_not_a_blank(shown, metrics, tmp_path):
-    with pytest.raises((jinja2.UndefinedError, KeyError), match="operating_points"):
-        shown({k: v for k, v in metrics.items() if k != "operating_points"})
+def test_a_name_that_metrics_json_lacks_is_an_error_not_a_blank(shown, tmp_path):
+    with pytest.raises(jinja2.UndefinedError, match="level"):
+        shown({"operating_points": [{}]})
     assert not list(tmp_path.iterdir())
 
 
-def test_the_page_claims_no_more_than_is_known(shown, metrics, text):
-    """Made-up pictures are not the official test set; what was chosen on the same images is said to
-    be; intervals are by lesion only where lesions are known."""
-    for content in shown(metrics | {"data": "sample"}):
-        assert "official ISIC 2018 test set" not in content
-        assert "made-up pictures in place of the official test set" in content
-        assert "Its numbers mean nothing" in content
-    assert "official ISIC 2018 test set" in text and "made-up pictures" not in text
-    only = metrics | {"primary_subset": "val", "chosen_and_scored_on_the_same_images": True}
-    for found, warned in ((only, True), (metrics, False)):
-        page, card = shown(found)
-        assert ("chosen on the same images that score it" in page) == warned
-        assert ("Expect less on new images" in page) == warned
-        assert ("those are the same images" in card) == warned
-    for known in (True, False):
-        changed = copy.deepcopy(metrics) | {"leakage_effect": None}
-        changed["lesions_known"][metrics["primary_subset"]] = known
-        for content in shown(changed):
-            assert ("too narrow where lesions repeat" in content) != known
-            assert known or "whole lesions" not in content
-    assert "Elsewhere the rate is aimed at, not held" in " ".join(text.split())
-    challenge = metrics["rule_scores"]["official"]["macro_auc"]
-    assert "as in submission.csv, the macro AUC is" in " ".join(text.split())
-    assert f'rule_scores/official/macro_auc">{challenge:.3f}<' in text
+FEW = {"sensitivity": 0.75, "sensitivity_low": 0.2, "sensitivity_high": 0.9, "sensitivity_k": 3}
+FEW |= {"sensitivity_n": 4, "sensitivity_lesions": 4, "specificity": None, "ppv": 1.0, "npv": 1.0}
+PAIRS = {"pairs": 4, "in_two_subsets": 1, "with_official": 1, "left_out": 1}
+MADE_UP = "made-up pictures in place of the official test set"
+LEAK = "train and official share 20 × lesions"
+ONE_SEX = {"sex": [{"group": "female", "n": 9, "small": True}]}
+SAID = [  # (changes of metrics.json, {words: who says them: "p" the page, "c" the card})
+    ({}, {"official ISIC 2018 test set": "pc", "How much a random split would add": "p"}),
+    ({}, {"gains 0.110 [0.040, 0.180] balanced accuracy by a random split": "c"}),
+    ({}, {"How often is an answer right?": "p", "whole lesions": "p", "By the clinic": "p"}),
+    ({}, {"same images": "", "Expect less on new": "", "LEAKING": "", "Where does it look?": ""}),
+    ({}, {"own parts": "", "FocalLoss": "", "too narrow where lesions repeat": ""}),
+    ({}, {"Elsewhere the rate is aimed at, not held": "p", "[not known]": "", MADE_UP: ""}),
+    ({"data": "sample"}, {MADE_UP: "pc", "Its numbers mean nothing": "pc", "official ISIC": ""}),
+    ({"chosen_and_scored_on_the_same_images": True}, {"same images": "pc"}),
+    ({"primary_subset": "val"}, {"Expect less on new images": "p", "networks": ""}),
+    (
+        {"primary_subset": "val", "folds": 3},
+        {"all folds (each image judged": "pc", "Out of fold: each": "pc", "The mean of the 3": ""},
+    ),
+    (
+        {"lesions_known/official": False, "leakage_effect": None},
+        {"too narrow where lesions repeat": "pc", "whole lesions": "", "random split": ""},
+    ),
+    ({"leaks/official": [LEAK]}, {f"LEAKING: {LEAK}.": "pc"}),
+    ({"answers": {"sets": {}, "unlike": {}}}, {"How often is an answer right?": ""}),
+    ({"subgroups/groups": ONE_SEX}, {"“female” for every image": "p", "| sex |": ""}),
+    ({"near_duplicates": PAIRS}, {"4, in two subsets or folds of this split: 1.": "c"}),
+    ({"near_duplicates": PAIRS}, {"Further pairs of which one image is left out": "p"}),
+    ({"near_duplicates": PAIRS}, {"because a test set has the same lesions: 3 images.": "p"}),
+    ({"near_duplicates": PAIRS | {"with_official": 0, "left_out": 0}}, {"Further pairs": ""}),
+    (
+        {"intervals/val/macro_f1": {"value": 0.35, "low": None, "high": None}},
+        {"0.350 <small>[not known]": "p", "0.350 [not known]": "c"},
+    ),
+    ({"operating_points/0/scored": FEW}, {">3 of 4<": "p", " 3 of 4 ": "c"}),
+]
 
 
-def test_a_leak_into_the_subset_to_quote_stands_above_everything(shown, metrics):
-    leak = "train and official share 20 × lesions"
-    leaks = dict.fromkeys(metrics["elsewhere"], []) | {"official": [leak]}
-    text, card = shown(metrics | {"leaks": leaks}, leaks=leaks)
-    said = f"LEAKING: {leak}."
-    assert text.index(said) < text.index("<h2") and said in card
-    assert "LEAKING" not in "".join(shown(metrics))
+@pytest.mark.parametrize("changes, said", SAID)
+def test_page_and_card_say_what_is_known_and_no_more(shown, changes, said):
+    text, card = shown(changes)
+    for phrase, where in said.items():
+        assert ("p" in where, "c" in where) == (phrase in text, phrase in card), phrase
+    assert "LEAKING" not in text[text.index("<h2") :]  # above everything
+
+
+OWN_PARTS = {"loss": "FocalLoss", "augment": "random_erasing", "network": "Tiny"}
+
+
+def test_the_page_says_what_a_reader_replaced_and_why_there_are_no_maps(shown, made):
+    run = dataclasses.replace(made[0], settings=made[0].settings | OWN_PARTS)
+    checks = {"images": [], "mean": {}, "note": "no map in a transformer"}
+    text, card = shown(run=run, gradcam=checks)
+    assert "loss <code>FocalLoss</code>, augment <code>random_erasing</code>" in text
+    assert "the reader's own loss | FocalLoss |" in card and "| network | Tiny, 32 px |" in card
+    assert "own parts" in text
+    assert "<p>no map in a transformer</p>" in text and "Grad-CAM marks" not in text
 
 
 def test_each_own_test_set_has_its_own_part(shown, metrics):
     """One without any class of home: the comparison with home is not defined, not zero."""
-    changed = copy.deepcopy(metrics)
-    for part in ("subsets", "intervals", "recalls", "lesions_known", "elsewhere"):
-        changed[part]["Rio 2"] = copy.deepcopy(changed[part]["Basel"])
-    for part in ("subsets", "intervals"):
-        changed["argmax"][part]["Rio 2"] = copy.deepcopy(changed["argmax"][part]["Basel"])
-    changed["elsewhere"]["Rio 2"]["same_classes"] = {"n": 0, "by_rule": None, "argmax": None}
-    changed["elsewhere"]["Rio 2"]["by_source"] = {}
-    leaks = {"Basel": [], "Rio 2": ["train and Rio 2 share 3 × images"]}
-    text, card = shown(changed, leaks=leaks)
+    parts = ("subsets", "intervals", "recalls", "lesions_known")
+    parts += ("argmax/subsets", "argmax/intervals")
+    changes = {f"{part}/Rio 2": page.look_up(metrics, f"{part}/Basel") for part in parts}
+    same = {"n": 0, "by_rule": None, "argmax": None}
+    rio = metrics["elsewhere"]["Basel"] | {"same_classes": same, "by_source": {}}
+    changes |= {"elsewhere/Rio 2": rio, "leaks/Rio 2": ["train and Rio 2 share 3 × images"]}
+    text, card = shown(changes)
     part = text[text.index("<h3>Your test set “Rio 2”</h3>") : text.index('<h2 id="calibration">')]
     assert "<h3>Your test set “Basel”</h3>" in text and "your test set “Rio 2”" in card
     assert 'data-key="elsewhere/Rio 2/same_classes/by_rule/accuracy">not defined<' in part
     assert "train and Rio 2 share 3 × images: the score on these images is too good" in part
-    assert text.count("the score on these images is too good") == 1
-    assert "By the clinic" not in part and "By the clinic" in text
-
-
-def test_what_was_not_measured_has_no_part(shown, metrics):
-    assert "Where does it look?" not in shown(metrics)[0]
-    checks = {"images": [], "mean": {}, "note": "no map in a transformer"}
-    text, _ = shown(metrics, gradcam=checks)
-    assert "<p>no map in a transformer</p>" in text and "Grad-CAM marks" not in text
-    for effect in (None, metrics["leakage_effect"] | {"prone_images": 0}):
-        text, card = shown(metrics | {"leakage_effect": effect})
-        assert "How much a random split would add" not in text
-        assert "by a random split" not in card
-    text, card = shown(metrics)
-    assert "How much a random split would add" in text
-    assert "gains 0.110 [0.040, 0.180] balanced accuracy by a random split" in card
-    assert "How often is an answer right?" in text
-    alone = copy.deepcopy(metrics) | {"answers": {"sets": {}, "unlike": {}}}
-    alone["subgroups"]["groups"] = {"sex": metrics["subgroups"]["groups"]["sex"][:1]}
-    text, card = shown(alone)
-    assert "How often is an answer right?" not in text
-    assert "“female” for every image, so there is nothing to compare" in text
-    assert "| sex |" not in card and '<th scope="col">sex</th>' not in text
+    assert text.count("the score on these images is too good") == 1 and "By the clinic" not in part
 
 
 def test_answers_are_counted_on_each_test_set_and_not_on_validation(shown, metrics):
     """Fewer than ten are counted; distances are not known where nobody described the pictures."""
-    sets = copy.deepcopy(metrics["answers"]["sets"])
-    sets["Basel"] |= {"answered": 0.1, "answered_held": 5 / 6, "n": 60}
-    sets["Basel"]["answers"] = {"one": {"n": 4, "held": 3}, "two": {"n": 2, "held": 2}}
-    sets["Basel"]["melanomas"] = {"n": 9, "answered": 2, "without": 1, "low": 0.01, "high": 0.99}
-    sets["official"]["melanomas"]["answered"] = 0
-    answers = {
-        "sets": sets,
-        "unlike": {"Basel": {"n": 60, "out_of_distribution": 0.25, "foreign": 0.0}},
-    }
-    text, _ = shown(metrics | {"answers": answers})
+    basel = {"answered": 0.1, "answered_held": 5 / 6, "n": 60}
+    basel["answers"] = {"one": {"n": 4, "held": 3}, "two": {"n": 2, "held": 2}}
+    basel["melanomas"] = {"n": 9, "answered": 2, "without": 1, "low": 0.01, "high": 0.99}
+    unlike = {"Basel": {"n": 60, "out_of_distribution": 0.25, "foreign": 0.0}}
+    changes = {"answers/sets/Basel": basel, "answers/unlike": unlike}
+    text, _ = shown(changes | {"answers/sets/official/melanomas/answered": 0})
     (table,) = [t for t in tables(read(text)) if t[2:] and "an answer" in t[2][0]]
-    assert len(table[0]) == 3 and table[0][1:] == [
-        "official ISIC 2018 test set",
-        "your test set “Basel”",
-    ]
+    assert table[0] == ["", "official ISIC 2018 test set", "your test set “Basel”"]
     official, basel = zip(*[row[1:] for row in table[1:]], strict=True)
     assert basel == ("60", "0.100", "5 of 6", "1 of 2 [0.010, 0.990]", "0.250", "0.000")
     assert official[0] == "140" and official[3:] == ("no answer", "not known", "not known")
-    text, _ = shown(metrics | {"answers": {"sets": {"val": sets["val"]}, "unlike": {}}})
+    text, _ = shown({"answers/sets": {"val": metrics["answers"]["sets"]["val"]}})
     assert 'data-key="answers/sets/val/answered"' in text
 
 
-def test_the_audit_the_left_out_and_near_duplicates_are_shown(shown, metrics):
+def test_the_audit_is_shown(shown):
     row = {"images": 0, "lesions": 2, "patients": None, "copies": 1, "near_duplicates": None}
-    counts = {"pairs": 4, "in_two_subsets": 1, "with_official": 1, "left_out": 1}
-    text, card = shown(metrics | {"near_duplicates": counts}, audit={"train/val": row})
-    (table,) = [t for t in tables(read(text)) if t[0][0] == "subsets"]
+    (table,) = [t for t in tables(read(shown(audit={"train/val": row})[0])) if "subsets" in t[0]]
     names = "training subset / validation subset"
     assert table[1] == [names, "0", "2", "not known", "1", "not known"]
-    assert "because a test set has the same lesions: 3 images." in text
-    assert "Further pairs of another subset and an official test image" in text
-    assert "Further pairs of which one image is left out of training" in text
-    assert "show one lesion under two ids: 4, in two subsets or folds of this split: 1." in card
-    text, _ = shown(metrics | {"near_duplicates": counts | {"with_official": 0, "left_out": 0}})
-    assert "Further pairs" not in text
 
 
-def test_a_report_about_a_clinic_says_of_its_images_only_what_is_known(shown, metrics, tmp_path):
+CARD = {"image": "a", "truth": "NV", "prediction": "MEL", "probabilities": [], "confirmed_by": ""}
+CARD |= {"similar": [], "picture": "", "strip": ""}
+
+
+def test_a_report_about_a_clinic_says_of_its_images_only_what_is_known(shown, tmp_path):
     """It asks for nothing that needs the data that the model was trained on."""
-    card = {"image": "a", "truth": "NV", "prediction": "MEL", "probabilities": []}
-    card |= {"confirmed_by": "consensus", "similar": [], "picture": "", "strip": ""}
-    home, _ = shown(metrics, mistakes=[card])
+    home, _ = shown(mistakes=[CARD | {"confirmed_by": "consensus"}])
     for name in ("pack.json", "leaks.csv"):
         (tmp_path / name).touch()
-    clinic, _ = shown(metrics, mistakes=[card | {"confirmed_by": ""}])
+    clinic, _ = shown(mistakes=[CARD])
     both = {
         "Left out of training and validation": "leaks.csv names them",
         "and no microscope confirmed the label": "whether a microscope confirmed the label is not",
@@ -349,13 +304,11 @@ def test_a_report_about_a_clinic_says_of_its_images_only_what_is_known(shown, me
         assert there in clinic and here not in clinic
 
 
-def test_text_from_a_csv_is_not_html(shown, metrics):
-    changed = copy.deepcopy(metrics) | {"run": "<script>"}
-    changed["subgroups"]["groups"]["sex"][0]["group"] = "<script>alert(2)"
-    card = {"image": "<script>alert(3)", "truth": "NV", "prediction": "MEL", "probabilities": []}
-    card |= {"confirmed_by": "", "similar": [], "picture": "", "strip": ""}
+def test_text_from_a_csv_is_not_html(shown):
+    changes = {"run": "<script>", "subgroups/groups/sex/0/group": "<script>alert(2)"}
     scores = {"<script>alert(4)</script>": {"score": [], "positive": []}}
-    text, _ = shown(changed, mistakes=[card], thresholds=scores)
+    card = CARD | {"image": "<script>alert(3)"}
+    text, _ = shown(changes, mistakes=[card], thresholds=scores)
     assert "<script>alert" not in text and "&lt;script&gt;alert(3)" in text
 
 
@@ -365,18 +318,16 @@ def test_text_from_a_csv_is_not_html(shown, metrics):
 def test_the_model_card_says_what_it_is_not_for(made, metrics):
     text = words(made[0].folder / "model_card.md")
     row = metrics["intervals"]["official"]["balanced_accuracy"]
-    for phrase in (
+    said = [
         DISCLAIMER,
         "CC BY-NC 4.0",
         "Not intended",
         "Few images show dark skin",
-        "| epochs | 3 |",
-        "| version | 0.3.0 |",
-        "| trained | 2026-01-02, 3.0 minutes, two cores |",
-        f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
         "| sex | female",
-    ):
-        assert phrase in text
+    ]
+    said += ["| epochs | 3 |", "| trained | 2026-01-02, 3.0 minutes, two cores |"]
+    said.append(f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]")
+    assert not [phrase for phrase in said if phrase not in text]
 
 
 def test_the_tables_of_the_card_are_whole_and_count_the_run_s_images(made):

@@ -45,89 +45,68 @@ CHANGES = [(0, 1.0, 0.8), (12, 1.1, 1.1), (-60, 0.9, 0.9), (170, 1.25, 0.85)]
 
 @pytest.fixture(scope="module")
 def collection():
-    """12 strangers, the first 4 once more under another group; features: brightness alone."""
+    """12 strangers, a to l, and the first 4 once more, m to p; features: brightness alone."""
     images = [skin(s) for s in range(12)]
     images += [photographed_again(images[i], *change) for i, change in enumerate(CHANGES)]
-    images = np.stack(images)
+    images, names = np.stack(images), list("abcdefghijklmnop")
     features = images[:, ::30, ::40].reshape(len(images), -1).astype(float)
-    return images, features, np.arange(len(images))
+    table = pd.DataFrame({"image": names, "source": "train", "lesion_id": names})
+    return table.assign(pixel_hash=names), images, features
 
 
 def found(pairs):
-    return {tuple(pair) for pair in pairs[:, :2]}
+    return set(zip(pairs["image_a"], pairs["image_b"], strict=True))
 
 
-def test_copies_are_found_and_nothing_else(collection):
-    pairs = near_duplicates.find(*collection, n_pairs=200)
-    assert found(pairs) == {(i, 12 + i) for i in range(4)}
-    assert (np.diff(pairs[:, 2]) <= 0).all() and pairs[-1, 2] >= near_duplicates.INLIERS
-
-
-def test_only_pairs_of_two_groups(collection):
-    images, features, groups = collection
-    same = np.where(groups >= 12, groups - 12, groups)
-    assert len(near_duplicates.find(images, features, same, n_pairs=200)) == 0
-    sets = np.isin(groups, [0, 1, 13]).astype(int)
-    pairs = near_duplicates.find(images, features, sets, n_pairs=200)
-    assert found(pairs) == {(0, 12)}  # 1 and 13 lie in the same set
-
-
-def test_a_search_over_a_table_leaves_out_pairs_that_are_known(collection):
-    images, features, _ = collection
-    names = list("abcdefghijklmnop")  # m to p: copies of a to d
-    table = pd.DataFrame({"image": names, "source": "train", "lesion_id": names})
-    table["pixel_hash"] = names
-    every = near_duplicates.search(table, images, features)
+def test_copies_are_found_and_nothing_else_and_no_pair_that_is_known(collection):
+    table, *arrays = collection
+    every = near_duplicates.search(table, *arrays)
     assert list(every) == ["image_a", "image_b", "score"]
-    pairs = set(zip(every["image_a"], every["image_b"], strict=True))
-    assert pairs == {("a", "m"), ("b", "n"), ("c", "o"), ("d", "p")}
+    assert found(every) == {("a", "m"), ("b", "n"), ("c", "o"), ("d", "p")}
+    scores = every["score"].tolist()
+    assert scores == sorted(scores, reverse=True) and scores[-1] >= near_duplicates.INLIERS
+    table = table.copy()
     table.loc[table["image"] == "m", "lesion_id"] = "a"  # known to be one lesion
     table.loc[table["image"] == "n", "pixel_hash"] = "b"  # the same pixels: known too
     table.loc[table["image"].isin(["c", "o"]), "source"] = "official"  # both: leaks nothing
     table.loc[table["image"] == "p", "source"] = "Basel"
-    some = near_duplicates.search(table, images, features)
-    assert some[["image_a", "image_b"]].values.tolist() == [["d", "p"]]
-    one = table.assign(source="train", lesion_id="one")
-    nothing = near_duplicates.search(one, images, features)
+    assert found(near_duplicates.search(table, *arrays)) == {("d", "p")}
+    nothing = near_duplicates.search(table.assign(source="train", lesion_id="one"), *arrays)
     assert list(nothing) == list(every) and nothing.empty
 
 
 @pytest.mark.parametrize("decorate", [with_ruler, with_rim])
 def test_a_shared_ruler_or_rim_is_no_evidence(decorate):
-    images = np.stack([decorate(skin(s)) for s in range(20, 26)])
-    pairs = np.array([(i, j) for i in range(6) for j in range(i)])
-    scores = near_duplicates.verify(near_duplicates.describe(images), pairs)
-    assert (scores < near_duplicates.INLIERS).all()
+    assert scores_of_strangers(decorate).max() < near_duplicates.INLIERS
 
 
 def test_a_shared_ruler_does_agree_on_a_transform(monkeypatch):
     """The test above can fail: without a least spread of the inliers a ruler counts as a lesion."""
     monkeypatch.setattr(near_duplicates, "SPREAD", (0.0, 0.0))
-    described = near_duplicates.describe(np.stack([with_ruler(skin(s)) for s in range(20, 26)]))
-    scores = near_duplicates.verify(described, [(i, j) for i in range(6) for j in range(i)])
-    assert scores.max() >= near_duplicates.INLIERS
+    assert scores_of_strangers(with_ruler).max() >= near_duplicates.INLIERS
 
 
-def test_any_stored_size_gives_the_same_answer(collection):
-    images = collection[0][[1, 13, 5]]
+def scores_of_strangers(decorate):
+    described = near_duplicates.describe(np.stack([decorate(skin(s)) for s in range(20, 26)]))
+    return near_duplicates.verify(described, [(i, j) for i in range(6) for j in range(i)])
+
+
+def test_any_stored_size_gives_the_same_answer_and_blank_images_score_zero(collection):
+    images = collection[1][[1, 13, 5]]
     large = [cv2.resize(image, (400, 300), interpolation=cv2.INTER_CUBIC) for image in images]
-    scores = near_duplicates.verify(near_duplicates.describe(large), [(0, 1), (0, 2)])
-    assert scores[0] >= 10 and scores[1] == 0
-
-
-def test_blank_images_score_zero():
-    described = near_duplicates.describe(np.zeros((2, H, W, 3), np.uint8))
-    assert near_duplicates.verify(described, [(0, 1)]).tolist() == [0]
-    assert near_duplicates.verify(described, np.zeros((0, 2), int)).shape == (0,)
+    described = near_duplicates.describe([*large, *np.zeros((2, H, W, 3), np.uint8)])
+    scores = near_duplicates.verify(described, [(0, 1), (0, 2), (3, 4)])
+    assert scores[0] >= 10 and scores[1:].tolist() == [0, 0]
 
 
 def test_candidates_are_the_nearest_of_other_groups():
     rng = np.random.default_rng(0)
     features, groups = rng.normal(size=(60, 8)), np.arange(60) // 2
     features[7] = features[40] + 1e-3
-    pairs = near_duplicates.candidates(features, groups, n_pairs=50)
+    blank = [(np.zeros((0, 2)), np.zeros((0, 128)))] * 60  # no texture
+    pairs = near_duplicates.candidates(features, groups, blank, 50)
     assert tuple(pairs[0]) == (7, 40) and len(pairs) == 50
     assert (pairs[:, 0] < pairs[:, 1]).all() and (groups[pairs[:, 0]] != groups[pairs[:, 1]]).all()
     assert len(np.unique(pairs, axis=0)) == len(pairs)
-    every = near_duplicates.candidates(features[:4], np.array([0, 0, 1, 2]), n_pairs=1000)
-    assert found(every) == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}
+    every = near_duplicates.candidates(features[:4], np.array([0, 0, 1, 2]), blank[:4], 1000)
+    assert {tuple(pair) for pair in every} == {(0, 2), (0, 3), (1, 2), (1, 3), (2, 3)}

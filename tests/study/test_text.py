@@ -1,27 +1,27 @@
+import pytest
+
 from dermai_utils.study import text
 
-
-def test_a_value_stands_before_its_interval():
-    rates = {"ppv": 1.0, "ppv_low": 0.5, "ppv_high": None}
-    assert text.with_interval(rates, "ppv") == "1.000 [0.500, not defined]"
-    assert text.with_interval({"value": None}) == "not defined"
-    assert text.with_interval({"npv": None}, "npv") == text.percent(None) == "not defined"
-    same = {"value": 0.0, "low": None, "high": None}  # two runs that never differ
-    assert text.with_interval(same) == "0.000 [not known]"
+ENDS = {"x_low": 0.5, "x_high": None}
+FEW = {"lesions": 9, "n": 12, "x": 0.75, "x_low": 0.5, "x_high": 0.9}
 
 
-def test_of_few_lesions_the_counts_are_shown():
-    few = {"lesions": 9, "n": 12, "accuracy": 0.75, "accuracy_k": 9, "balanced_accuracy": 0.8}
-    ends = {
-        f"{name}_{end}": 0.5
-        for name in ("accuracy", "balanced_accuracy")
-        for end in ("low", "high")
-    }
-    assert text.with_interval(few | ends, "accuracy") == "9 of 12"
-    assert text.with_interval(few | ends, "balanced_accuracy") == "too few"
-    assert text.with_interval(few | ends | {"lesions": 10}, "accuracy") == "0.750 [0.500, 0.500]"
-    rate = {"sensitivity": 1.0, "sensitivity_k": 3, "sensitivity_n": 3, "sensitivity_lesions": 3}
-    assert text.with_interval(rate, "sensitivity") == "3 of 3"
+@pytest.mark.parametrize(
+    "row, expected",
+    [
+        ({"x": 1.0} | ENDS, "1.000 [0.500, not defined]"),
+        ({"x": None}, "not defined"),
+        ({"x": 0.0, "x_low": None}, "0.000 [not known]"),  # two runs that never differ
+        (FEW | {"x_k": 9}, "9 of 12"),
+        (FEW, "too few"),  # a mean of rates
+        (FEW | {"x_k": 9, "lesions": 10}, "0.750 [0.500, 0.900]"),
+        ({"x": 1.0, "x_k": 3, "x_n": 3, "x_lesions": 3} | ENDS, "3 of 3"),
+    ],
+)
+def test_a_value_stands_before_its_interval_and_few_lesions_are_counted(row, expected):
+    assert text.with_interval(row, "x") == expected
+    plain = {name.removeprefix("x_"): value for name, value in row.items()}
+    assert text.with_interval(plain | {"value": row["x"]}) == expected
 
 
 def test_the_headline_names_the_subset_and_both_rules():
@@ -36,17 +36,12 @@ def test_the_headline_names_the_subset_and_both_rules():
         "argmax": {"intervals": {"official": found}},
         "decisions": {"chosen": "prior_corrected", "tau": 0.5},
     }
-    assert text.headline(metrics).splitlines() == [
-        "made-up pictures in place of the official test set, n=1,511:",
-        "balanced accuracy 0.700 [0.600, 0.800] (prior-corrected, tau = 0.5, training shares)",
-        "by argmax 0.700 [0.600, 0.800]",
-    ]
+    named, score = "made-up pictures in place of the official test set, n=1,511:", "0.700 [0.600"
+    first, by_rule, by_argmax = text.headline(metrics).splitlines()
+    assert first == named and by_argmax == f"by argmax {score}, 0.800]"
+    rule = "(prior-corrected, tau = 0.5, training shares)"
+    assert by_rule == f"balanced accuracy {score}, 0.800] {rule}"
     metrics["decisions"] = {"chosen": "argmax", "tau": 0.0}
-    assert text.headline(metrics).splitlines()[1:] == [
-        "balanced accuracy 0.700 [0.600, 0.800] (argmax)"
-    ]
+    assert text.headline(metrics) == f"{named}\nbalanced accuracy {score}, 0.800] (argmax)"
     metrics["recalls"]["official"]["NV"]["lesions"] = 9
-    assert text.headline(metrics).splitlines() == [
-        "made-up pictures in place of the official test set, n=1,511: no score, every class has "
-        "under 10 lesions"
-    ]
+    assert text.headline(metrics) == f"{named} no score, every class has under 10 lesions"
