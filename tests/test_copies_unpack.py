@@ -103,7 +103,6 @@ PACKED = zipped(
 STORED = zipped({"a/ISIC_1.jpg": b"1" * 500})
 DAMAGED = {
     "more bytes than declared": directory_entry(PACKED, 24, "<I", 5000),
-    "fewer bytes than declared": directory_entry(PACKED, 24, "<I", 5300),
     "a member longer than the file": directory_entry(
         directory_entry(STORED, 20, "<I", 5000), 24, "<I", 5000
     ),
@@ -131,7 +130,7 @@ def test_an_interrupted_unpacking_leaves_no_folder_and_starts_again(archive, tmp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(unpacking.shutil, "copyfileobj", interrupted)
+        patch.setattr(unpacking.zipfile.shutil, "copyfileobj", interrupted)
         unpack(archive, tmp_path / "out")
     assert not list((tmp_path / "out").glob("*/[!.]*"))
     folder = unpack(archive, tmp_path / "out")
