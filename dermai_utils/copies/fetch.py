@@ -82,13 +82,9 @@ def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.is_file():
             if not (problem := _problem(target, target.name)):
-                if size not in (
-                    None,
-                    target.stat().st_size,
-                ):  # whole: a zip that is cut off is none
-                    print(
-                        f"{target.name} is from another base_url: delete it to get the official one"
-                    )
+                if size not in (None, target.stat().st_size):  # but whole: no zip that is cut off
+                    advice = "delete it to get the official one"
+                    print(f"{target.name} is from another base_url: {advice}")
                 return True
             print(f"{target.name} is there but {problem}: it is fetched again")
         for mirror in mirrors:
