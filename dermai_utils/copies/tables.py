@@ -32,7 +32,7 @@ CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1))
 CLASS_COLUMNS += ("cell_type",)
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-LONGEST_TITLE, LONGEST_LEGEND = 9, 30  # lines above a header, rows above one in a sheet
+LONGEST_TITLE = 30  # lines above a header
 PACKAGES = {".xlsx": "openpyxl", ".parquet": "pyarrow", ".jsonl": "pandas"}  # no text: read by
 CONTRADICTS = "duplicate id with different labels"
 TWICE = "duplicate id (the first row is kept)"
@@ -181,10 +181,7 @@ def _read(path, suffix) -> pd.DataFrame:
     """The cells of a table that is no text; of a sheet with its header as a row."""
     if suffix == ".xlsx":
         options = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
-        frame = pd.read_excel(path, **options)
-        plain = frame[:LONGEST_LEGEND].apply(lambda cells: cells.str.strip().str.casefold())
-        headers = plain.isin(IMAGES).any(axis=1)
-        return frame[headers.idxmax() :] if headers.any() else frame  # PH2's legend stands above
+        return pd.read_excel(path, **options)
     if suffix == ".jsonl":
         return pd.read_json(path, lines=True, dtype=False)
     from pyarrow import parquet
@@ -206,18 +203,19 @@ def pictures_in(file) -> list[str]:
 
 
 def _as_csv(text) -> str:
-    """The text with plain ends of lines, from the header on: without Excel's `sep=;` and a title.
+    """The text with plain ends of lines, from the first line on that names a column of ids: without
+    Excel's `sep=;`, a title, or the legend above PH2's sheet.
 
     PH2's table, `|| a || b ||`, becomes a CSV without its legend.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.startswith("||"):
-        rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
-        return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
-    text = re.sub(r"^sep=.\n", "", text)
-    title = rf"(?:[ ,;\t]*[^,;\t\n]*[ ,;\t]*\n){{1,{LONGEST_TITLE}}}"
-    above = re.match(title + r"(?=[^\n]*\w[^\n]*[,;\t] *[\w\"])", text)
-    return text[above.end() :] if above else text
+        rows = [line.split("||") for line in text.split("\n") if line.startswith("||")]
+        return "\n".join("\t".join(map(str.strip, cells)) for cells in rows)
+    lines = text.split("\n", LONGEST_TITLE)
+    rows = (re.split(r"[\s\"]*[,;\t][\s\"]*", line.casefold().strip(' "')) for line in lines[:-1])
+    first = next((k for k, cells in enumerate(rows) if {*cells} & {*IMAGES}), 0)
+    return "\n".join(lines[first:])
 
 
 def _separator(line) -> str:
@@ -236,7 +234,7 @@ def read_csv(path, columns) -> pd.DataFrame:
     try:  # no header: pandas would rename a second column of one name, and cut rows that are longer
         frame = pd.read_csv(io.StringIO(text), header=None, **options)
     except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
-        why = " ".join(str(reason).split())
+        why = " ".join(str(reason).rpartition("C error: ")[2].split())
         raise UserError(f"{path}: cannot be read as a CSV ({why}); {expected}") from None
     frame = frame.apply(lambda column: column.str.strip())  # "HAM_1 " is HAM_1
     has = frame.iloc[0].fillna("")
