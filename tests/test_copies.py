@@ -152,7 +152,8 @@ def refused(data, says, **more):
 LAYOUTS = {
     "official, zips": Case(OFFICIAL_ZIPS, FOUR, says=["layout official ISIC 2018"]),
     "official, with HAM10000's metadata": Case({**OFFICIAL, "HAM10000_metadata.csv": HAM}, FOUR,
-        about={"A2": {"age": 30.0, "sex": "female", "localization": "face"}}),
+        says=["layout official ISIC 2018: MEL 1 · NV 2"], about={"A2": {"age": 30.0,
+        "sex": "female", "localization": "face", "confirmed_by": "follow_up"}}),
     "official, lesions from the metadata": Case({TRUTH: ONE_HOT, "HAM10000_metadata.csv": HAM,
         INPUT: JPEGS}, FOUR, says=[f"no {TRAIN}_LesionGroupings.csv"]),
     "official, a lesion that the metadata alone knows": Case({**OFFICIAL,
