@@ -74,7 +74,8 @@ def _open(data):
         raise ValueError("the file is empty (zero bytes)")
     if data[128:132] == b"DICM":
         return _dicom(data)
-    if not _is_heic(data):
+    # a phone may call it .jpg; by the brands in its first box (ISO 14496-12, "ftyp")
+    if data[4:8] != b"ftyp" or not re.search(b"hei|hev", data[8:64]):
         return Image.open(io.BytesIO(data), formats=FORMATS)
     try:
         import pillow_heif  # an extra package, which few need
@@ -99,14 +100,6 @@ def _dicom(data):
     if array.dtype != np.uint8 or array.ndim != 3 or colours not in ("RGB", "YBR_FULL_422"):
         raise ValueError(f"a DICOM file of {array.dtype} {colours}; save it as JPEG")
     return Image.fromarray(array)
-
-
-def _is_heic(data) -> bool:
-    """By the brands in its first box (ISO 14496-12, "ftyp"): a phone may call it .jpg."""
-    if data[4:8] != b"ftyp":
-        return False
-    end = min(int.from_bytes(data[:4], "big"), 256)
-    return any(data[k : k + 3] in (b"hei", b"hev") for k in range(8, end, 4))
 
 
 def _rgb(image, stored):
@@ -136,27 +129,18 @@ def build(paths, size: int, target, workers: int = 0) -> pd.DataFrame:
     files.check_room(target.parent, needed)
     disk = f"{width}×{height} px, {needed / 1e9:.2f} GB on disk"
     print(f"data: decoding {counted(len(paths), 'image')} to {disk}")
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.tmp")  # files.sweep knows the name
-    shaped = (len(paths), height, width, 3)
-    with open(temporary, "wb+") as file:  # all black: a hole until it is written
-        header = {"descr": "|u1", "fortran_order": False, "shape": shaped}
-        np.lib.format.write_array_header_1_0(file, header)
-        offset = file.tell()
-        file.truncate(offset + needed)
-    store = functools.partial(_store, temporary, offset, height, width)
     results, interval = [], max(1, FLUSH_BYTES // (height * width * 3))
-    try:
-        with ThreadPoolExecutor(workers or os.cpu_count()) as pool, open(temporary, "rb+") as file:
-            rows = pool.map(store, itertools.count(), paths)  # threads: Pillow frees Python's lock
-            for result in bar(rows, "decode", len(paths), unit="image", mininterval=0.5):
-                results.append(result)
-                # the disk writes while the cores decode: all at the end takes 12 % longer
-                if len(results) % interval == 0:
-                    os.fsync(file.fileno())
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)  # a full disk gets its room back
+    header = {"descr": "|u1", "fortran_order": False, "shape": (len(paths), height, width, 3)}
+    with files.atomic(target, "wb") as file, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        np.lib.format.write_array_header_1_0(file, header)
+        store = functools.partial(_store, file.name, file.tell(), height, width)
+        file.truncate(file.tell() + needed)  # all black: a hole until it is written
+        rows = pool.map(store, itertools.count(), paths)  # threads: Pillow frees Python's lock
+        for result in bar(rows, "decode", len(paths), unit="image", mininterval=0.5):
+            results.append(result)
+            # the disk writes while the cores decode: all at the end takes 12 % longer
+            if len(results) % interval == 0:
+                os.fsync(file.fileno())
     return pd.DataFrame(results, columns=["pixel_hash", "error"])
 
 

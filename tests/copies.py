@@ -34,13 +34,6 @@ def picture(number, width=16, height=12):
     return image
 
 
-def half_clear(number):
-    """Photograph `number` with its right half transparent, and green below that."""
-    image = Image.new("RGBA", (16, 12), (0, 255, 0, 0))
-    image.paste(picture(number).convert("RGBA").crop((0, 0, 8, 12)), (0, 0))
-    return image
-
-
 def encoded(image, kind="JPEG", **options):
     """The bytes of an image file."""
     buffer = io.BytesIO()
@@ -173,14 +166,13 @@ class Found:
     """What a command said and left.
 
     accepted: {image: "source label lesion"}, the lesion - where it is not known; source: train,
-    official, extra, clinic (the folder given as --test), test (one in the data whose ids are not
-    official). rejected: {image: reason}, several reasons joined by " + ". table: by image, with
+    official, extra, clinic (the folder given as --test), given test (one in the data whose ids are
+    not official). rejected: {image: reason}, several reasons joined by " + ". table: by image, with
     age, sex and so on. pixels: {image: (H, W, 3)}. subset: {image: train, val, test, a fold's
     number, official, clinic, extra or left out}. audit: {"left out": {reason: images}, "a/b": {key:
     how many are in both}}.
     """
 
-    status: int
     printed: str
     error: str
     accepted: dict = dataclasses.field(default_factory=dict)
@@ -199,7 +191,7 @@ def look(home, command="data", **settings) -> Found:
         given |= {name: path} if path.exists() else {}
     names = ("data", "test", "extra", "base_url")
     where = {name: given[name] for name in names if name in given}
-    found, out = Found(0, "", ""), io.StringIO()
+    found, out = Found("", ""), io.StringIO()
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
             dataset = datasets.load(size=32, cache=given.get("cache_dir", home / "cache"), **where)
@@ -207,28 +199,19 @@ def look(home, command="data", **settings) -> Found:
             if command == "split":
                 _split(found, dataset.table, given)
     except UserError as error:
-        found.status, found.error = 2, f"error: {error}"
+        found.error = f"error: {error}"
     found.printed = out.getvalue() + found.error
     return found
 
 
 def _read(found, dataset):
-    """Fill `found` from a Dataset. A test set in the data is called `test` in the cases."""
-    table, rejected = dataset.table, dataset.rejected
-    table = table.assign(lesion_id=table["lesion_id"].replace("", "-"))
-    table = table.assign(source=table["source"].replace("given test", "test"))
-    table["image"] = [_renamed(image) for image in table["image"]]
+    """Fill `found` from a Dataset."""
+    table = dataset.table.assign(lesion_id=dataset.table["lesion_id"].replace("", "-"))
     found.pixels = dict(zip(table["image"], dataset.pixels, strict=True))
     found.table = table.set_index("image")
     words = found.table[["source", "label", "lesion_id"]].agg(" ".join, axis=1)
     found.accepted = words.to_dict()
-    for image, reason in rejected[["image", "reason"]].to_numpy():
-        before = found.rejected.get(_renamed(image))
-        found.rejected[_renamed(image)] = f"{before} + {reason}" if before else reason
-
-
-def _renamed(image):
-    return image.replace("given test:", "test:", 1)
+    found.rejected = dataset.rejected.groupby("image")["reason"].agg(" + ".join).to_dict()
 
 
 def _split(found, table, given):
@@ -244,7 +227,7 @@ def _split(found, table, given):
         print(f"split: {line}")
     # the cases tell extra images from the other training images
     apart = subset.mask((table["source"] == "extra") & (subset == "train"), "extra")
-    found.subset = dict(zip(map(_renamed, table["image"]), apart, strict=True))
+    found.subset = dict(zip(table["image"], apart, strict=True))
     reasons = splits.leaks(table, subset, pairs)[subset == splits.LEFT_OUT].value_counts()
     audit = splits.audit(table, apart, pairs).drop(index="fold/fold", errors="ignore")
     audit = audit.rename(index=lambda names: names.replace("folds", "train"))

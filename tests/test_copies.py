@@ -6,9 +6,7 @@ A tree is what `copies.flat` takes. Expected are all rows: {image: "source label
 
 import dataclasses
 import hashlib
-import io
 
-import pandas as pd
 import pytest
 from copies import (
     PAIRS,
@@ -16,7 +14,6 @@ from copies import (
     contents,
     encoded,
     folder,
-    half_clear,
     large_png,
     look,
     many,
@@ -61,8 +58,6 @@ TESTS = photos("ISIC_0034524.jpg", "ISIC_0034525.jpg")
 FOUR = {"A1": "train MEL L1", "A2": "train NV L2", "A3": "train BCC L3", "A4": "train NV L2"}
 UNKNOWN = {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -", "A4": "train NV -"}
 OFFICIAL_TEST = {"ISIC_0034524": "official DF -", "ISIC_0034525": "official VASC -"}
-TURNED = Image.Exif()
-TURNED[0x0112] = 3  # by 180 degrees
 MASK = encoded(picture(0).convert("1"), "PNG")
 
 
@@ -93,21 +88,17 @@ PLAIN = "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,1.0,0.0,0.0,0.0,0.0,0.0,0.0\n"
 SAVED = {
     "plain": PLAIN,
     "BOM and CRLF": "\ufeff" + PLAIN.replace("\n", "\r\n"),
-    "semicolons": PLAIN.replace(",", ";"),
     "semicolons and decimal commas": PLAIN.replace(",", ";").replace(".", ","),
     "tabs": PLAIN.replace(",", "\t"),
     "integers": PLAIN.replace(".0", ""),
     "True and False": PLAIN.replace("1.0", "True").replace("0.0", "FALSE"),
     "lower case": PLAIN.lower().replace("a1", "A1"),
-    "blanks": PLAIN.replace(",", " , ").replace("\nA", "\n A"),
     "quotes and blanks": 'image, MEL,"NV",BCC,AKIEC,BKL,DF,VASC\n"A1 ", " 1",0,0,0,0,0,0\n',
     "another order": "NV,MEL,BCC,AKIEC,BKL,DF,image,VASC\n0,1,0,0,0,0,A1,0\n",
-    "a further column": PLAIN.replace("\n", ",note\n"),
     "trailing commas": PLAIN.replace("\n", ",\n"),
     "ids with .png": PLAIN.replace("\nA1", "\nA1.png"),
     "ids with a folder": PLAIN.replace("\nA1", "\nimages/A1.JPEG"),
     "ids of Windows": PLAIN.replace("\nA1", "\nC:\\images\\A1.jpg"),
-    "dx": "image_id,dx\nA1,mel\n",
     "diagnosis": "image_id,diagnosis\nA1,mel\n",
     "class and filename": "filename,class\nA1.jpg,Melanoma\n",
     "UTF-16, tabs": PLAIN.replace(",", "\t").encode("utf-16"),
@@ -119,7 +110,6 @@ SAVED = {
 # fmt: on
 UNREADABLE = {  # {what: (the official table of labels, why it is refused)}
     "empty": ("", "cannot be read as a CSV"),
-    "binary": (bytes(range(256)), "not a text file in UTF-8"),
     "zeros": (b"\0" * 300, "no column image, MEL"),
     "another encoding": (PLAIN.replace("\n", " \x81\n").encode("latin-1"), "not a text file"),
     "web page": ("<!DOCTYPE html>\n<html>404</html>\n", "no column"),
@@ -127,8 +117,6 @@ UNREADABLE = {  # {what: (the official table of labels, why it is refused)}
     "no id column": (PLAIN.replace("image", "id"), "no column image; expected it beside id, MEL"),
     "ragged": (PLAIN + "a,1,0,0,0,0,0,0,9,9\n", "cannot be read as a CSV"),
     "a column twice": (PLAIN.replace("VASC", "VASC,Image"), "column image stands there twice"),
-    "twice but for a blank": (PLAIN.replace("SC\n", "SC,VASC \n"), "vasc stands there twice"),
-    "decimal commas between commas": (PLAIN.replace(".0", ",0"), "cannot be read"),
 }
 
 
@@ -162,10 +150,10 @@ def refused(data, says, **more):
 
 # fmt: off
 LAYOUTS = {
-    "official, unpacked": Case(OFFICIAL, FOUR, says=["layout official ISIC 2018: MEL 1 · NV 2"]),
     "official, zips": Case(OFFICIAL_ZIPS, FOUR, says=["layout official ISIC 2018"]),
     "official, with HAM10000's metadata": Case({**OFFICIAL, "HAM10000_metadata.csv": HAM}, FOUR,
-        about={"A2": {"age": 30.0, "sex": "female", "localization": "face"}}),
+        says=["layout official ISIC 2018: MEL 1 · NV 2"], about={"A2": {"age": 30.0,
+        "sex": "female", "localization": "face", "confirmed_by": "follow_up"}}),
     "official, lesions from the metadata": Case({TRUTH: ONE_HOT, "HAM10000_metadata.csv": HAM,
         INPUT: JPEGS}, FOUR, says=[f"no {TRAIN}_LesionGroupings.csv"]),
     "official, a lesion that the metadata alone knows": Case({**OFFICIAL,
@@ -173,14 +161,8 @@ LAYOUTS = {
         "A1": "train MEL K1", "A2": "train NV K2", "A3": "train BCC L3", "A4": "train NV K2"}),
     "official, no lesions": Case({TRUTH: ONE_HOT, INPUT: JPEGS}, UNKNOWN,
         says=[f"no {TRAIN}_LesionGroupings.csv", "no lesion groupings"]),
-    "official, lesions in the ground truth": Case({
-        TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC,lesion_id\nA1,1,0,0,0,0,0,0,L1\n"
-        "A2,0,1,0,0,0,0,0,L2\nA3,0,0,1,0,0,0,0,L3\nA4,0,1,0,0,0,0,0,L2\n",
-        INPUT: JPEGS}, FOUR, says=["layout official ISIC 2018"]),
     "official, a folder of another name": Case({TRUTH: ONE_HOT, GROUPS: GROUPINGS,
         "photos/": JPEGS}, FOUR, says=["layout official ISIC 2018"]),
-    "official, with the test set": Case({**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT,
-        TEST_INPUT: TESTS}, FOUR | OFFICIAL_TEST, says=["layout official ISIC 2018"]),
     "official, with the test set, zips": Case({**OFFICIAL_ZIPS, f"{TEST}_GroundTruth.zip": {
         f"{TEST}_GroundTruth/{TEST}_GroundTruth.csv": TEST_ONE_HOT}, f"{TEST}_Input.zip": {
         TEST_INPUT: TESTS}}, FOUR | OFFICIAL_TEST, says=["layout official ISIC 2018"]),
@@ -190,20 +172,17 @@ LAYOUTS = {
         {**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT}, FOUR),
     "official, a test set without official ids": Case({**OFFICIAL,
         TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nT8,0,0,0,0,0,1,0\n",
-        f"{TEST}_Input/T8.jpg": 8}, FOUR | {"T8": "test DF -"},
+        f"{TEST}_Input/T8.jpg": 8}, FOUR | {"T8": "given test DF -"},
         says=["without an id of the official test set: 1 of 1"]),
     "official, a test set with the id of a training image": Case(
         {**OFFICIAL, TEST_TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\nA1,0,0,0,0,0,1,0\n",
-        f"{TEST}_Input/A1.jpg": 8}, FOUR | {"test:A1": "test DF L1"},
+        f"{TEST}_Input/A1.jpg": 8}, FOUR | {"given test:A1": "given test DF L1"},
         says=["with the id of a training image: 1 (A1, ...)"]),
     "official, ids of the test set among the training images": Case(
         {**OFFICIAL, TRUTH: ONE_HOT + "ISIC_0034524,0,1,0,0,0,0,0\n",
         f"{TRAIN}_Input/ISIC_0034524.jpg": 30, TEST_TRUTH: TEST_ONE_HOT,
         TEST_INPUT: TESTS}, FOUR | OFFICIAL_TEST | {"train:ISIC_0034524": "train NV -"},
         says=["with the id of a training image: 1 (ISIC_0034524, ...)"]),
-    "the official test set alone": Case({TEST_TRUTH: TEST_ONE_HOT, "photos/": TESTS},
-        {"ISIC_0034524": "train DF -", "ISIC_0034525": "train VASC -"},
-        says=["layout official ISIC 2018 test set"]),
     "Google Drive's parts": Case({TRUTH: ONE_HOT, GROUPS: GROUPINGS,
         f"{TRAIN}_Input-20250131T120000Z-001.zip": {INPUT: only(JPEGS, *TWO)},
         f"{TRAIN}_Input-20250131T120000Z-002.zip": {INPUT: only(JPEGS, "A3", "A4")}},
@@ -214,23 +193,15 @@ LAYOUTS = {
     "first and second download": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input (1).zip": OFFICIAL_ZIPS[
         INPUT_ZIP], f"{TRAIN}_LesionGroupings (1).csv": "image,lesion_id\nA1,other\n"}, FOUR,
         says=["layout official ISIC 2018"]),
-    "a zip that lies there unpacked too": Case({**OFFICIAL, **OFFICIAL_ZIPS}, FOUR),
     "half a folder beside the whole zip": Case({**OFFICIAL_ZIPS, f"{TRAIN}_Input/A1.jpg": 1,
         f"{TRAIN}_Input/A2.jpg": photo(2)[:150]}, FOUR, says=["layout official ISIC 2018",
         "2 images with more than one file"]),
-    "a zip in a zip": Case({"all.zip": OFFICIAL_ZIPS}, FOUR, says=["layout official ISIC 2018"]),
     "a zip in a zip in a zip": Case({**MINE, "a.zip": {"b.zip": {"c.zip": JPEGS}}}, UNKNOWN,
         says=["c.zip is a zip in a zip in a zip: not unpacked"]),
     "a zip of nothing that is needed": Case({**MINE, "holiday.zip": {"beach.jpg": 9}}, UNKNOWN,
         says=["holiday.zip holds no image that a table names"]),
     "a zip from a Mac": Case({"archive.zip": {**KAGGLE, "__MACOSX/HAM10000_images_part_1/._": only(
         JPEGS, "A1"), ".DS_Store": "x"}}, FOUR),
-    "a zip of nothing but a name that leaves the folder": Case(
-        {**MINE, "more.zip": {"../../evil.csv": LABELS}}, UNKNOWN,
-        says=["more.zip holds no image that a table names: not unpacked"]),
-    "Kaggle": Case(KAGGLE, FOUR, says=["layout Kaggle HAM10000"],
-        about={"A1": {"age": 50.0, "sex": "male", "localization": "back"}}),
-    "Kaggle, archive.zip": Case({"archive.zip": KAGGLE}, FOUR),
     "Kaggle, archive.zip with every image twice": Case({"archive.zip": {**KAGGLE, **{name.replace(
         "HAM", "ham"): image for name, image in PARTS.items()}}}, FOUR),
     "Kaggle, folders twice, lower case": Case({"HAM10000_metadata.csv": HAM,
@@ -267,19 +238,10 @@ LAYOUTS = {
         "A3,,,Malignant,,Basal cell carcinoma,,L3,P1,\nA4,,,Benign,,Nevus,,L2,,\n", **JPEGS}, FOUR,
         says=["layout isic-cli"], about={"A1": {"age": 50.0, "localization": "head/neck",
         "patient_id": "P1"}}),
-    "isic-cli, one column of diagnoses": Case(
-        {"metadata.csv": "isic_id,diagnosis,lesion_id\nA1,melanoma,L1\nA2,nevus,L2\n"
-        "A3,basal cell carcinoma,L3\nA4,nevus,L2\n", **JPEGS}, FOUR),
     "isic-cli, diagnoses that are none of the seven": Case(
         {"metadata.csv": "isic_id,diagnosis_1,diagnosis_3\nA1,Malignant,Melanoma\n"
         "A2,Benign,Scar\nA3,,\nA4,Benign,Nevus\n", **JPEGS}, only(UNKNOWN, "A1", "A4"),
         {"A2": "class Scar: none of the seven", "A3": "no label"}),
-    "a table of words": Case(MINE, UNKNOWN, says=["layout label table labels.csv",
-        "no lesion groupings"]),
-    "a table with everything": Case({
-        "labels.csv": "image,label,lesion_id,patient_id,age,sex,localization\nA1,mel,L1,P1,50,male,"
-        "back\nA2,nv,L2,P2,30,,\nA3,bcc,L3,P1,,,\nA4,nv,L2,P2,,,\n", **JPEGS}, FOUR, about={"A1": {
-        "age": 50.0, "sex": "male", "localization": "back", "patient_id": "P1"}}),
     "a table with a split": Case(
         {"t.csv": "image,label,Split\nA1,mel,Training\nA2,nv,dev\nA3,bcc,TEST\nA4,nv,\n", **JPEGS},
         UNKNOWN,
@@ -294,9 +256,6 @@ LAYOUTS = {
         "A1,train,,DF,L1,1,train\nA2,train,,DF,L1,2,val\n",
         "work/rejected.csv": "image,source,reason\nA9,train,image file missing\n"}, UNKNOWN,
         says=["work/table.csv is a result of this program: not read"], about={"A1": {"given": ""}}),
-    "a table, one-hot": Case({"truth.csv": ONE_HOT, "photos/": JPEGS}, UNKNOWN),
-    "a table, ids with .jpg, images .png": Case({"t.csv": LABELS.replace(",",
-        ".jpg,").replace("image.jpg", "image"), **PNGS}, UNKNOWN),
     "a table of JSON lines": Case({"metadata.jsonl": '{"file_name": "A1.jpg", "label": "mel"}\n'
         '{"file_name": "A2.jpg", "label": "nv"}\n', **only(JPEGS, *TWO)}, only(UNKNOWN, *TWO)),
     "a table, lesions in another": Case(
@@ -320,7 +279,7 @@ LAYOUTS = {
     "a table of all images beside one for each split": Case(
         {"all.csv": LABELS, "train.csv": "image,label\nA1,mel\nA2,nv\n",
         "val.csv": "image,label\nA3,bcc\nA4,nv\n", "photos/": JPEGS}, UNKNOWN,
-        says=["tables not used: train.csv (2 of its 2 images labelled by another table)"]),
+        says=["tables not used: train.csv (another table labels more images)"]),
     "an id in the tables of two splits": Case({"train.csv": "image,label\nA1,mel\nA2,nv\n",
         "val.csv": "image,label\nA1,nv\nA2,nv\nA3,bcc\nA4,nv\nA5,nv\n",
         "photos/": photos("A1.jpg", "A2.jpg", "A3.jpg", "A4.jpg", "A5.jpg", "A6.jpg"),
@@ -329,23 +288,15 @@ LAYOUTS = {
         "A3": "train BCC -", "A4": "train NV -"} | {"A6": "train NV -", "A7": "train NV -",
         "A8": "train NV -"}, {"A3": "duplicate id (the first row is kept)",
         "A5": "duplicate id with different labels + duplicate id with different labels"},
-        says=["train.csv (2 of its 2 images labelled by another table)"]),
+        says=["train.csv (another table labels more images)"]),
     "probabilities that sort before the labels": Case({"a submission.csv": ONE_HOT.replace("1.0",
         "0.9"), **MINE}, UNKNOWN,
         says=["tables not used: a submission.csv (4 × a label that is neither 0 nor 1)"]),
     "a table of other things": Case({**MINE, "prices.csv": "item,price\nx,1\n",
         "notes.csv": "image,note\nA1,x\n"}, UNKNOWN, says=[
-        "notes.csv (no column of classes, lesions or the like)", "prices.csv (no column of"]),
+        "notes.csv (image, note), prices.csv (item, price)"]),
     "one folder a class": Case(FOLDERS, UNKNOWN, says=["layout one folder a class: MEL 1 · NV 2",
         "no lesion groupings"]),
-    "one folder a class, all words": Case({"data/Actinic_Keratosis/A1.jpg": 1, "data/SCC/A2.jpg": 2,
-        "data/bowen's disease/A3.jpg": 3, "data/Seborrheic-Keratosis/A4.jpg": 4,
-        "data/dermatofibroma/A5.jpg": 5, "data/Melanocytic nevi/A6.jpg": 6,
-        "data/hemangioma/A7.jpg": 7, "data/NAEVUS/A8.jpg": 8}, {"A1": "train AKIEC -",
-        "A2": "train AKIEC -", "A3": "train AKIEC -"} | {"A4": "train BKL -", "A5": "train DF -",
-        "A6": "train NV -"} | {"A7": "train VASC -", "A8": "train NV -"}),
-    "one folder a class, zipped": Case({"dataset.zip": {"dataset/train/": FOLDERS}},
-        UNKNOWN, says=["layout one folder a class"]),
     "one folder a class, in train and test": Case({"train/mel/A1.jpg": 1,
         "train/NV/A2.jpg": 2, "test/bcc/A3.jpg": 3, "test/NV/A4.jpg": 4},
         UNKNOWN, about={"A1": {"given": "train"}, "A3": {"given": "test"}}),
@@ -395,20 +346,6 @@ ROWS = {
         "class melanona: none of the seven; accepted: melanoma (MEL)"),
 }
 # fmt: on
-# {what: (A1's file, its content, what it shows)}
-# fmt: off
-KINDS = {
-    "grayscale": ("A1.jpg", encoded(Image.new("L", (16, 12), 90)), ((90,) * 3,) * 2),
-    "a palette": ("A1.png", encoded(picture(1).quantize(8), "PNG"), 1),
-    "CMYK": ("A1.jpg", encoded(picture(1).convert("CMYK")), 1),
-    "transparent": ("A1.png", encoded(half_clear(1), "PNG"), (colours(1)[0], (255,) * 3)),
-    "portrait": ("A1.jpg", encoded(picture(1).transpose(Image.Transpose.ROTATE_270)), 1),
-    "turned by EXIF": ("A1.jpg", encoded(picture(1).transpose(Image.Transpose.ROTATE_180),
-        exif=TURNED), 1),
-}
-# fmt: on
-
-
 def without_a2(data, rows, reason, says=()):
     return Case(data, only(rows, "A1", "A3", "A4"), {"A2": reason}, says=says)
 
@@ -422,10 +359,6 @@ BROKEN = {
     **{name: without_a2({**OFFICIAL, TRUTH: ONE_HOT.replace("A2,0.0,1.0", row)}, FOUR, why) if
         ".0" in row or "," in row[3:] else without_a2({**MINE, "labels.csv": LABELS.replace("A2,nv",
         row)}, UNKNOWN, why) for name, (row, why) in ROWS.items()},
-    **{name: Case({"labels.csv": LABELS, **(JPEGS if "jpg" in file else PNGS), file: content},
-        UNKNOWN, looks={"A1": shown}) for name, (file, content, shown) in KINDS.items()},
-    "a folder called as an image": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A3", "A4"),
-        "A2.jpg/": ""}, only(UNKNOWN, "A1", "A3", "A4"), {"A2": "image file missing"}),
     "a missing image": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A4")},
         only(UNKNOWN, "A1", "A2", "A4"), {"A3": "image file missing"}),
     "an image without a label row": Case({**MINE, "photos/A9.jpg": 9}, UNKNOWN,
@@ -439,7 +372,6 @@ BROKEN = {
     "an id twice with two labels": Case({**MINE, "labels.csv": LABELS + "A2,mel\n"},
         only(UNKNOWN, "A1", "A3", "A4"),
         {"A2": "duplicate id with different labels + duplicate id with different labels"}),
-    "the same pixels with the same label": Case({**MINE, "photos/A4.jpg": 2}, UNKNOWN),
     "the same pixels with another label": Case({**MINE, "photos/A3.jpg": 2}, UNKNOWN,
         says=["A3 and A2 have the same pixels and different labels"]),
     "a blank lesion": Case({**OFFICIAL, GROUPS: GROUPINGS.replace("A4,L2", "A4,")}, FOUR
@@ -453,7 +385,8 @@ BROKEN = {
         "photos/A2_segmentation.png": MASK, "photos/A3_mask.png": MASK}, UNKNOWN,
         says=["1 image with more than one file: A1.jpg is used", "2 masks"]),
     "a folder of masks": Case({**MINE, **{f"masks/{name}.png": MASK
-        for name in ("A1", "A2", "A3", "A4")}}, UNKNOWN, says=["4 images with more than one file"]),
+        for name in ("A1", "A2", "A3", "A4")}}, UNKNOWN, says=["4 images with more than one file"],
+        looks={"A1": 1}),
     "a mask without its photograph": Case({"labels.csv": LABELS, **only(JPEGS, "A1", "A2", "A3")} |
         {f"{name}.png": MASK for name in ("A1", "A2", "A3", "A4")}, only(UNKNOWN, "A1", "A2", "A3"),
         {"A4": "image file missing"}, says=["1 image with a mask and no photograph"]),
@@ -477,36 +410,16 @@ FURTHER = {
     "a test set, a table": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic DF M6"},
         clinic=CLINIC, says=["MEL 1 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"],
         about={"B5": {"patient_id": "Q1"}, "A1": {"patient_id": ""}}, looks={"B5": 5, "A1": 1}),
-    "a test set, official": Case(OFFICIAL, FOUR | {"B5": "clinic MEL -"}, {"B6": "several labels"},
-        clinic={TRUTH: "image,MEL,NV,BCC,AKIEC,BKL,DF,VASC\n"
-        "B5,1,0,0,0,0,0,0\nB6,1,1,0,0,0,0,0\n", INPUT: photos("B5.jpg", "B6.jpg")},
-        says=["WARNING: 50.0% of the clinic images are left out (1 × several labels)"]),
-    "a test set, Kaggle's zip": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5", "B6": "clinic NV M6"},
-        clinic={"archive.zip": {
-        "HAM10000_metadata.csv": "lesion_id,image_id,dx,dx_type,age,sex,localization\nM5,B5,mel,"
-        "histo,50.0,male,back\nM6,B6,nv,,,,\n", "HAM10000_images_part_1/B5.jpg": 5,
-        "HAM10000_images_part_2/B6.jpg": 6}}, about={"B5": {"age": 50.0, "sex": "male"}}),
     "a test set, one folder a class": Case(OFFICIAL, FOUR | {"B5": "clinic BKL -",
         "B6": "clinic VASC -"}, {"B7": "class normal skin: none of the seven"},
         clinic={"benign keratosis/B5.jpg": 5, "angioma/B6.jpg": 6,
         "normal skin/B7.jpg": 7}, says=["1 × class normal skin: none of the seven"]),
-    "a test set beside the official one": Case({**OFFICIAL, TEST_TRUTH: TEST_ONE_HOT,
-        TEST_INPUT: TESTS}, FOUR | OFFICIAL_TEST | {"B5": "clinic MEL M5",
-        "B6": "clinic DF M6"}, clinic=CLINIC),
     "a test set with an id of the data": Case(MINE, UNKNOWN | {"clinic:A1": "clinic VASC -",
         "B6": "clinic DF -"}, clinic={"labels.csv": "image,label\nA1,vasc\nB6,df\n", "photos/": {
         "A1.jpg": 9, "B6.jpg": 6}}, looks={"clinic:A1": 9, "A1": 1}),
-    "a test set with an id of the data, but for _downsampled": Case(MINE, UNKNOWN
-        | {"clinic:A1_downsampled": "clinic VASC -"}, clinic={
-        "labels.csv": "image,label\nA1_downsampled,vasc\n", "A1_downsampled.jpg": 9}),
-    "a test set with pixels of the data": Case(MINE, UNKNOWN
-        | {"B5": "clinic MEL M5", "B6": "clinic DF M6"}, clinic={**CLINIC, "B5.jpg": 1}),
     "a test set with pixels of the data and another label": Case(MINE, UNKNOWN
         | {"B5": "clinic MEL M5", "B6": "clinic DF M6"}, clinic={**CLINIC, "B5.jpg": 2},
         says=["B5 and A2 have the same pixels and different labels"]),
-    "a test set that is the data": Case(MINE, UNKNOWN | {"clinic:A1": "clinic MEL -",
-        "clinic:A2": "clinic NV -"} | {"clinic:A3": "clinic BCC -", "clinic:A4": "clinic NV -"},
-        clinic=MINE),
     "a test set of which an image is broken": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5"},
         {"B6": "not an image"}, clinic={**CLINIC, "B6.jpg": "<html>404</html>"},
         says=["WARNING: 50.0% of the clinic images are left out (1 × not an image)"]),
@@ -525,16 +438,6 @@ FURTHER = {
         "labels.csv": B.replace("M5", "1").replace("M6", "3").replace("Q", "7")},
         says=["clinic: 1 image with a number as lesion_id that is in the data too"],
         about={"B5": {"patient_id": "71"}}),
-    "extra, ISIC 2019": Case(OFFICIAL, FOUR | {"B5_downsampled": "extra AKIEC MSK_1",
-        "B6": "extra NV BCN_1"}, {"B7": "class UNK: none of the seven"}, more={
-        "ISIC_2019_Training_GroundTruth.csv": "image,MEL,NV,BCC,AK,BKL,DF,VASC,SCC,"
-        "UNK\nB5_downsampled,0,0,0,0,0,0,0,1,0\nB6,0,1,0,0,0,0,0,0,0\nB7,0,0,0,0,0,0,0,0,1\n",
-        "ISIC_2019_Training_Metadata.csv": "image,age_approx,anatom_site_general,lesion_id,"
-        "sex\nB5_downsampled,55.0,back,MSK_1,female\nB6,,,BCN_1,\n",
-        "ISIC_2019_Training_Input.zip": {"ISIC_2019_Training_Input/": photos("B6.jpg", "B7.jpg")} |
-        {"ISIC_2019_Training_Input/B5_downsampled.jpg": 5}}, says=[
-        "layout ISIC 2019: MEL 0 · NV 1 · BCC 0 · AKIEC 1"], about={"B5_downsampled": {"age": 55.0,
-        "sex": "female", "localization": "back"}}),
     "a test set, the archives of the official one": Case(OFFICIAL, FOUR | {
         "ISIC_0034524": "clinic DF -", "ISIC_0034525": "clinic VASC -"}, clinic=OFFICIAL_TEST_ZIPS,
         says=["layout official ISIC 2018 test set: MEL 0 · NV 0 · BCC 0 · AKIEC 0 · BKL 0 · DF 1"]),
@@ -543,81 +446,24 @@ FURTHER = {
         TEST_TRUTH: "lesion_id,image_id,dx,dx_type,age,sex,localization\n"
         "T1,ISIC_0034524,df,histo,60.0,male,face\nT2,ISIC_0034525,vasc,histo,,,\n",
         f"{TEST}_Images.zip": TESTS}, about={"ISIC_0034524": {"age": 60.0, "sex": "male"}}),
-    "extra, the official test set": Case(MINE, UNKNOWN | {"ISIC_0034524": "extra DF -",
-        "ISIC_0034525": "extra VASC -"}, more=OFFICIAL_TEST_ZIPS),
-    "extra, one folder a class": Case(MINE, UNKNOWN | {"B5": "extra MEL -", "B6": "extra NV -"},
-        more={"melanoma/B5.jpg": 5, "nevus/B6.jpg": 6}),
     "extra with ids, none of the archive, and pixels of the data": Case(MINE, UNKNOWN | {
         "extra:A1": "extra MEL -", "extra:A2_downsampled": "extra NV -", "B6": "extra DF -"}, {
         "B5": "extra image that is in the data already (same pixels)"}, more={
         "labels.csv": "image,label\nA1,mel\nA2_downsampled,nv\nB5,mel\nB6,df\n", "A1.jpg": 11,
         "A2_downsampled.jpg": 12, "B5.jpg": 3, "B6.jpg": 6}, says=[
         "1 × extra image that is in the data already (same pixels)"]),
-    "extra that is the data": Case(MINE, UNKNOWN,
-        {f"extra:{name}": "extra image that is in the data already (same pixels)"
-        for name in ("A1", "A2", "A3", "A4")}, more=MINE, says=[
-        "4 × extra image that is in the data already (same pixels)",
-        "ids in the data too that are no archive ids: 4 (A1, ...)"]),
-    "extra with pixels of the test set": Case(MINE, UNKNOWN | {"B5": "clinic MEL M5",
-        "B6": "clinic DF M6"} | {"C7": "extra MEL -", "C8": "extra NV -"}, clinic=CLINIC, more={
-        "labels.csv": "image,label\nC7,mel\nC8,nv\n", "C7.jpg": 5, "C8.jpg": 8}),
-    "extra with an id of the test set": Case(MINE, UNKNOWN | {"clinic:B5": "clinic MEL M5",
-        "B6": "clinic DF M6"} | {"B5": "extra MEL -", "C8": "extra NV -"}, clinic=CLINIC, more={
-        "labels.csv": "image,label\nB5,mel\nC8,nv\n", "B5.jpg": 7, "C8.jpg": 8}),
-    "extra with the same pixels twice": Case(MINE, UNKNOWN | {"B5": "extra MEL -"}, {
-        "B6": "extra image that is in the data already (same pixels)"}, more={
-        "labels.csv": "image,label\nB5,mel\nB6,mel\n", "B5.jpg": 5, "B6.jpg": 5}),
 }
 # fmt: on
-
-# All columns of the real tables, of which the cases fill those that matter.
-PAD_UFES = (
-    "patient_id lesion_id smoke drink background_father background_mother age pesticide gender "
-    "skin_cancer_history cancer_history has_piped_water has_sewage_system fitspatrick region "
-    "diameter_1 diameter_2 diagnostic itch grew hurt changed bleed elevation img_id biopsed"
-)
-MILK10K = (
-    "lesion_id image_type isic_id attribution copyright_license image_manipulation age_approx sex "
-    "skin_tone_class site MONET_ulceration_crust MONET_hair MONET_vasculature_vessels "
-    "MONET_erythema MONET_pigmented MONET_gel_water_drop_fluid_dermoscopy_liquid "
-    "MONET_skin_markings_pen_ink_purple_pen"
-)
-DERM7PT = (
-    "case_num diagnosis seven_point_score pigment_network streaks pigmentation "
-    "regression_structures dots_and_globules blue_whitish_veil vascular_structures "
-    "level_of_diagnostic_difficulty elevation location sex management clinic derm case_id notes"
-)
-TILES = (
-    "A Aext B Bext C Cext H Hext L Lext areaMM2 area_perim_ratio color_std_mean deltaA deltaB "
-    "deltaL deltaLB deltaLBnorm eccentricity location location_simple minorAxisMM nevi_confidence "
-    "norm_border norm_color perimeterMM radial_color_std_max stdL stdLExt symm_2axis "
-    "symm_2axis_angle x y z"
-)
-ISIC_2024 = (
-    "isic_id target patient_id age_approx sex anatom_site_general clin_size_long_diam_mm "
-    f"image_type tbp_tile_type {' '.join(f'tbp_lv_{name}' for name in TILES.split())} attribution "
-    "copyright_license lesion_id iddx_full iddx_1 iddx_2 iddx_3 iddx_4 iddx_5 mel_mitotic_index "
-    "mel_thick_mm tbp_lv_dnn_lesion_confidence"
-)
-
-
-def exactly(columns, text):
-    """A CSV with exactly these columns, blank where `text`, a CSV with some of them, has none."""
-    given = pd.read_csv(io.StringIO(text), dtype=str)
-    assert set(given) <= set(columns.split())
-    return given.reindex(columns=columns.split()).to_csv(index=False)
-
 
 ONE_OF_EACH = {"A1": "train MEL -", "A2": "train NV -", "A3": "train BCC -", "A4": "train AKIEC -"}
 # fmt: off
 PUBLIC = {
     "PAD-UFES-20": Case(MINE, UNKNOWN | {"PAT_1_2_3": "clinic AKIEC 2",
         "PAT_1_5_6": "clinic BKL 5"} | {"PAT_2_7_8": "clinic NV 7"}, clinic={
-        "metadata.csv": exactly(PAD_UFES,
-        "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,itch,img_id,"
-        "biopsed\nPAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\nPAT_1,5,False,55,"
+        "metadata.csv": "patient_id,lesion_id,smoke,age,gender,fitspatrick,region,diagnostic,itch,"
+        "img_id,biopsed\nPAT_1,2,False,55,FEMALE,3.0,NECK,ACK,True,PAT_1_2_3.png,True\nPAT_1,5,False,55,"
         "FEMALE,3.0,NECK,SEK,True,PAT_1_5_6.png,True\nPAT_2,7,,8,,,FACE,NEV,,PAT_2_7_8.png,"
-        "False\n"), "images/imgs_part_1/": photos("PAT_1_2_3.png", "PAT_1_5_6.png",
+        "False\n", "images/imgs_part_1/": photos("PAT_1_2_3.png", "PAT_1_5_6.png",
         "PAT_2_7_8.png")}, says=["layout PAD-UFES-20",
         "WARNING: smartphone photographs, no dermoscopic images"], about={"PAT_1_2_3": {
         "patient_id": "PAT_1", "age": 55, "localization": "NECK"}}),
@@ -628,20 +474,20 @@ PUBLIC = {
         "1.0\n", "ISIC-2017_Training_Data/": only(JPEGS, *TWO), "ISIC-2017_Test_v2_Data/": only(
         JPEGS, "A3"), "ISIC-2017_Training_Data/A1_superpixels.png": MASK}, {"A1": "train MEL -",
         "A2": "train NV -", "A3": "train BKL -"}, says=["layout ISIC 2017"]),
-    "ISIC 2024": Case({"train-metadata.csv": exactly(ISIC_2024,
+    "ISIC 2024": Case({"train-metadata.csv":
         "isic_id,target,patient_id,age_approx,sex,anatom_site_general,lesion_id,iddx_full,iddx_1,"
         "iddx_2,iddx_3,iddx_4,iddx_5\nA1,1,P1,50,male,back,L1,x,Malignant,y,Melanoma Invasive,,\n"
         'A2,0,P2,,,,L2,x,Benign,y,Nevus,"Nevus, Atypical, Dysplastic, or Clark",\n'
         'A3,1,P3,,,,L3,x,Malignant,y,Basal cell carcinoma,"Basal cell carcinoma, Nodular",\n'
-        "A4,0,P4,,,,,Benign,Benign,,,,\n"), "train-image/image/": JPEGS}, only(FOUR, "A1", "A2",
+        "A4,0,P4,,,,,Benign,Benign,,,,\n", "train-image/image/": JPEGS}, only(FOUR, "A1", "A2",
         "A3"), {"A4": "class Benign: none of the seven"}, says=["layout ISIC 2024",
         "WARNING: tiles of total body photographs"]),
-    "Derm7pt": Case({"meta/meta.csv": exactly(DERM7PT,
+    "Derm7pt": Case({"meta/meta.csv":
         "case_num,diagnosis,seven_point_score,pigment_network,level_of_diagnostic_difficulty,"
         "location,sex,management,clinic,derm,notes\n1,melanoma (less than 0.76 mm),3,absent,low,"
         "back,female,excision,X/B1.jpg,X/A1.jpg,\n2,reed or spitz nevus,1,absent,low,back,female,"
         "excision,X/B2.jpg,X/A2.jpg,\n3,lentigo,1,absent,low,back,female,excision,X/B3.jpg,"
-        "X/A3.jpg,\n"), "images/X/": only(JPEGS, *TWO, "A3") | photos("B1.jpg", "B2.jpg",
+        "X/A3.jpg,\n", "images/X/": only(JPEGS, *TWO, "A3") | photos("B1.jpg", "B2.jpg",
         "B3.jpg")}, only(UNKNOWN, *TWO), {"A3":
         "class lentigo: none of the seven; accepted: lentigo maligna (MEL), solar lentigo (BKL)"
         }, says=[
@@ -650,10 +496,10 @@ PUBLIC = {
     "MILK10k": Case({
         "MILK10k_Training_GroundTruth.csv": "lesion_id,AKIEC,BCC,BEN_OTH,BKL,DF,INF,MAL_OTH,MEL,NV,"
         "SCCKA,VASC\nIL_1,0,0,0,0,0,0,0,1,0,0,0\nIL_2,0,0,0,0,0,0,0,0,0,1,0\nIL_3,0,0,0,0,0,1,0,0,"
-        "0,0,0\n", "MILK10k_Training_Metadata.csv": exactly(MILK10K,
+        "0,0,0\n", "MILK10k_Training_Metadata.csv":
         "lesion_id,image_type,isic_id,age_approx,sex,site\nIL_1,clinical: close-up,B1,60,male,"
         "foot\nIL_1,dermoscopic,A1,60,male,foot\nIL_2,dermoscopic,A2,,,\nIL_2,clinical: close-up,"
-        "B2,,,\nIL_3,dermoscopic,A3,,,\n"), "MILK10k_Training_Input/IL_1/A1.jpg": 1,
+        "B2,,,\nIL_3,dermoscopic,A3,,,\n", "MILK10k_Training_Input/IL_1/A1.jpg": 1,
         "MILK10k_Training_Input/IL_1/B1.jpg": 5, "MILK10k_Training_Input/IL_2/A2.jpg": 2,
         "MILK10k_Training_Input/IL_2/B2.jpg": 6, "MILK10k_Training_Input/IL_3/A3.jpg": 3}, {
         "A1": "train MEL IL_1", "A2": "train AKIEC IL_2"}, {"A3": "class INF: none of the seven"},
@@ -707,64 +553,43 @@ REFUSED = {
     "a missing folder": refused(None, ["data=", "does not exist"]),
     "an empty folder": refused({"a/": ""}, ["holds no training images", "found nothing of use"]),
     "a file in place of a folder": refused("x", ["data=", "is a file"]),
-    "notes alone": refused({"notes.txt": "x"}, ["holds no training images", "docs/data.md"]),
     "images without a table": refused({"holiday/beach.jpg": 1},
-        ["no table of labels", "1 image in holiday"]),
+        ["with labels: found 1 image in holiday"]),
     "a table without images": refused({"labels.csv": LABELS}, ["labels.csv", "docs/data.md"]),
     "a table of other images": refused({"labels.csv": LABELS, "X1.jpg": 1},
-        ["holds no training image that a row of labels.csv names", "found 1 image in data"]),
+        ["with labels: found labels.csv (image, label), 1 image in data"]),
     "a table without an id column": refused({"labels.csv": LABELS.replace("image", "picture"),
-        **JPEGS}, ["labels.csv (picture, label)", "expected a column of ids"]),
+        **JPEGS}, ["labels.csv (picture, label)", "a column of ids"]),
     "a table without a class column": refused({"labels.csv": LABELS.replace("label", "finding"),
         **JPEGS}, ["labels.csv (image, finding)", "one of classes"]),
     "a table with blanks between the cells": refused({"labels.csv": LABELS.replace(",", " "),
         **JPEGS}, ["labels.csv (image label)"]),
-    "a table with vertical bars between the cells": refused(
-        {"labels.csv": LABELS.replace(",", "|"), **JPEGS}, ["labels.csv (image|label)"]),
     "files too deep": refused({"a/b/c/d/": {"labels.csv": LABELS, **JPEGS}},
-        ["tables lie at most 2 folders deep"]),
+        ["at most 2 folders deep"]),
     "no word that is a class": refused({"labels.csv": "image,label\nA1,wart\nA2,wart\n",
         **only(JPEGS, *TWO)}, ["labels.csv", "2 × class wart: none of the seven"]),
     "numbers as classes": refused({"labels.csv": "image,label\nA1,0\nA2,1\n",
         **only(JPEGS, *TWO)}, ["labels.csv", "class 0: none of the seven"]),
     "all images broken": refused({"labels.csv": LABELS, **dict.fromkeys(JPEGS, "")},
         ["no training image can be read", "4 × the file is empty (zero bytes)"]),
-    "a header alone": refused({**OFFICIAL, TRUTH: ONE_HOT.split("\n")[0] + "\n"},
-        [TRUTH, "4 × image without a label row"]),
-    "groupings without lesions": refused({**OFFICIAL, GROUPS: "image\nA1\n"},
-        [GROUPS, "no column lesion_id"]),
-    "a damaged zip": refused({**OFFICIAL_ZIPS, INPUT_ZIP: zipped(OFFICIAL_ZIPS[INPUT_ZIP])[:900]},
-        [f"{TRAIN}_Input.zip is damaged", "delete it"]),
     "a zip with a wrong byte": refused({**OFFICIAL_ZIPS, INPUT_ZIP: zipped(OFFICIAL_ZIPS[
         INPUT_ZIP]).replace(photo(1)[-40:-20], b"\0" * 20)}, [f"{TRAIN}_Input.zip is damaged",
         "CRC"]),
-    "a web page as a zip": refused({**OFFICIAL_ZIPS, INPUT_ZIP: "<html>404</html>"},
-        [f"{TRAIN}_Input.zip is damaged"]),
     "a zip that leaves its folder": refused({**MINE, "more.zip": {"other.csv": LABELS,
         "../../evil.csv": LABELS}}, ["more.zip", "a name that leaves the folder",
         "../../evil.csv"]),
-    "a zip with an absolute name": refused({**MINE, "more.zip": {"/tmp/evil.csv": LABELS}},
-        ["more.zip", "a name that leaves the folder"]),
     "a zip with a link": refused({**MINE, "more.zip": zipped({"other.csv": LABELS, "link": "/etc"},
         link="link")}, ["more.zip", "a link or device"]),
-    "a zip bomb": refused({**MINE, "more.zip": zipped({"other.csv": "0" * 9_000_000},
-        packed=True)}, ["more.zip", "would unpack to 9,000,000"]),
     "an encrypted zip": refused({**MINE, "more.zip": zipped({"other.csv": LABELS},
         encrypted=True)}, ["more.zip", "an encrypted file"]),
     "a test set that is not there": refused(MINE, ["test=/no/such/folder: no such folder"],
         flags={"test": "/no/such/folder"}),
-    "extra images that are not there": refused(MINE, ["extra=/no/such/folder: no such folder"],
-        flags={"extra": "/no/such/folder"}),
-    "a test set without labels": refused(MINE, ["no table of labels", "1 image in clinic"],
+    "a test set without labels": refused(MINE, ["holds no test images", "1 image in clinic"],
         clinic={"B5.jpg": 5}),
     "a test set with other columns": refused(MINE,
-        ["holds no test labels: found labels.csv (picture, finding)"],
+        ["holds no test images with labels: found labels.csv (picture, finding)"],
         clinic={"labels.csv": "picture,finding\nB5,nv\n", "B5.jpg": 5}),
     "an empty test set": refused(MINE, ["clinic holds no test images"], clinic={"a/": ""}),
-    "an empty folder of extra images": refused(MINE, ["more holds no extra images"],
-        more={"a/": ""}),
-    "a broken zip in the test set": refused(MINE, ["photos.zip is damaged"],
-        clinic={"labels.csv": B, "photos.zip": zipped(photos("B5.jpg", "B6.jpg"))[:700]}),
 }
 # fmt: on
 
@@ -777,7 +602,7 @@ ALL = LAYOUTS | PUBLIC | BROKEN | FURTHER
 def test_a_copy_gives_these_rows(case, tmp_path):
     before = case.write(tmp_path)
     found = look(tmp_path)
-    assert found.status == 0, found.printed
+    assert not found.error, found.printed
     assert (found.accepted, found.rejected) == (case.accepted, case.rejected)
     for words in case.says:
         assert words in found.printed
@@ -796,7 +621,6 @@ def test_a_copy_gives_these_rows(case, tmp_path):
 def test_a_mistake_is_told_in_one_line(case, tmp_path):
     before = case.write(tmp_path)
     found = look(tmp_path, **case.flags)
-    assert found.status == 2, found.printed
     assert len(found.error.splitlines()) == 1 and found.error.startswith("error: ")
     for words in case.says:
         assert words in found.error
@@ -817,10 +641,7 @@ def test_a_copy_that_changed_is_read_again(tmp_path):
     found = look(tmp_path)
     assert "A1" not in found.accepted and found.rejected == {"A1": "image file missing"}
     assert abs(found.pixels["A5"][37, 20].astype(int) - colours(5)[0]).max() <= 8
-    folder(tmp_path / "data", MINE | {"labels.csv": LABELS.replace("bcc", "vasc")})
-    assert look(tmp_path).accepted["A3"] == "train VASC -"
-    folder(tmp_path / "clinic", CLINIC)
-    assert look(tmp_path).accepted["B5"] == "clinic MEL M5"
+    folder(data, MINE)
     folder(data, {"photos/A2.jpg": 17})
     found = look(tmp_path)
     assert abs(found.pixels["A2"][37, 20].astype(int) - colours(17)[0]).max() <= 8
@@ -892,34 +713,10 @@ LINKED = (  # of `many`, with something of CLINIC_THAT_LEAKS
 )
 # fmt: off
 SPLITS = {
-    "seed 0": Split(subset={"test": 20, "val": 24}, digest="222d21dc9cc8ffe8",
-        audit={"train/val": {}, "train/test": {}, "val/test": {}},
-        says=["no two subsets share images, lesions, patients, copies, near-duplicates"]),
-    "seed 1": Split(flags={"split_seed": 1}, subset={"test": 20, "val": 24},
-        digest="30901d5e1ceb080d", audit={"train/val": {}, "train/test": {}, "val/test": {}}),
-    "other shares": Split(flags={"val_fraction": 0.2, "test_fraction": 0}, subset={"val": 32},
-        digest="c6600eaa6b5e3f21", audit={"train/val": {}}),
-    "three folds": Split(flags={"folds": 3}, subset={"0": 47, "1": 42, "2": 35, "test": 20},
-        digest="24ead366b708d7a8", audit={"train/test": {}}, says=["no AKIEC in 2"]),
-    "image by image": Split(flags={"split": "random"}, subset={"test": 20, "val": 20},
-        digest="eea00f48242f481f", audit={"train/val": {"images": 1, "lesions": 9,
-        "patients": 5, "near_duplicates": 2}, "train/test": {"lesions": 9, "patients": 3,
-        "copies": 1}, "val/test": {"lesions": 2, "patients": 3, "copies": 1}},
-        says=["train/val share 1 × images, 9 × lesions, 5 × patients"]),
-    "no near-duplicates": Split(flags={"near_duplicates": "none"}, subset={"test": 21, "val": 24},
-        digest="15dd8eae1681fd88", audit={"train/val": {}, "train/test": {}, "val/test": {}}),
     "lesions and patients not known": Split(data=many() | {"labels.csv": NO_LESIONS}, subset={
         "test": 19, "val": 19}, digest="b4343ecb938c7a5d", audit={"train/val": {"lesions": None,
         "patients": None}, "train/test": {"lesions": None, "patients": None}, "val/test": {
         "lesions": None, "patients": None}}, says=["lesions: not known"]),
-    "a test set that leaks": Split(clinic=CLINIC_THAT_LEAKS,
-        subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033", "left out": LINKED,
-        "val": 22}, digest="4934b823ffda011d", left_out={"copies shared with clinic": 1,
-        "lesions shared with clinic": 2, "names shared with clinic": 1,
-        "near duplicates shared with clinic": 1, "patients shared with clinic": 7,
-        "related images shared with clinic": 7}, audit={"train/val": {}, "train/clinic": {},
-        "val/clinic": {}}, says=["left out: 7, patients shared with clinic",
-        "left out: 7, related images shared with clinic"]),
     "a test set that leaks, and an inner one": Split(clinic=CLINIC_THAT_LEAKS, flags={
         "test_fraction": 0.12}, subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
         "left out": LINKED, "test": 20, "val": 22}, digest="494e6cffc940a194", left_out={
@@ -927,7 +724,7 @@ SPLITS = {
         "names shared with clinic": 1, "near duplicates shared with clinic": 1,
         "patients shared with clinic": 7, "related images shared with clinic": 7}, audit={
         "train/val": {}, "train/test": {}, "train/clinic": {}, "val/test": {}, "val/clinic": {},
-        "test/clinic": {}}),
+        "test/clinic": {}}, says=["left out: 7, patients shared with clinic"]),
     "an official test set that leaks": Split(data={
         "HAM10000_metadata": "lesion_id,image_id,dx\nL1,A1,mel\nL2,A2,nv\nL3,A3,bcc\nL2,A4,nv\nL5,"
         "ISIC_0025373,nv\nL6,A6,mel\n", **JPEGS, "ISIC_0025373.jpg": 5, "A6.jpg": 6,
@@ -938,12 +735,6 @@ SPLITS = {
         left_out={"lesions shared with official": 2, "near duplicates shared with official": 1},
         audit={"train/val": {"patients": None}, "train/official": {"patients": None},
         "val/official": {"patients": None}}),
-    "extra images that leak": Split(more=MORE_THAT_LEAKS, subset={
-        "extra": "C5, C6, C7, C8, extra:a000", "left out": "C1, C2, a073_aug5", "test": 20,
-        "val": 24}, digest="e44023b7271de7aa", left_out={"lesions shared with test": 1,
-        "names shared with val": 1, "patients shared with val": 1},
-        audit={"train/val": {}, "train/test": {}, "train/extra": {}, "val/test": {},
-        "val/extra": {}, "test/extra": {}}, says=["left out: 1, lesions shared with test"]),
     "both, three folds": Split(clinic=CLINIC_THAT_LEAKS, more=MORE_THAT_LEAKS, flags={"folds": 3},
         subset={"0": 42, "1": 42, "2": 41, "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
         "extra": "C6, C7, extra:a000", "left out": "C1, C2, C5, C8, " + LINKED.replace("a063, ",
@@ -964,7 +755,7 @@ def test_a_split_puts_each_image_there(case, tmp_path):
             folder(tmp_path / name, files)
     (tmp_path / "pairs.csv").write_text(PAIRS)
     found = look(tmp_path, "split", **{"near_duplicates": tmp_path / "pairs.csv"} | case.flags)
-    assert found.status == 0, found.printed
+    assert not found.error, found.printed
     rows = sorted(f"{image},{name}" for image, name in found.subset.items() if name != "train")
     for name, images in case.subset.items():
         there = sorted(image for image, subset in found.subset.items() if subset == name)
@@ -986,7 +777,7 @@ def test_a_test_set_that_is_the_data_leaves_nothing_to_train_on(tmp_path):
     for name in ("data", "clinic"):
         folder(tmp_path / name, many())
     found = look(tmp_path, "split", near_duplicates="none")
-    assert found.status == 2 and len(found.error.splitlines()) == 1
+    assert len(found.error.splitlines()) == 1
     assert "no image is left in train, val: 144 images would leak into a test set" in found.error
 
 
@@ -995,16 +786,15 @@ def test_a_test_set_that_is_the_data_leaves_nothing_to_train_on(tmp_path):
     [
         (None, ["pairs.csv", "no such file", "image_a,image_b"]),
         ("a,b\na000,a001\n", ["pairs.csv", "no column image_a, image_b"]),
-        ("", ["pairs.csv", "cannot be read as a CSV"]),
     ],
-    ids=["missing", "other columns", "empty"],
+    ids=["missing", "other columns"],
 )
 def test_a_list_of_near_duplicates_that_is_none_is_told_in_one_line(pairs, says, tmp_path):
     folder(tmp_path / "data", MINE)
     if pairs is not None:
         (tmp_path / "pairs.csv").write_text(pairs)
     found = look(tmp_path, "split", near_duplicates=tmp_path / "pairs.csv")
-    assert found.status == 2 and len(found.error.splitlines()) == 1
+    assert len(found.error.splitlines()) == 1
     for words in says:
         assert words in found.error
 

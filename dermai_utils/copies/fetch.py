@@ -1,7 +1,7 @@
 """The official archives from the first mirror that sends them whole: resumed, retried, checked.
 
-A file gets its name when it is whole. Until then it is `NAME.part`, and `NAME.part.json` says which
-version of it the mirror was sending, so that a later process can go on where this one stopped.
+A file gets its name when it is whole. Until then it is `NAME.DIGITS.part`, with digits of the
+version that the mirror was sending, so that a later process can go on where this one stopped.
 (urllib3's Retry does not resume a body that breaks off, neither do pooch and torch.hub, and wget
 does not notice that the file has changed.)
 """
@@ -53,23 +53,20 @@ def fetch_official(folder, base_url="", mirrors=MIRRORS, sizes=SIZES, **options)
         raise UserError(f"base_url={base_url!r}: {expected}")
     mirrors, sizes = ([base_url], {}) if base_url else ([*mirrors], sizes)
     folder = Path(folder)
-    with files.disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with files.locked(folder):
-            before = {path.name for path in folder.iterdir()}
-            for name in NEEDED:
-                size = sizes.get(name)
-                if not fetch(mirrors, folder / name, size, **options):
-                    expected = "expected the challenge's files; check base_url"
-                    raise UserError(f"{name} is not at {' or '.join(mirrors)}: {expected}")
-            absent = files.read_json(folder / "absent.json") or {}  # so that nobody asks again
-            for name in OPTIONAL:
-                skip = absent.get(name) == mirrors and not (folder / name).exists()
-                skip |= name == OPTIONAL[-1] and not (folder / OPTIONAL[-2]).exists()
-                if not skip and not fetch(mirrors, folder / name, **options):
-                    absent[name] = mirrors
-                    files.write_json(folder / "absent.json", absent)
-            now = {path.name for path in folder.iterdir() if path.suffix in (".zip", ".csv")}
+    folder.mkdir(parents=True, exist_ok=True)
+    before = {path.name for path in folder.iterdir()}
+    for name in NEEDED:
+        if not fetch(mirrors, folder / name, sizes.get(name), **options):
+            expected = "expected the challenge's files; check base_url"
+            raise UserError(f"{name} is not at {' or '.join(mirrors)}: {expected}")
+    absent = files.read_json(folder / "absent.json") or {}  # so that nobody asks again
+    for name in OPTIONAL:
+        skip = absent.get(name) == mirrors and not (folder / name).exists()
+        skip |= name == OPTIONAL[-1] and not (folder / OPTIONAL[-2]).exists()
+        if not skip and not fetch(mirrors, folder / name, **options):
+            absent[name] = mirrors
+            files.write_json(folder / "absent.json", absent)
+    now = {path.name for path in folder.iterdir() if path.suffix in (".zip", ".csv")}
     return sorted(now - before)
 
 
@@ -83,13 +80,18 @@ def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
     target, reasons = Path(target), []
     with files.disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if _is_there(target, size):
-            return True
+        if target.is_file():
+            if not (problem := _problem(target, target.name)):
+                if size not in (None, target.stat().st_size):  # but whole: no zip that is cut off
+                    advice = "delete it to get the official one"
+                    print(f"{target.name} is from another base_url: {advice}")
+                return True
+            print(f"{target.name} is there but {problem}: it is fetched again")
         for mirror in mirrors:
             url = f"{mirror.rstrip('/')}/{target.name}"
             try:
-                if _from_mirror(url, _part(target), size, wait, timeout):
-                    _accept(_part(target), target, size)
+                if part := _from_mirror(url, target, size, wait, timeout):
+                    os.replace(part, target)
                     return True
             except _Refused as why:
                 reasons.append(f"{url} {why}")
@@ -101,42 +103,18 @@ def fetch(mirrors, target, size=None, *, wait=1.0, timeout=(10, 30)) -> bool:
     return False
 
 
-# One file: is it whole?
+def _problem(path, name, size=None) -> str | None:
+    """What is wrong with a finished file that is to be called `name`; None: nothing.
 
-
-def _is_there(target, size) -> bool:
-    """Whether `target` is whole. Another size than the official one is taken, with a line: a file
-    that is cut off is no zip."""
-    if not target.is_file():
-        return False
-    if problem := _problem(target):
-        print(f"{target.name} is there but {problem}: it is fetched again")
-        return False
-    if size not in (None, target.stat().st_size):
-        print(f"{target.name} is from another base_url: delete it to get the official one")
-    return True
-
-
-def _accept(part, target, size):
-    """Give a whole `.part` its name."""
-    length = part.stat().st_size
-    wrong_size = size not in (None, length) and f"has {length:,} bytes, expected {size:,}"
-    if problem := wrong_size or _problem(part):
-        _drop(part)
-        raise _Refused(f"sends a file that {problem}")
-    os.replace(part, target)
-    _notes(part).unlink(missing_ok=True)
-
-
-def _problem(path) -> str | None:
-    """What is wrong with a finished file, or None."""
-    name = path.name.removesuffix(".part")
+    size: bytes that it must have.
+    """
+    length = path.stat().st_size
     with open(path, "rb") as file:
-        first = file.read(512)
-    if not first:
-        return "has 0 bytes"
-    if wrong := _wrong_start(first, name):
-        return f"is {wrong}"
+        wrong = _wrong_start(file.read(512), name)
+    if wrong or not length:
+        return f"is {wrong}" if wrong else "has 0 bytes"
+    if size not in (None, length):
+        return f"has {length:,} bytes, expected {size:,}"
     cut_off = name.endswith(".zip") and not zipfile.is_zipfile(path)
     return "is cut off or damaged" if cut_off else None
 
@@ -151,32 +129,30 @@ def _wrong_start(first, name) -> str | None:
 # One mirror
 
 
-def _part(target):
-    return target.with_name(target.name + ".part")
+def _part(target) -> tuple[Path | None, int]:
+    """(what an earlier request left of `target`, its bytes)."""
+    part = next(target.parent.glob(f"{target.name}.*.part"), None)
+    return part, part.stat().st_size if part else 0
 
 
-def _notes(part):
-    return part.with_name(part.name + ".json")
+def _drop(target):
+    for part in target.parent.glob(f"{target.name}.*.part"):
+        part.unlink()
 
 
-def _drop(part):
-    part.unlink(missing_ok=True)  # before its notes: new notes must never stand beside old bytes
-    _notes(part).unlink(missing_ok=True)
-
-
-def _size(part):
-    return part.stat().st_size if part.exists() else 0
-
-
-def _from_mirror(url, part, size, wait, timeout) -> bool:
-    """Fetch `url` into `part`, resumed after each broken connection; False: it is not there."""
-    tries, farthest = 0, _size(part)
+def _from_mirror(url, target, size, wait, timeout) -> Path | None:
+    """The whole part, resumed after each broken connection; None: the mirror has no such file."""
+    tries, farthest = 0, _part(target)[1]
     while True:
         try:
-            return _request(url, part, size, timeout)
+            part = _request(url, target, size, timeout)
+            if part and (problem := _problem(part, target.name, size)):
+                _drop(target)
+                raise _Refused(f"sends a file that {problem}")
+            return part
         except _BrokeOff as why:
-            grew = _size(part) >= farthest + CHUNK
-            tries, farthest = (1 if grew else tries + 1), max(farthest, _size(part))
+            have = _part(target)[1]
+            tries, farthest = (1 if have >= farthest + CHUNK else tries + 1), max(farthest, have)
             if tries == TRIES:
                 raise _Refused(f"{why} ({tries} tries)") from None
             pause = wait * 2 ** (tries - 1)  # a server may ask for hours: that is not heard
@@ -184,71 +160,63 @@ def _from_mirror(url, part, size, wait, timeout) -> bool:
             time.sleep(pause)
 
 
-def _request(url, part, size, timeout) -> bool:
-    """One request, from where `part` ends; True if it is whole then, False if there is none."""
-    notes = files.read_json(_notes(part)) or {}
-    have, total = (_size(part) if notes.get("version") else 0), notes.get("total")
-    if have and have == total:  # a process was killed before it gave the file its name
-        return True
+def _name(answer, target) -> Path:
+    """What the part of this version of `target` is called; without a version, as nothing else."""
+    version = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or time.time()
+    return target.with_name(f"{target.name}.{files.fingerprint(version)[:8]}.part")
+
+
+def _request(url, target, size, timeout) -> Path | None:
+    """One request, from where the part ends: the part, whole; None if there is no such file."""
+    before, have = _part(target)
     headers = {"Accept-Encoding": "identity"}  # else the lengths are those of a compressed body
     if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": notes["version"]}
+        headers["Range"] = f"bytes={have}-"
     try:
-        answer = requests.get(url, headers=headers, stream=True, timeout=timeout)
-    except (requests.ConnectionError, requests.Timeout):
-        raise _BrokeOff("cannot be reached") from None
+        with requests.get(url, headers=headers, stream=True, timeout=timeout) as answer:
+            code, total = answer.status_code, answer.headers.get("Content-Length", "")
+            if code in ABSENT:
+                return None
+            if code not in (200, 206, 416):
+                raise (_BrokeOff if code in BUSY else _Refused)(f"answers {code}")
+            part = _name(answer, target)
+            if code == 200:  # to a Range too: it cannot resume
+                have = 0
+            else:
+                given = answer.headers.get("Content-Range", "")
+                rest = re.fullmatch(rf"bytes {have}-\d+/(\d+)", given)
+                if not rest or part != before:
+                    _drop(target)
+                    raise _BrokeOff("has another version of it: starting over")
+                total = rest[1]
+            _save(answer, target, part, have, int(total) if total.isdecimal() else None, size)
+            return part
+    except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError):
+        raise _BrokeOff("cannot be reached, broke off or stalled") from None
     except (requests.RequestException, ValueError) as error:  # ValueError: http://a..b
         raise _Refused(f"cannot be asked ({' '.join(str(error).split())})") from None
-    with answer:
-        code = answer.status_code
-        if code in ABSENT:
-            return False
-        start = answer.headers.get("Content-Range", "").startswith(f"bytes {have}-")
-        same = have and start and _version(answer) in (None, notes["version"])
-        if code == 416 or (code == 206 and not same):
-            _drop(part)
-            raise _BrokeOff("has another version of it: starting over")
-        if code in BUSY:
-            raise _BrokeOff(f"answers {code}")
-        if code not in (200, 206):
-            raise _Refused(f"answers {code}")
-        if code == 200:  # to a Range too: it cannot resume
-            length = answer.headers.get("Content-Length", "")
-            have, total = 0, int(length) if length.isdecimal() else None
-        _save(answer, part, have, total, size)
-    return True
 
 
-def _version(answer) -> str | None:
-    """What identifies this version of the file; If-Range takes no weak ETag."""
-    etag = answer.headers.get("ETag", "W/")
-    return answer.headers.get("Last-Modified") if etag.startswith("W/") else etag
-
-
-def _save(answer, part, have, total, size):
+def _save(answer, target, part, have, total, size):
     """Append the body to the `have` bytes of `part`, if length, start and disk allow it."""
     if size and total not in (None, size):
         raise _Refused(f"has {total:,} bytes of it, expected {size:,}")
-    try:
-        chunks = answer.iter_content(CHUNK)
-        first = next(chunks, b"")
-        if not have:
-            if wrong := _wrong_start(first, part.stem):  # a login page must not cost what we have
-                raise _Refused(f"sends {wrong} in its place")
-            _drop(part)
-            files.write_json(_notes(part), {"version": _version(answer), "total": total})
-        files.check_room(part.parent, (total or 0) - have)
-        units = dict(unit="B", unit_scale=True, unit_divisor=1024)
-        bar = progress.bar(total=total, initial=have, desc=part.stem, **units)
-        with bar, open(part, "ab") as file:
-            for chunk in itertools.chain([first], chunks):
-                file.write(chunk)
-                bar.update(len(chunk))
-            file.flush()
-            os.fsync(file.fileno())
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
-        raise _BrokeOff("broke off or stalled") from None
-    if total is not None and _size(part) > total:
-        _drop(part)
-    if total is not None and _size(part) != total:
-        raise _BrokeOff(f"stopped at {_size(part):,} of {total:,} bytes")
+    chunks = answer.iter_content(CHUNK)
+    first = next(chunks, b"")
+    if not have:
+        if wrong := _wrong_start(first, target.name):  # a login page must not cost what we have
+            raise _Refused(f"sends {wrong} in its place")
+        _drop(target)
+    files.check_room(part.parent, (total or 0) - have)
+    units = dict(unit="B", unit_scale=True, unit_divisor=1024)
+    bar = progress.bar(total=total, initial=have, desc=target.name, **units)
+    with bar, open(part, "ab") as file:
+        for chunk in itertools.chain([first], chunks):
+            file.write(chunk)
+            bar.update(len(chunk))
+        file.flush()
+        os.fsync(file.fileno())
+    if total not in (None, length := part.stat().st_size):
+        if length > total:
+            _drop(target)
+        raise _BrokeOff(f"stopped at {length:,} of {total:,} bytes")

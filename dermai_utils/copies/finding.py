@@ -37,15 +37,13 @@ class Copy:
 
     layout: its name. rows: DataFrame with COLUMNS, one row an image or label, usable where reason
     is "" (source: train or test; path: of the image file; label: one of CLASSES; age: years or NaN;
-    other blanks are ""). notes: lines for the user. folders: those of its images; labels: its label
-    tables (of both, those of the training images come first); tables: all that something comes
-    from; form: its row of layouts.LAYOUTS.
+    other blanks are ""). notes: lines for the user. labels: its label tables, those of the training
+    images first; tables: all that something comes from; form: its row of layouts.LAYOUTS.
     """
 
     layout: str
     rows: pd.DataFrame
     notes: list[str]
-    folders: list[Path]
     labels: list[Path]
     tables: list[Path]
     form: Layout
@@ -53,6 +51,12 @@ class Copy:
     @functools.cached_property
     def usable(self) -> pd.DataFrame:
         return self.rows[self.rows["reason"] == ""]
+
+    @functools.cached_property
+    def folders(self) -> list[Path]:
+        """Those of its images; the one with most of them first."""
+        paths = pd.Series([Path(path).parent for path in self.rows["path"] if path])
+        return list(paths.value_counts().index)
 
     def counts(self) -> dict[str, int]:
         """{class: usable images} of the source "train"."""
@@ -141,20 +145,17 @@ def _copy(layout, labels, inventory) -> Copy | None:
     """The rows of these tables, or of the class folders; None if there is no image for them."""
     notes, tests = [layout.note] * bool(layout.note), []
     if labels:
-        rows, folders = _labelled(layout.table, labels, inventory, notes)
+        rows = _labelled(layout.table, labels, inventory, notes)
         beside = inventory.folders_named(*IMAGES[TEST_TRUTH])
         if layout.table in (TRUTH, HAM) and any(beside.values()):
             tests = inventory.named(TEST_TRUTH)[:1]
     else:
-        found = _class_folders(inventory)
-        rows, folders = matching.rows_of_folders(found, notes), [p for p in found if found[p]]
-    if not folders:
+        rows = matching.rows_of_folders(_class_folders(inventory), notes)
+    if rows["path"].isna().all():
         return None
     rows = rows.assign(source="train")
     for path in tests:
-        test = {path: layout.read(path, inventory)}
-        test, more = _labelled(TEST_TRUTH, test, inventory, notes)
-        folders += more
+        test = _labelled(TEST_TRUTH, {path: layout.read(path, inventory)}, inventory, notes)
         rows = pd.concat([rows, test.assign(source="test")], ignore_index=True)
     metadata, used = _metadata(layout, [*labels, *tests], rows["image"], inventory, notes)
     rows = rows.merge(metadata, on="image", how="left")
@@ -164,11 +165,11 @@ def _copy(layout, labels, inventory) -> Copy | None:
     text = [name for name in COLUMNS if name != "age"]
     rows = rows.assign(**rows.reindex(columns=text).astype(object).fillna("").astype(str))
     name = layout.name.format(table=", ".join(dict.fromkeys(path.name for path in labels)))
-    return Copy(name, rows[COLUMNS], notes, folders, [*labels, *tests], used, layout)
+    return Copy(name, rows[COLUMNS], notes, [*labels, *tests], used, layout)
 
 
-def _labelled(table, labels, inventory, notes) -> tuple[pd.DataFrame, list]:
-    """The rows of the label tables {path: rows}, and the folders of their images.
+def _labelled(table, labels, inventory, notes) -> pd.DataFrame:
+    """The rows of the label tables {path: rows}, each with its image.
 
     table: TRUTH or TEST_TRUTH, if these are its labels: its images lie in the folder with its own
     name, if that holds any. Else they may lie in all folders but the other one's.
@@ -178,11 +179,10 @@ def _labelled(table, labels, inventory, notes) -> tuple[pd.DataFrame, list]:
     if not any(own.values()):
         own = {path: names for path, names in inventory.folders.items() if path not in apart}
     rows = tables.joined([rows.assign(table=path) for path, rows in labels.items()])
-    whole = IMAGES.get(table, IMAGES[TRUTH])
-    rows, folders = matching.rows_of_table(rows, own, whole, notes)
+    rows = matching.rows_of_table(rows, own, notes)
     clinical = rows["reason"] == layouts.CLINICAL
     notes += [f"not used: {counted(clinical.sum(), 'clinical photograph')}"] * bool(clinical.any())
-    return rows[~clinical], folders
+    return rows[~clinical]
 
 
 def _metadata(layout, labels, ids, inventory, notes) -> tuple[pd.DataFrame, list]:
@@ -192,13 +192,9 @@ def _metadata(layout, labels, ids, inventory, notes) -> tuple[pd.DataFrame, list
     frame = pd.DataFrame(columns=["image", *tables.METADATA], dtype=object).set_index("image")
     image, used = layout.lesions[1:] or layout.image, []
     for path in dict.fromkeys([*inventory.named(GROUPINGS), *labels, *inventory.tables]):
-        names = tables.header(path)
-        only = ("lesion_id",) if plain_name(path.name) == GROUPINGS else ()
-        any_known = any(tables.column_of(names, column) for column in tables.METADATA)
-        if not only and not (any_known and tables.column_of(names, "image", image)):
-            continue
-        part, note = tables.read_metadata(path, only, image)
-        part = part[part["image"].isin(set(ids))]
+        only = ("lesion_id",) if plain_name(path.name) == GROUPINGS else tables.METADATA
+        part, note = tables.read_metadata(path, image, only)
+        part = part[part["image"].isin(ids)]
         if len(part):
             notes += [note] if note else []
             used.append(path)
@@ -212,18 +208,17 @@ def _given(rows, inventory) -> pd.Series:
     its label table, else that of its folder. All "" where these name fewer than two subsets."""
     folders = {folder: tables.subset_in(place) for folder, place in inventory.places.items()}
     named = {p: tables.subset_in(inventory.places[p.parent] / p.stem) for p in inventory.tables}
-    known = rows.reindex(columns=["given", "table", "path"]).astype(object)
-    known = known.where(known.notna(), None).to_numpy()
-    ways = [  # columns: of each row
-        [tables.subset_of(word) or word * word.isdecimal() if word else "" for word, _, _ in known],
-        [named.get(table, "") for _, table, _ in known],
-        [folders[path.parent] if path else "" for _, _, path in known],
-    ]
+    ways = {
+        "given": lambda word: tables.subset_of(word) or word * word.isdecimal(),
+        "table": named.get,
+        "path": lambda path: folders[path.parent],
+    }
     used = (rows["source"] == "train") & (rows["reason"] == "")
-    for way in ways:
-        found = pd.Series(way, rows.index).where(used, "")
+    for column, way in ways.items():
+        cells = rows.reindex(columns=[column])[column].where(used)
+        found = ["" if pd.isna(cell) else way(cell) for cell in cells]
         if len(set(found) - {""}) > 1:
-            return found
+            return pd.Series(found, rows.index)
     return pd.Series("", rows.index)
 
 
@@ -256,28 +251,14 @@ def _unused(inventory, copies) -> list[str]:
 
 
 def _tables_not_used(inventory, copies, best) -> list[str]:
-    """The line about tables from which nothing comes, each with the reason."""
+    """The line about tables from which nothing comes, each with the reason, or its columns."""
     of = {path: copy for copy in copies for path in copy.labels}
-    rest = [path for path in inventory.tables if path not in best.tables]
-    reasons = [f"{path.name} ({_why_not(path, of.get(path), best)})" for path in rest]
-    return [f"tables not used: {', '.join(reasons)}"] * bool(rest)
-
-
-def _why_not(path, copy, best) -> str:
-    if copy and not len(copy.usable):
-        return commonest(copy.rows)
-    if copy:
-        count = copy.usable["image"].isin(best.usable["image"]).sum()
-        images = counted(len(copy.usable), "image")
-        return f"{count:,} of its {images} labelled by another table"
-    names = tables.header(path)
-    if not names:
-        return tables.why_unreadable(path)
-    ids = [name for layout in layouts.LAYOUTS for name in layout.image]
-    if not tables.column_of(names, "image") and not tables.column_of(names, "image", ids):
-        return "no column of ids"
-    known = tables.class_columns(names) or any(tables.column_of(names, c) for c in tables.METADATA)
-    return "no image in use is in it" if known else "no column of classes, lesions or the like"
+    rest = {path: tables.columns_or_fault(path) for path in inventory.tables}
+    for path, copy in of.items():
+        more = "another table labels more images"
+        rest[path] = more if len(copy.usable) else commonest(copy.rows)
+    reasons = [f"{path.name} ({why:.80})" for path, why in rest.items() if path not in best.tables]
+    return [f"tables not used: {', '.join(reasons)}"] * bool(reasons)
 
 
 def _missing(copy) -> list[str]:
@@ -305,39 +286,25 @@ def _nothing_usable(copy) -> str:
     why = f"no row is the usable label of an image in {folder} ({commonest(rows)})"
     if "benign" in rows["reason"].str.casefold().str.cat():
         why += f"; {NO_DIAGNOSIS}"
-    expected = (
-        f"expected the files' names as ids, and one class for each ({', '.join(CLASSES)}, or "
-    )
-    expected += "a word in docs/data.md)"
+    expected = "expected the files' names as ids, and one class for each, or a word in docs/data.md"
     return f"{[*copy.labels, folder][0]}: {why}; {expected} ({', '.join(CLASSES)}, melanoma, ...)"
 
 
 def _nothing_recognised(folder, inventory, what) -> str:
+    """What lies in the folder, and what was expected there."""
     images = {path.name: len(names) for path, names in inventory.folders.items() if names}
-    places = [f"{counted(count, 'image')} in {shlex.quote(name)}" for name, count in images.items()]
-    places = ", ".join(places)[:150]
-    readable = [p.name for p in inventory.tables if Layout("any").fits(p, tables.header(p))]
-    layouts = "ISIC2018_Task3_Training_GroundTruth.csv, " * (what == "training") + "another CSV"
+    found = [f"{p.name} ({tables.columns_or_fault(p):.100})" for p in inventory.tables]
+    found += [f"{counted(count, 'image')} in {shlex.quote(name)}" for name, count in images.items()]
+    others = Counter(Path(name).suffix.lower() or name for name in inventory.others)
+    found += [f"{count:,} × {what}" for what, count in others.items()]
+    found = ", ".join(found)[:500] or "nothing of use"
     if {"benign", "malignant"} <= {plain_name(path.name) for path in inventory.folders}:
-        places += f"; {NO_DIAGNOSIS}"
-    names = ", ".join(path.name for path in inventory.tables)[:150]
-    others = Counter(Path(name).suffix.lower() or name for name in inventory.others).items()
-    names = ", ".join(filter(None, [names, *(f"{n:,} × {what}" for what, n in others)]))[:300]
-    names = names or "nothing of use"
-    has = [f"{p.name} ({tables.why_unreadable(p):.100})" for p in inventory.tables]
-    if not images:
-        expected = "ISIC2018_Task3_Training_Input (a folder or zip), or another"
-        expected = expected if what == "training" else "a"
-        expected += f" layout, at most {DEEPEST_IMAGE} folders deep"
-        why = f"images: expected {expected}; found {names}"
-    elif readable:
-        why = f"image that a row of {', '.join(readable)} names: expected the files' names as ids"
-        why += f"; found {places}"
-    elif has:
-        why = f"labels: found {', '.join(has):.300}, beside {places}; expected a column of ids "
-        why += "(image, image_id, isic_id, file) and one of classes (dx, diagnosis, label, class)"
-        why += ", or one for each of the seven classes"
-    else:
-        why = f"labels: no table of labels for its {places}: expected {layouts}, or one folder a "
-        why += f"class; tables lie at most {DEEPEST_TABLE} folders deep"
-    return f"{folder} holds no {what} {why}; see docs/data.md"
+        found += f"; {NO_DIAGNOSIS}"
+    expected = (
+        f"images, at most {DEEPEST_IMAGE} folders deep, in one folder a class, or beside a table, "
+        f"at most {DEEPEST_TABLE} folders deep, with a column of ids, which are the files' names "
+        "(image, image_id, isic_id, file), and one of classes (dx, diagnosis, label, class) or one "
+        "for each of the seven classes"
+    )
+    why = f"holds no {what} images with labels: found {found}; expected {expected}"
+    return f"{folder} {why}; see docs/data.md"

@@ -56,7 +56,10 @@ class Inventory:
         self._walk(Path(folder), 0, 0, Path())
         while self._zips:  # a zip may hold further ones
             self._zips.sort(key=_order)
-            self._take(*self._zips.pop(0))
+            archive, level, inside = self._zips.pop(0)
+            if self._adds(archive, level, inside):
+                place = self.places[archive.parent] / archive.stem
+                self._walk(unpack(archive, self._unpacked), 0, level + 1, place)
         ours = [path for path in self.tables if OURS <= set(tables.header(path))]
         self.tables = sorted((path for path in self.tables if path not in ours), key=_numbered)
         self.notes += [f"{path} is a result of this program: not read" for path in ours]
@@ -81,12 +84,8 @@ class Inventory:
         if os.path.realpath(here) in self._seen:  # a link to a folder above
             return
         self._seen.add(os.path.realpath(here))
-        try:
-            with os.scandir(here) as scan:
-                entries = sorted(scan, key=lambda entry: entry.name)
-        except PermissionError:
-            self.notes.append(f"{here} cannot be looked into: not allowed")
-            return
+        with os.scandir(here) as scan:
+            entries = sorted(scan, key=lambda entry: entry.name)
         entries = [entry for entry in entries if not HIDDEN.search(entry.name)]
         entries = self._with_utf8_names(here, entries)
         names = _by_kind(entry.name for entry in entries if entry.is_file())
@@ -94,18 +93,15 @@ class Inventory:
         self.others += names["other"]
         if depth <= DEEPEST_TABLE:
             self.tables += [here / name for name in names["table"]]
-            self._zips += [_read(here / name, level) for name in names["zip"]]
+            zips = (here / name for name in names["zip"])
+            self._zips += [(path, level, _inside(path)) for path in zips]
             for name in names["table"]:
-                if _base(name).endswith(".parquet") and (inside := self._pictures(here / name)):
+                ids = self._named_images(here / name) if _base(name).endswith(".parquet") else []
+                if ids and (inside := pictures(here / name, ids, self._unpacked)):
                     self._walk(inside, 0, level, place / Path(name).stem)
         for entry in entries if depth < DEEPEST_IMAGE else []:
             if entry.is_dir():
                 self._walk(here / entry.name, depth + 1, level, place / entry.name)
-
-    def _pictures(self, path) -> Path | None:
-        """The folder with the pictures that lie in a Parquet file; None if there are none."""
-        ids = self._named_images(path)
-        return None if ids is None else pictures(path, list(ids), self._unpacked)
 
     def _with_utf8_names(self, here, entries):
         """The entries whose names can be written into a table; a note counts the others."""
@@ -115,25 +111,21 @@ class Inventory:
             self.notes.append(f"{files.printable(here)}: {what}: not used; give other names")
         return [entry for entry in entries if files.printable(entry.name) == entry.name]
 
-    def _take(self, archive, level, members):
-        """Unpack a zip and note what it holds, where that adds anything."""
+    def _adds(self, archive, level, inside) -> bool:
+        """Whether a zip holds a table, a zip, or an image in use, that does not lie here yet.
+
+        inside: its files, see `_by_kind`; {} where it is damaged, which `unpack` tells.
+        """
         if level == DEEPEST_ZIP:
             self.notes.append(f"{archive.name} is a zip in a zip in a zip: not unpacked")
-        elif members is None or self._adds(archive, members):
-            place = self.places[archive.parent] / archive.stem
-            self._walk(unpack(archive, self._unpacked), 0, level + 1, place)
-
-    def _adds(self, archive, members) -> bool:
-        """Whether a zip holds a table, a zip, or an image in use, that does not lie here yet."""
-        inside = _by_kind(members)
+            return False
         known = {path.name.casefold() for path in self.tables}
-        if inside["zip"] or {_base(name) for name in inside["table"]} - known:
+        if not inside or inside["zip"] or {_base(name) for name in inside["table"]} - known:
             return True
         images = {_key(archive, name) for name in inside["image"]}
         in_use = plain_name(archive.name) == "isic2018_task3_training_input"
         in_use |= any(tables.class_of(folder) for folder, _ in images)
-        named = (self._named_images(path) for path in self.tables)
-        named = {image.casefold() for ids in named if ids is not None for image in ids}
+        named = {i.casefold() for path in self.tables for i in self._named_images(path)}
         if not images or not (in_use or named & {image_id(name).casefold() for _, name in images}):
             what = "holds no image that a table names"
             self.notes += [] if inside["table"] else [f"{archive.name} {what}: not unpacked"]
@@ -142,14 +134,14 @@ class Inventory:
         here = {(plain_name(f.name), name.casefold()) for f, names in folders for name in names}
         return not images <= here
 
-    def _named_images(self, path):
-        """(N,) the image ids of a table's rows; None if it has none, or cannot be read: the user
-        hears of that when the table is used."""
+    def _named_images(self, path) -> list[str]:
+        """The image id of each row of a table; [] if it has none, or cannot be read: the user hears
+        of that when the table is used."""
         column = tables.column_of(tables.header(path), "image", self._image)
         try:
-            return tables.image_ids(tables.read_csv(path, [column])[column]) if column else None
+            return list(tables.image_ids(tables.read_csv(path, [column])[column])) if column else []
         except UserError:
-            return None
+            return []
 
     def _remove_masks(self):
         """Take out images with the name of another one and "_mask" or so; a note counts them."""
@@ -163,21 +155,20 @@ class Inventory:
             self.notes.append(f"not used: {counted(len(masks), 'mask')} ({min(masks)}, ...)")
 
 
-def _read(archive, level):
-    """(archive, level, names of its files, or None if it is no zip)."""
+def _inside(archive) -> dict:
+    """The files of a zip as in `_by_kind`; {} if it is none."""
     try:
         with zipfile.ZipFile(archive) as bundle:
             names = [name for name in bundle.namelist() if not name.endswith("/")]
     except DAMAGED:
-        return archive, level, None
-    return archive, level, [name for name in names if not HIDDEN.search(name)]
+        return {}
+    return _by_kind(name for name in names if not HIDDEN.search(name))
 
 
 def _order(item):
     """Zips with tables first: they say which images are in use. X.zip before X (1).zip."""
-    archive, _, members = item
-    inside = _by_kind(members or ())
-    return not (inside["table"] or inside["zip"]), _numbered(archive)
+    archive, _, inside = item
+    return not (inside.get("table") or inside.get("zip")), _numbered(archive)
 
 
 def _numbered(path) -> bool:

@@ -5,32 +5,27 @@ from PIL import Image
 
 from dermai_utils.basics import counted
 from dermai_utils.copies import tables
-from dermai_utils.copies.inventory import image_id, plain_name
+from dermai_utils.copies.inventory import image_id
 
 _JPEG = (".jpg", ".jpeg", ".jpe", ".jfif")
 
 
-def rows_of_table(labels, folders, own, notes) -> tuple[pd.DataFrame, list]:
-    """The rows (image, label, reason, path) of a label table, and the folders of their images.
+def rows_of_table(labels, folders, notes) -> pd.DataFrame:
+    """The rows (image, label, reason, path) of a label table.
 
     labels: (image, label, reason), see `tables.read_labels`. folders: {folder: names of its
-    images}. own: plain names of folders in which every file should have a row. Lines for the
-    user are appended to `notes`.
+    images}. Lines for the user are appended to `notes`.
     """
-    exact, folded = set(labels["image"]), {i.casefold(): i for i in labels["image"][::-1]}
-    files = _files(folders)
-    files["image"] = [i if i in exact else folded.get(i.casefold()) for i in files["id"]]
+    ids, files = {image.casefold(): image for image in labels["image"][::-1]}, _files(folders)
+    files["image"] = files["id"].str.casefold().map(ids)
     chosen = _choose(files[files["image"].notna()], notes)
-    own = {path for path, names in folders.items() if names and plain_name(path.name) in own}
-    used = sorted({*chosen["folder"]} | own)
     rows = labels.merge(chosen[["image", "path"]], on="image", how="left")
     missing = (rows["reason"] == "") & rows["path"].isna()
     rows.loc[missing, ["label", "reason"]] = "", "image file missing"
-    rows["path"] = rows["path"].where(rows["reason"] == "")
-    others = files[files["image"].isna() & files["folder"].isin(used)]
+    others = files[files["image"].isna() & files["folder"].isin(chosen["folder"])]
     alone = pd.DataFrame({"image": sorted({*others["id"]}), "reason": "image without a label row"})
     rows = rows.sort_values("image", kind="stable")
-    return pd.concat([rows[rows["reason"] == ""], rows[rows["reason"] != ""], alone]), used
+    return pd.concat([rows[rows["reason"] == ""], rows[rows["reason"] != ""], alone])
 
 
 def rows_of_folders(folders, notes) -> pd.DataFrame:
@@ -59,9 +54,8 @@ def _choose(files, notes) -> pd.DataFrame:
     files = files.assign(
         other=~files["name"].str.lower().str.endswith(_JPEG),
         rank=-files.groupby("folder")["image"].transform("nunique"),
-        inexact=files["image"] != files["id"],
     )
-    files = files.sort_values(["other", "rank", "inexact", "path"], kind="stable")
+    files = files.sort_values(["other", "rank", "path"], kind="stable")
     twice = files["image"].duplicated()
     chosen, left = files[~twice], files[twice]
     if len(left):

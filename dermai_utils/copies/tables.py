@@ -6,7 +6,6 @@ import functools
 import io
 import re
 import unicodedata
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +32,7 @@ CLASS_COLUMNS = ("dx", "diagnosis", *(f"diagnosis_{k}" for k in (5, 4, 3, 2, 1))
 CLASS_COLUMNS += ("cell_type",)
 
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")
-LONGEST_TITLE, LONGEST_LEGEND = 9, 30  # lines above a header, rows above one in a sheet
+LONGEST_TITLE = 30  # lines above a header
 PACKAGES = {".xlsx": "openpyxl", ".parquet": "pyarrow", ".jsonl": "pandas"}  # no text: read by
 CONTRADICTS = "duplicate id with different labels"
 TWICE = "duplicate id (the first row is kept)"
@@ -130,8 +129,8 @@ def encoding_note(path) -> str:
     return note if _text(path)[1] == "cp1252" else ""
 
 
-def why_unreadable(path) -> str:
-    """Why no column of a table is known: in words, for a message."""
+def columns_or_fault(path) -> str:
+    """The columns of a table, or why it cannot be read: for a message."""
     try:
         _text(path, 2**20)
     except UserError as error:
@@ -182,10 +181,7 @@ def _read(path, suffix) -> pd.DataFrame:
     """The cells of a table that is no text; of a sheet with its header as a row."""
     if suffix == ".xlsx":
         options = dict(header=None, dtype=str, keep_default_na=False, engine="openpyxl")
-        frame = pd.read_excel(path, **options)
-        plain = frame[:LONGEST_LEGEND].apply(lambda cells: cells.str.strip().str.casefold())
-        headers = plain.isin(IMAGES).any(axis=1)
-        return frame[headers.idxmax() :] if headers.any() else frame  # PH2's legend stands above
+        return pd.read_excel(path, **options)
     if suffix == ".jsonl":
         return pd.read_json(path, lines=True, dtype=False)
     from pyarrow import parquet
@@ -207,18 +203,19 @@ def pictures_in(file) -> list[str]:
 
 
 def _as_csv(text) -> str:
-    """The text with plain ends of lines, from the header on: without Excel's `sep=;` and a title.
+    """The text with plain ends of lines, from the first line on that names a column of ids: without
+    Excel's `sep=;`, a title, or the legend above PH2's sheet.
 
     PH2's table, `|| a || b ||`, becomes a CSV without its legend.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.startswith("||"):
-        rows = [line.strip().strip("|") for line in text.split("\n") if line.startswith("||")]
-        return "\n".join("\t".join(map(str.strip, row.split("||"))) for row in rows)
-    text = re.sub(r"^sep=.\n", "", text)
-    title = rf"(?:[ ,;\t]*[^,;\t\n]*[ ,;\t]*\n){{1,{LONGEST_TITLE}}}"
-    above = re.match(title + r"(?=[^\n]*\w[^\n]*[,;\t] *[\w\"])", text)
-    return text[above.end() :] if above else text
+        rows = [line.split("||") for line in text.split("\n") if line.startswith("||")]
+        return "\n".join("\t".join(map(str.strip, cells)) for cells in rows)
+    lines = text.split("\n", LONGEST_TITLE)
+    rows = (re.split(r"[\s\"]*[,;\t][\s\"]*", line.casefold().strip(' "')) for line in lines[:-1])
+    first = next((k for k, cells in enumerate(rows) if {*cells} & {*IMAGES}), 0)
+    return "\n".join(lines[first:])
 
 
 def _separator(line) -> str:
@@ -231,36 +228,25 @@ def read_csv(path, columns) -> pd.DataFrame:
     A BOM, CRLF, semicolons or tabs between the cells, and a header in another case are understood.
     UserError if the file is no CSV in UTF-8 or Windows-1252, or a column is missing or there twice.
     """
-    frame = _parse(path, f"expected a CSV with the columns {', '.join(columns)}")
-    present = list(frame.columns.str.strip().str.casefold())
-    wanted = {name: name.casefold() for name in columns}
+    expected = f"expected a CSV with the columns {', '.join(columns)}"
+    text = _text(path, expected=expected)[0]
+    options = dict(sep=_separator(text.split("\n", 1)[0]), dtype=str, skipinitialspace=True)
+    try:  # no header: pandas would rename a second column of one name, and cut rows that are longer
+        frame = pd.read_csv(io.StringIO(text), header=None, **options)
+    except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
+        why = " ".join(str(reason).rpartition("C error: ")[2].split())
+        raise UserError(f"{path}: cannot be read as a CSV ({why}); {expected}") from None
+    frame = frame.apply(lambda column: column.str.strip())  # "HAM_1 " is HAM_1
+    has = frame.iloc[0].fillna("")
+    present, wanted = has.str.casefold().tolist(), {name: name.casefold() for name in columns}
     if missing := [name for name, plain in wanted.items() if plain not in present]:
-        has = " ".join(", ".join(frame).split())[:200]
+        has = " ".join(", ".join(has).split())[:200]
         raise UserError(f"{path}: no column {', '.join(missing)}; expected it beside {has}")
-    # pandas calls a second `age` age.1
-    twice = [n for n, p in wanted.items() if present.count(p) > 1 or f"{p}.1" in present]
-    if twice:
+    if twice := [name for name, plain in wanted.items() if present.count(plain) > 1]:
         advice = "expected it once: remove the wrong one"
         raise UserError(f"{path}: column {', '.join(twice)} stands there twice; {advice}")
-    frame = frame.iloc[:, [present.index(plain) for plain in wanted.values()]]
-    frame = frame.set_axis(columns, axis=1).apply(lambda column: column.str.strip())
-    return frame.where(frame != "")  # "HAM_1 " is HAM_1
-
-
-def _parse(path, expected) -> pd.DataFrame:
-    text = _text(path, expected=expected)[0]
-    separator = _separator(text.split("\n", 1)[0])
-    options = dict(sep=separator, dtype=str, skipinitialspace=True, index_col=False)
-    try:
-        with warnings.catch_warnings():
-            # pandas cuts a row that is longer than the header: its label would be another
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(io.StringIO(text), **options)
-    except pd.errors.ParserWarning:
-        why = "a row has more cells than the header"
-    except (pd.errors.EmptyDataError, pd.errors.ParserError) as reason:
-        why = " ".join(str(reason).split())
-    raise UserError(f"{path}: cannot be read as a CSV ({why}); {expected}")
+    frame = frame.iloc[1:, [present.index(plain) for plain in wanted.values()]]
+    return frame.where(frame != "").set_axis(columns, axis=1).reset_index(drop=True)
 
 
 def numbers(column) -> pd.Series:
@@ -306,77 +292,68 @@ def read_labels(path, image=(), classes=CLASS_COLUMNS, words=(), rest="", mark="
     """
     names = header(path)
     ids, columns = column_of(names, "image", image) or "image", class_columns(names, classes)
-    frame = read_csv(path, [ids, *(columns or CLASSES)]).rename(columns={ids: "image"})
-    frame["image"] = image_ids(frame["image"])
-    cells = frame[columns]
+    frame = read_csv(path, [ids, *(columns or CLASSES)])
+    images, cells = image_ids(frame[ids]), frame[columns]
     if mark:
         cells = cells.eq(mark).astype(int).astype(str)
     one_hot = rest or mark or columns[0] in ONE_HOT
-    frame["label"], faults = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
-    tests, texts = zip(
-        (frame["image"] == "", "label row without an image id"), *faults, strict=True
-    )
-    frame["reason"] = np.select(tests, texts, _repeats(frame))
-    frame["label"] = frame["label"].where(frame["reason"] == "", "")
-    return frame[["image", "label", "reason"]]
+    label, reason = _of_one_hot(cells, rest) if one_hot else _of_words(cells, dict(words))
+    reason = np.where(images == "", "label row without an image id", reason)
+    label = np.where(reason == "", label, "")
+    return pd.DataFrame({"image": images, "label": label, "reason": reason})
 
 
-def joined(parts) -> pd.DataFrame:
-    """The rows of several label tables as one; an id that two of them label is there once."""
-    frame = pd.concat(parts, ignore_index=True)
-    good = frame["reason"] == ""
-    frame.loc[good, "reason"] = _repeats(frame[good])
-    return frame.assign(label=frame["label"].where(frame["reason"] == "", ""))
-
-
-def _repeats(rows) -> np.ndarray:
-    """The reason for each row with an id that an earlier row, or one with another label, has."""
-    labels = rows.groupby("image")["label"].transform("nunique")
-    return np.select([labels > 1, rows["image"].duplicated()], [CONTRADICTS, TWICE], "")
-
-
-def _of_one_hot(frame, rest):
-    """The label of each row of one-hot columns, and [(rows, reason)] of the rows without one."""
+def _of_one_hot(cells, rest):
+    """(label, reason) of each row of one-hot columns."""
     switches = {"true": "1", "false": "0"}
-    values = frame.apply(lambda column: numbers(column.str.casefold().replace(switches)))
+    values = cells.apply(lambda column: numbers(column.str.casefold().replace(switches)))
     hot = (values == 1).to_numpy()
-    names = np.array([class_of(name) for name in frame])
-    label = np.where(hot.any(axis=1), names[hot.argmax(axis=1)], rest)
-    others = np.array([unknown_class(name.upper()) for name in frame], dtype=object)
-    faults = [
-        (~values.isin([0, 1]).all(axis=1), "a label that is neither 0 nor 1"),
-        ((hot.sum(axis=1) == 0) & (not rest), "no label"),
-        (hot.sum(axis=1) > 1, "several labels"),
-        (label == "", others[hot.argmax(axis=1)]),
-    ]
-    return label, faults
+    names = np.array([class_of(name) for name in cells])
+    others = np.array([unknown_class(name.upper()) for name in cells], dtype=object)
+    first, count = hot.argmax(axis=1), hot.sum(axis=1)
+    label = np.where(count > 0, names[first], rest)
+    odd = ~values.isin([0, 1]).all(axis=1)
+    faults = [odd, (count == 0) & (not rest), count > 1, label == ""]
+    texts = ["a label that is neither 0 nor 1", "no label", "several labels", others[first]]
+    return label, np.select(faults, texts, "")
 
 
-def _of_words(frame, known):
+def _of_words(cells, known):
     """The same for columns of words; the first one that names one of the seven counts."""
-    label, word = pd.Series("", frame.index), pd.Series("", frame.index)
-    for column in frame:
-        words = frame[column].fillna("")
+    label, word = pd.Series("", cells.index), pd.Series("", cells.index)
+    for column in cells:
+        words = cells[column].fillna("")
         word = word.where(word != "", words)
         label = label.where(label != "", words.map(lambda word: known.get(word) or class_of(word)))
     unknown = word.where(label == "", "").map(unknown_class)
-    return label, [(word == "", "no label"), (label == "", unknown)]
+    return label, np.select([word == "", label == ""], ["no label", unknown], "")
 
 
-def read_metadata(path, required=(), image=()) -> tuple[pd.DataFrame, str]:
-    """(image, and those of METADATA that the table has), one row an image, and a note or "".
+def joined(parts) -> pd.DataFrame:
+    """The rows of label tables as one. An id that two good rows have is there once, or not at all
+    where their labels differ."""
+    frame = pd.concat(parts, ignore_index=True)
+    good = frame[frame["reason"] == ""]
+    labels = good.groupby("image")["label"].transform("nunique")
+    faults = [labels > 1, good["image"].duplicated()]
+    frame.loc[good.index, "reason"] = np.select(faults, [CONTRADICTS, TWICE], "")
+    return frame.assign(label=frame["label"].where(frame["reason"] == "", ""))
 
-    required: the only ones to take; UserError where one is missing, or the image id.
+
+def read_metadata(path, image=(), only=METADATA) -> tuple[pd.DataFrame, str]:
+    """(image, and those columns of METADATA that the table has), one row an image, and a note or
+    "". No rows where the table has no ids or none of these columns.
+
+    image: as in `layouts.Layout`. only: of METADATA, the columns to look for.
     """
-    names = header(path)
-    columns = {name: column_of(names, name) or name for name in required}
-    columns = columns or {name: column_of(names, name) for name in METADATA}
-    columns = {"image": column_of(names, "image", image) or "image_id"} | columns
-    columns = {name: column for name, column in columns.items() if column}
+    names, note = header(path), ""
+    columns = {"image": column_of(names, "image", image)}
+    columns |= {name: found for name in only if (found := column_of(names, name))}
+    if not columns["image"] or len(columns) == 1:
+        return pd.DataFrame(columns=["image"]), note
     frame = read_csv(path, list(columns.values())).set_axis(list(columns), axis=1)
-    frame = frame.assign(image=image_ids(frame["image"]))
+    frame["image"] = image_ids(frame["image"])
     frame = frame[frame["image"] != ""]
-    note = ""
     if "lesion_id" in frame:
         lesions = frame.groupby("image")["lesion_id"].nunique()
         if count := (lesions > 1).sum():

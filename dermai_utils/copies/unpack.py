@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import shutil
 import stat
 import zipfile
 import zlib
@@ -28,32 +27,34 @@ def unpack(archive, folder) -> Path:
         try:
             with zipfile.ZipFile(archive) as bundle:
                 members = _members(bundle, archive)
-                content = sorted((name, i.file_size, i.CRC) for name, i in members.items())
-                target = folder / files.fingerprint(content)[:8] / archive.stem
-                needed = sum(info.file_size for info in members.values())
-                _make_once(target, needed, lambda here: _extract(bundle, members, archive, here))
+                content = sorted((i.filename, i.file_size, i.CRC) for i in members)
+
+                def extract(here):
+                    shown = dict(desc=f"unpacking {archive.name}", unit=" files", delay=2)
+                    for info in progress.bar(members, **shown):
+                        bundle.extract(info, here)  # tests the CRC
+
+                needed = sum(info.file_size for info in members)
+                return _make_once(folder, content, archive.stem, needed, extract)
         except DAMAGED as error:
             why = " ".join(str(error).split()) or "it ends too early"
             advice = "expected a whole zip: delete it, run this again"
             raise UserError(f"{archive} is damaged ({why}), {advice}") from None
-    return target
 
 
-def _members(bundle, archive) -> dict:
-    """The archive's files as {name: ZipInfo}; UserError for what no official archive holds."""
-    members, seen = {}, {}
+def _members(bundle, archive) -> list:
+    """The ZipInfo of each file; UserError for what no official archive holds."""
+    seen = {}
     for info in bundle.infolist():
         name = info.orig_filename  # .filename is cut at a NUL and has the system's own separators
         twin = seen.setdefault(name.casefold(), info)  # Foo.jpg and foo.jpg are one file on a Mac
-        if twin is not info and (twin.CRC, twin.file_size) == (info.CRC, info.file_size):
-            continue  # Kaggle's HAM10000 holds every image twice, in folders that differ in case
-        why = "a name given twice" if twin is not info else _refusal(info, name)
-        if why:
+        # Kaggle's HAM10000 holds every image twice, in folders that differ in case
+        other = (twin.CRC, twin.file_size) != (info.CRC, info.file_size)
+        if why := _refusal(info, name) or other and "a name given twice":
             advice = "expected plain files: not unpacked; delete it"
             raise UserError(f"{archive} holds {why} ({name!r}), {advice}")
-        if not info.is_dir():
-            members[name] = info
-    total, packed = sum(info.file_size for info in members.values()), archive.stat().st_size
+    members = [info for info in seen.values() if not info.is_dir()]
+    total, packed = sum(info.file_size for info in members), archive.stat().st_size
     if total > max(LARGEST_RATIO * packed, 2**20):
         size = f"{packed:,} bytes and would unpack to {total:,}"
         raise UserError(f"{archive} has {size}, expected images: delete it")
@@ -68,35 +69,22 @@ def _refusal(info, name) -> str | None:
     return "an encrypted file" if info.flag_bits & 1 else None
 
 
-def _extract(bundle, members, archive, folder):
-    """Unpack the members into `folder`."""
-    for name, info in progress.bar(
-        members.items(), desc=f"unpacking {archive.name}", unit=" files", delay=2
-    ):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with bundle.open(info) as source, open(path, "wb") as file:  # tests the CRC
-            shutil.copyfileobj(source, file)
-            if file.tell() != info.file_size:
-                why = f"has {file.tell():,} bytes, declared {info.file_size:,}"
-                raise zipfile.BadZipFile(f"{name} {why}")
-
-
-def _make_once(target, needed, fill):
-    """Make the folder `target`, of `needed` bytes, where it is not there: `fill` fills a temporary
-    folder, which gets the name when all is in it."""
-    if target.exists():
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.locked(target.parent):
-        if target.exists():  # another process was faster
-            return
-        files.sweep(target.parent)
-        files.check_room(target.parent, needed)
-        temporary = target.with_name(f".{target.name}.tmp")
-        temporary.mkdir()
-        fill(temporary)
-        temporary.rename(target)
+def _make_once(folder, made_of, name, needed, fill) -> Path:
+    """The folder DIGITS/NAME below `folder`, of `needed` bytes; the digits are of `made_of`. Where
+    it is not there, `fill` fills a temporary folder, which gets the name when all is in it."""
+    target = folder / files.fingerprint(made_of)[:8] / name
+    if not target.exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.locked(target.parent):
+            if target.exists():  # another process was faster
+                return target
+            files.sweep(target.parent)
+            files.check_room(target.parent, needed)
+            temporary = target.with_name(f".{name}.tmp")
+            temporary.mkdir()
+            fill(temporary)
+            temporary.rename(target)
+    return target
 
 
 def pictures(table, ids, folder) -> Path | None:
@@ -108,19 +96,14 @@ def pictures(table, ids, folder) -> Path | None:
 
     file = parquet.ParquetFile(table)
     columns = tables.pictures_in(file)
-    if not columns:
-        return None
-    stat = table.stat()
-    made_of = files.fingerprint([str(table), stat.st_size, stat.st_mtime_ns])
-    target = Path(folder) / made_of[:8] / table.stem
-    _make_once(target, stat.st_size, lambda here: _write_pictures(file, columns[0], ids, here))
-    return target
 
+    def write(here):
+        batches = file.iter_batches(64, columns=columns[:1])
+        cells = itertools.chain.from_iterable(batch.column(0).to_pylist() for batch in batches)
+        for name, cell in zip(ids, cells, strict=True):
+            if name and cell and cell["bytes"]:
+                suffix = ".png" if cell["bytes"].startswith(b"\x89PNG") else ".jpg"
+                (here / f"{name}{suffix}").write_bytes(cell["bytes"])
 
-def _write_pictures(file, column, ids, folder):
-    """Each picture of a ParquetFile as a file of its own."""
-    batches = (batch.column(0).to_pylist() for batch in file.iter_batches(64, columns=[column]))
-    for name, cell in zip(ids, itertools.chain.from_iterable(batches), strict=True):
-        if name and cell and cell["bytes"]:
-            suffix = ".png" if cell["bytes"].startswith(b"\x89PNG") else ".jpg"
-            (folder / f"{name}{suffix}").write_bytes(cell["bytes"])
+    changed = [str(table), table.stat().st_size, table.stat().st_mtime_ns]
+    return _make_once(folder, changed, table.stem, changed[1], write) if columns else None
