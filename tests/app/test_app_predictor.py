@@ -47,7 +47,7 @@ def test_a_training_image_is_its_own_nearest_and_similar_ones_are_other_lesions(
 def test_a_picture_that_the_model_learned_from_or_was_tuned_on_is_said_to_be_one(
     run, data, tmp_path
 ):
-    """By its pixels, its name in the ISIC archive, or its thumbnail; another folder's i1 is new."""
+    """By its pixels, its name in the ISIC archive, or its thumbnail; another folder's i3 is new."""
     there = Path(shutil.copytree(run.folder, tmp_path / "run"))
     table = files.read_table(there / "table.csv")
     table.loc[1, "image"] = "ISIC_0024306"
@@ -56,7 +56,7 @@ def test_a_picture_that_the_model_learned_from_or_was_tuned_on_is_said_to_be_one
     again = photos.encoded(Image.open(data.table["path"][5]), "JPEG", quality=95)
     new = photos.encoded(photos.tinted("MEL", 999))
     pictures = {"a": Path(data.table["path"][train]), "b": Path(data.table["path"][val])}
-    pictures |= {"c": again, "aug_ISIC_0024306.png": new, "i1.png": new}
+    pictures |= {"c": again, "aug_ISIC_0024306.png": new, "i3.png": new}
     found = predictor.answer(runs.Run(there, device="cpu"), pictures, maps=False)
     pixels = "is, pixel for pixel, an image that the model"
     assert [one.seen for one in found] == [
