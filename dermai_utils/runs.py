@@ -43,7 +43,7 @@ class Run:
     def members(self) -> list:
         """The run of each fold."""
         folders = [self.folder / str(k) for k in range(self.folds)]
-        return [Run(f, self._given, self.device.type, self.precision) for f in folders]
+        return [type(self)(f, self._given, self.device.type, self.precision) for f in folders]
 
     folds = property(lambda self: self.settings.get("folds", 0))  # 0: a single training
     size = property(lambda self: self.settings["size"])

@@ -84,11 +84,6 @@ class Answer:
         warnings = list(self.oddities)
         if self.seen:
             warnings.append(f"{self.seen}: the answer does not test the model")
-        for same in [] if self.seen else self.similar[:1]:
-            if same["similarity"] >= self.about["same_threshold"]:
-                label = CLASS_NAMES[same["label"]]
-                what = f"is (nearly) the training image {same['image']}, labelled {label}"
-                warnings.append(f"{what}: the answer does not test the model")
         if not self.foreign and self.distance > self.about["ood_threshold"]:
             warnings.append(f"looks {MADE_UP}" if self.about["made_up"] else OTHER_SOURCE)
         return warnings
@@ -123,14 +118,13 @@ def error_rates(about: dict, possible) -> list[str]:
     "not known" where every image chose a threshold.
     """
     base = f"Counted on {images_of(about['n'], about['subset_name'])}: "
-    kind = _kind(possible)
-    answers, melanomas = about["answers"].get(kind), about["melanomas"]
-    sentences = []
-    if kind:
-        sentences = [f"How often an answer of this kind ({kind}) holds the truth is not known."]
-    if kind and answers["n"]:
+    kind, melanomas, sentences = _kind(possible), about["melanomas"], []
+    if kind and about["answers"][kind]["n"]:
+        answers = about["answers"][kind]
         share = f"{answers['held']:,} of {answers['n']:,} ({_rate('held', 'n', answers)})"
         sentences = [f"{base}answers of this kind ({kind}) held the truth for {share}."]
+    elif kind:
+        sentences = [f"How often an answer of this kind ({kind}) holds the truth is not known."]
     if not melanomas["answered"]:
         return [*sentences, "How many melanomas get an answer without melanoma is not known."]
     missed = f"{melanomas['without']:,} of these ({_rate('without', 'answered', melanomas)})"
@@ -144,10 +138,8 @@ def _kind(possible) -> str:
 
 
 def _rate(part, whole, row):
-    """A percentage, with its 95 % interval where that was counted."""
+    """A percentage, with its 95 % interval."""
     share = percent(row[part] / row[whole])
-    if row.get("low") is None:
-        return share
     return f"{share}, 95 % interval {percent(row['low'])} to {percent(row['high'])}"
 
 
@@ -175,13 +167,9 @@ def printed(answers) -> str:
 def _how_often_right(about, kinds) -> list[str]:
     """One line about those of conformal.KINDS that are here; none where all are unsure."""
     said = []
-    for kind in conformal.KINDS:
-        counts = about["answers"].get(kind, {})
-        share = "not known"
-        if counts.get("n"):
-            share = (
-                f"{counts['held']:,} of {counts['n']:,} ({percent(counts['held'] / counts['n'])})"
-            )
-        said += [f"{kind} {share}"] * (kind in kinds)
+    for kind in [kind for kind in conformal.KINDS if kind in kinds]:
+        n, held = about["answers"][kind]["n"], about["answers"][kind]["held"]
+        share = f"{held:,} of {n:,} ({percent(held / n)})" if n else "not known"
+        said.append(f"{kind} {share}")
     base = images_of(about["n"], about["subset_name"].partition(" (")[0])
     return [f"such answers held the truth, on {base}: {'; '.join(said)}"] if said else []

@@ -9,7 +9,6 @@ picture that `pixels.decode` brought to the stored size.
 
 import copy
 import importlib.util
-import io
 import json
 from pathlib import Path
 
@@ -50,8 +49,8 @@ def export(run, folder=None) -> list[Path]:
     """Write model.pt2 and model.onnx to `folder`, by default the run's; returns their paths.
 
     Each file is checked against the networks on this CPU, on noise of many scales. The ONNX file
-    needs requirements-export.txt. UserError where a file gives other probabilities than the
-    networks.
+    needs requirements-export.txt; without it there is none, and a line says so. UserError where a
+    file gives other probabilities than the networks.
 
     >>> [path.name for path in export(run)]    # doctest: +SKIP
     ['model.pt2', 'model.onnx']
@@ -64,27 +63,22 @@ def export(run, folder=None) -> list[Path]:
     about = {name: json.dumps(value) for name, value in about.items()}
     dynamic = ({0: torch.export.Dim.DYNAMIC},)
     program = torch.export.export(model, (inputs[:2],), dynamic_shapes=dynamic)
-    paths = []
-    for kind, to_bytes in writers().items():
-        path = Path(folder or run.folder) / f"model.{kind}"
-        with files.atomic(path, "wb") as file:
-            file.write(to_bytes(program, about))
-        apart = agreement(path, opened(path), inputs, expected)
-        print(f"export: {path.name} agrees with the run to {apart:.1e} on {CHECKED} images")
-        paths.append(path)
-    return paths
-
-
-def writers() -> dict:
-    """{suffix: program, about -> bytes} of the formats that can be made here; a line says why
-    ONNX cannot."""
-    missing = [name for name in ONNX_NEEDS if importlib.util.find_spec(name) is None]
-    if missing:
-        print(
-            f"export: no ONNX file ({', '.join(missing)} not installed): "
-            "pip install -r requirements-export.txt, then export again"
-        )
-    return {"pt2": _pt2_bytes} | ({} if missing else {"onnx": _onnx_bytes})
+    path = Path(folder or run.folder) / "model.pt2"
+    with files.atomic(path, "wb") as file:
+        torch.export.save(program, file, extra_files=about)
+    check(path, inputs, expected)
+    if missing := [name for name in ONNX_NEEDS if importlib.util.find_spec(name) is None]:
+        advice = "pip install -r requirements-export.txt, then export again"
+        print(f"export: no ONNX file ({', '.join(missing)} not installed): {advice}")
+        return [path]
+    names = dict(input_names=["squares"], output_names=["probabilities"])
+    onnx = torch.onnx.export(program, **names, verbose=False).model_proto
+    for key, value in about.items():
+        onnx.metadata_props.add(key=key, value=value)
+    with files.atomic(path.with_suffix(".onnx"), "wb") as file:
+        file.write(onnx.SerializeToString())
+    check(path.with_suffix(".onnx"), inputs, expected)
+    return [path, path.with_suffix(".onnx")]
 
 
 def _noise(size) -> torch.Tensor:
@@ -92,20 +86,6 @@ def _noise(size) -> torch.Tensor:
     noise = torch.rand(CHECKED, 3, 12, 16, generator=torch.Generator().manual_seed(0))
     noise = nn.functional.interpolate(noise, pixels.shape(size), mode="bicubic")
     return (255 * noise.clamp(0, 1)).byte()
-
-
-def _pt2_bytes(program, about) -> bytes:
-    buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files=about)
-    return buffer.getvalue()
-
-
-def _onnx_bytes(program, about) -> bytes:
-    names = dict(input_names=["squares"], output_names=["probabilities"])
-    model = torch.onnx.export(program, **names, verbose=False).model_proto
-    for key, value in about.items():
-        model.metadata_props.add(key=key, value=value)
-    return model.SerializeToString()
 
 
 def opened(path):
@@ -119,13 +99,12 @@ def opened(path):
     return lambda inputs: session.run(None, {"squares": inputs.numpy()})[0]
 
 
-def agreement(path, run, inputs, expected) -> float:
-    """The largest distance of a probability of a file (`run`: what `opened` returns) from the
-    (N, 7) `expected`.
+def check(path, inputs, expected) -> None:
+    """Compare what a file gives for one image, and for the others, with `expected` (N, 7).
 
-    It is asked for one image and then for the others. UserError above TOLERANCE; the file is
-    deleted then.
+    UserError where a probability differs by more than TOLERANCE; the file is deleted then.
     """
+    run = opened(path)
     apart = np.abs(np.concatenate([run(inputs[:1]), run(inputs[1:])]) - expected).max()
     if not apart <= TOLERANCE:
         path.unlink()
@@ -133,4 +112,4 @@ def agreement(path, run, inputs, expected) -> float:
             f"{path.name} differs from the run by {apart:.1e}, {TOLERANCE} is allowed: it was "
             "deleted; another version of torch or onnxscript may do better"
         )
-    return float(apart)
+    print(f"export: {path.name} agrees with the run to {apart:.1e} on {CHECKED} images")

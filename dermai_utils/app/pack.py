@@ -12,10 +12,10 @@ import os
 import re
 import shutil
 import zipfile
-from functools import cached_property
 from pathlib import Path, PureWindowsPath
 
 import safetensors
+import safetensors.numpy
 import safetensors.torch
 import torch
 
@@ -23,12 +23,12 @@ from dermai_utils import __version__, files
 from dermai_utils.app import lite0, state
 from dermai_utils.app.pictures import fetched, is_address
 from dermai_utils.basics import DISCLAIMER, UserError, counted
-from dermai_utils.runs import Run, load_checkpoint
+from dermai_utils.runs import Run
 
 FORM = 4  # of pack.json
 LIST, WEIGHTS = "pack.json", "weights.safetensors"
-NEEDED = ("settings.json", "table.csv", "predictions.csv", state.FILE, "answers.json")
-NEEDED += ("metrics.json", "model_card.md")
+COPIED = ("table.csv", "predictions.csv", "metrics.json", "model_card.md")  # as the run has them
+NEEDED = (*COPIED, "settings.json", "answers.json", state.FILE)
 KINDS = (".json", ".csv", ".md", ".safetensors")  # of files in a pack
 LARGEST = 2 * 10**9  # bytes of a pack at an address
 DIGITS = 16  # of the SHA-256, in a pack's name
@@ -39,11 +39,6 @@ SHIPPED = Path(__file__).parents[1] / "weights" / "dermai-lite0"
 
 class PackedRun(Run):
     """The run in an unpacked pack, whose weights are safetensors."""
-
-    @cached_property
-    def members(self) -> list:
-        options = (self._given, self.device.type, self.precision)
-        return [PackedRun(self.folder / str(k), *options) for k in range(self.folds)]
 
     def _weights(self):
         try:
@@ -69,8 +64,7 @@ def pack(run) -> Path:
     >>> pack(run).name    # doctest: +SKIP
     'resnet18-1a2b3c4d5e6f7a8b.zip'
     """
-    state.load(run)  # or a UserError
-    contents = _contents(run)
+    contents = _contents(run, state.load(run))
     about = {"form": FORM, "run": run.name, "made_by": f"DermAI-ISIC2018 {__version__}"}
     about["note"] = DISCLAIMER
     about["sha256"] = {name: files.digest(data).hex() for name, data in contents.items()}
@@ -91,37 +85,30 @@ def pack(run) -> Path:
     return path
 
 
-def _contents(run) -> dict:
-    """{name in the zip: bytes} of all but pack.json."""
-    from dermai_utils.reports.page import (
-        fill,
-    )  # its imports take long, and answers need none of them
+def _contents(run, fixed) -> dict:
+    """{name in the zip: bytes} of all but pack.json; fixed: the run's State."""
+    from dermai_utils.reports.page import fill  # its imports take long; answers need none of them
 
-    folders = {f"{k}/": run.folder / str(k) for k in range(run.folds)} or {"": run.folder}
-    paths = {name: run.folder / name for name in NEEDED}
-    paths |= {f"{prefix}settings.json": at / "settings.json" for prefix, at in folders.items()}
-    if (run.folder / "gradcam.json").exists():
-        paths["gradcam.json"] = run.folder / "gradcam.json"
+    checked = ["gradcam.json"] if (run.folder / "gradcam.json").exists() else []
     try:
-        contents = {name: path.read_bytes() for name, path in paths.items()}
+        contents = {name: (run.folder / name).read_bytes() for name in [*COPIED, *checked]}
     except FileNotFoundError as reason:
         advice = f"python -m dermai_utils report --run-name {run.name} makes it, then pack again"
         raise UserError(f"{reason.filename} is missing; {advice}") from None
-    for name in [name for name in contents if name.endswith("settings.json")]:
-        contents[name] = _json(_without_folders(json.loads(contents[name])))
-    contents["answers.json"] = _json(json.loads(contents["answers.json"]) | {"similar": {}})
-    arrays = safetensors.torch.load(contents[state.FILE])
-    arrays = {name: arrays[name] for name in state.PACKED}
-    contents[state.FILE] = safetensors.torch.save(arrays)
     data = PureWindowsPath(run.settings.get("data", "")).name
     if data not in PUBLIC:
         table = run.table.assign(**dict.fromkeys(PERSONAL, ""))
         contents["table.csv"] = files.table_text(table).encode()
-    for prefix, folder in folders.items():
-        model = load_checkpoint(folder / "best.pt")["model"]
-        tensors = {name: _smallest(tensor).contiguous() for name, tensor in model.items()}
+    contents["LICENCE.md"] = fill("licence.md.j2", data=data).encode()
+    contents["answers.json"] = _json(fixed.about | {"similar": {}})
+    arrays = {name: getattr(fixed, name) for name in state.PACKED}
+    contents[state.FILE] = safetensors.numpy.save(arrays)
+    contents["settings.json"] = _json(_without_folders(run.settings))
+    for prefix, one in ({f"{one.name}/": one for one in run.members} or {"": run}).items():
+        contents[f"{prefix}settings.json"] = _json(_without_folders(one.settings))
+        tensors = {k: _smallest(t.cpu()).contiguous() for k, t in one.net.state_dict().items()}
         contents[prefix + WEIGHTS] = safetensors.torch.save(tensors)
-    return contents | {"LICENCE.md": fill("licence.md.j2", data=data).encode()}
+    return contents
 
 
 def _smallest(tensor):

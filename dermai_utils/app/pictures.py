@@ -65,24 +65,23 @@ def content(path, name: str = "") -> bytes:
     """The bytes of a file; UserError where it is missing, no image by its name, or too large."""
     path = Path(path)
     name = name or printable(path)
+    expected = f"expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
     try:
-        expected = f"expected files ending in {' '.join(sorted(IMAGE_SUFFIXES))}"
-        if path.is_dir():
-            why = "a folder without an image, or one that cannot be opened"
-            raise UserError(f"{name}: {why}; {expected}")
         size = path.stat().st_size
+        if path.is_dir():
+            why = f"a folder without an image, or one that cannot be opened; {expected}"
         # a file without a suffix is judged by its content; a camera's raw file holds a thumbnail
-        if path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
-            raise UserError(f"{name}: not an image by its suffix; {expected}")
-        if size > LARGEST:
-            most = f"a picture has at most {LARGEST / 1e6:.0f}"
-            raise UserError(f"{name}: {size / 1e6:,.0f} MB; {most}")
-        return path.read_bytes()
+        elif path.suffix and path.suffix.lower() not in IMAGE_SUFFIXES:
+            why = f"not an image by its suffix; {expected}"
+        elif size > LARGEST:
+            why = f"{size / 1e6:,.0f} MB; a picture has at most {LARGEST / 1e6:.0f}"
+        else:
+            return path.read_bytes()
     except (FileNotFoundError, ValueError):  # the latter for a path with a NUL
-        expected = "give an image file, a folder of them, or an http(s) address"
-        raise UserError(f"{name}: no such file; {expected}") from None
+        why = "no such file; give an image file, a folder of them, or an http(s) address"
     except OSError as reason:
-        raise UserError(f"{name}: cannot be read ({reason.strerror})") from None
+        why = f"cannot be read ({reason.strerror})"
+    raise UserError(f"{name}: {why}")
 
 
 def fetched(url: str, largest: int = LARGEST) -> bytes:
@@ -144,9 +143,9 @@ def examples(run, dataset=None) -> dict:
         subset = predictions.primary_subset(run.table["subset"])
         unseen = run.table.loc[run.table["subset"] == subset, "image"]
         rows = dataset.table[dataset.table["image"].isin(unseen)].drop_duplicates("label")
-        paths = dict(zip(rows["label"], map(Path, rows["path"]), strict=True))
-        paths = {f"an unseen {CLASS_NAMES[c]}": paths[c] for c in EXAMPLES if c in paths}
-        found = {title: path for title, path in paths.items() if path.exists()}
+        paths = rows.set_index("label")["path"].map(Path)
+        here = [c for c in EXAMPLES if c in paths and paths[c].exists()]
+        found = {f"an unseen {CLASS_NAMES[c]}": paths[c] for c in here}
     if found:
         return found
     with zipfile.ZipFile(MADE_UP) as archive:

@@ -8,7 +8,6 @@ to import (SciPy, Matplotlib) is imported where Grad-CAM or a figure is asked fo
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import cached_property
 from itertools import islice
 from pathlib import Path
 
@@ -51,13 +50,7 @@ class Predictor:
 
     def __init__(self, run, dataset=None):
         self.run, self.dataset, self.state = run, dataset, state.load(run)
-        self.seen = _seen(run.table)
-
-    @cached_property
-    def gradcam_note(self) -> str:
-        from dermai_utils.reports.maps import note
-
-        return note(files.read_json(self.run.folder / "gradcam.json"))
+        self.learned = _learned(run.table)
 
     def __call__(self, names, images, maps: bool = True) -> list[Answer]:
         """One Answer for each of `images` (N, H, W, 3) uint8, at the stored size (pixels.shape)."""
@@ -67,32 +60,39 @@ class Predictor:
         each += [run.probabilities(images, nets=[net]) for net in run.networks[1:]]
         probabilities = fixed.calibrated(np.mean(each, axis=0))
         sets = conformal.prediction_sets(probabilities, fixed.thresholds)
-        ranked = zip(np.argsort(-probabilities), sets, strict=True)
-        possible = [tuple(CLASSES[k] for k in order if held[k]) for order, held in ranked]
-        cosines = fixed.similarity(features)
-        similar = [state.nearest(fixed.known, row, SIMILAR) for row in cosines]
-        seen = self._maps(images, probabilities.argmax(1)) if maps else [[None] * len(names)] * 2
-        columns = (probabilities, possible, fixed.distance(texture).tolist(), similar)
-        note = self.gradcam_note if maps else ""
-        return [
-            Answer(*values, fixed.about, known, ood.oddities(image), square, cam, note)
-            for *values, known, image, square, cam in zip(
-                names, *columns, self._used(names, images), images, *seen, strict=True
-            )
-        ]
+        distances, cosines = fixed.distance(texture), fixed.similarity(features)
+        copies = thumbnails.copied(images, fixed.thumbnails)
+        shown = [(None, None, "")] * len(names)
+        if maps:
+            shown = self._maps(images, probabilities.argmax(1))
+        answers = []
+        for k, (name, image) in enumerate(zip(names, images, strict=True)):
+            order = np.argsort(-probabilities[k])
+            possible = tuple(CLASSES[c] for c in order if sets[k, c])
+            similar = state.nearest(fixed.known, cosines[k], SIMILAR)
+            known, odd = self._seen(name, image, copies[k]), ood.oddities(image)
+            about = (float(distances[k]), similar, fixed.about, known, odd)
+            answers.append(Answer(name, probabilities[k], possible, *about, *shown[k]))
+        return answers
 
-    def _used(self, names, images) -> list[str]:
-        """What the model did with each picture, see `_seen`; "" where it is new, as far as pixels,
-        names of the ISIC archive and thumbnails tell."""
-        ids = [image_names.base_id(Path(name).stem) for name in names]
-        hashes = map(pixels.checksum, images)
-        copies = thumbnails.copied(images, self.state.thumbnails).tolist()
-        keys = zip(hashes, ids, copies, strict=True)
-        return [next((self.seen[key] for key in each if key in self.seen), "") for each in keys]
+    def _seen(self, name, image, copy) -> str:
+        """What the model did with a picture; "" where it is new, as far as pixels, names of the
+        ISIC archive and thumbnails tell. copy: what `thumbnails.copied` found."""
+        learned = self.learned
+        ways = {
+            "is, pixel for pixel, an image that": learned["pixel_hash"] == pixels.checksum(image),
+            "has the name of an image that": learned["id"] == image_names.base_id(Path(name).stem),
+            "is a copy of {image}, which": learned.index == copy,
+        }
+        for words, here in ways.items():
+            if here.any():
+                return f"{words} the model {{used}}".format(**learned[here].iloc[0])
+        return ""
 
-    def _maps(self, images, targets):
-        """(squares (N, S, S, 3) uint8, Grad-CAM (N, S, S) or Nones) by the first network."""
+    def _maps(self, images, targets) -> list[tuple]:
+        """square, gradcam and gradcam_note of each Answer, by the first network."""
         from dermai_utils import saliency
+        from dermai_utils.reports import maps
 
         inputs = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2)
         inputs = squares(inputs.to(self.run.device), self.run.size)
@@ -101,7 +101,9 @@ class Predictor:
         except UserError as reason:
             print(f"predict: no Grad-CAM ({reason})")
             cams = [None] * len(images)
-        return (255 * inputs).round().byte().permute(0, 2, 3, 1).cpu().numpy(), cams
+        note = maps.note(files.read_json(self.run.folder / "gradcam.json"))
+        seen = (255 * inputs).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+        return [(square, cam, note) for square, cam in zip(seen, cams, strict=True)]
 
     def answers(self, source, maps: bool = True) -> list[Answer]:
         """One Answer for each picture of `source`, see `answer`."""
@@ -152,22 +154,16 @@ class Predictor:
         return figure
 
 
-def _seen(table) -> dict:
-    """{pixel_hash, name in the ISIC archive or row of the table: what the model did with it}."""
+def _learned(table):
+    """The rows of a run's table that the model learned from or was tuned on. used: which of these
+    in words, learning first; id: its name in the ISIC archive, NaN for another one, since another
+    folder's 1 is another image."""
     used = table["subset"].map({"train": "learned from", "val": "was tuned on"})
     if "fold" in table:
         used = used.mask(table["fold"] >= 0, "learned from")
-    used = table.assign(used=used).dropna(subset="used").sort_values("used", ascending=False)
-    archive = used[used["image"].map(image_names.is_archive_id)]  # another folder's 1 is another
-    names, hashes = archive[["image", "used"]].to_numpy(), used[["pixel_hash", "used"]].to_numpy()
-    found = {
-        image_names.base_id(i): f"has the name of an image that the model {what}"
-        for i, what in names
-    }
-    copies = used.reset_index()[["index", "image", "used"]].to_numpy()
-    found |= {k: f"is a copy of {image}, which the model {what}" for k, image, what in copies}
-    # of equal pixels learning counts: it comes last
-    return found | {h: f"is, pixel for pixel, an image that the model {u}" for h, u in hashes}
+    images = table["image"]
+    ids = images.map(image_names.base_id).where(images.map(image_names.is_archive_id))
+    return table.assign(used=used, id=ids).dropna(subset="used").sort_values("used", kind="stable")
 
 
 def description(run) -> str:

@@ -5,8 +5,8 @@ ever depends on a test image. Of the packages that take long to import, an answe
 PyTorch and pandas; what `prepare` needs is imported there.
 """
 
+import dataclasses
 import hashlib
-from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,20 +17,15 @@ from dermai_utils import files, pixels, predictions
 from dermai_utils.app import ood, thumbnails
 from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.inference import softmax
+from dermai_utils.study import conformal
 
 FILE = "answers.safetensors"
-# The cosine with the nearest image of another lesion is looked up for at most COMPARED training
-# images. A share DIFFERENT of these lies below what different lesions reach; the rest may be near
-# duplicates. With quick_cpu no one of 1,200 images of val and test is called a training image.
-COMPARED, DIFFERENT, SAME = 1000, 0.95, 0.8
 SIMILAR = 3  # training images for each image of the subset to quote, for the report
-NEAR = 50  # of the nearest, which may show one lesion
 PARTS = 5  # of the validation lesions, each scored by the thresholds of the others
-COLUMNS = ("image", "label", "lesion_id")
 PACKED = ("centre", "precision", "thumbnails")  # arrays that leave the machine in a pack
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class State:
     """The texture of the training images, their features where these are here, and `about`.
 
@@ -81,21 +76,6 @@ def nearest(known, cosines, n: int, lesion: str = "") -> list[dict]:
     return rows.drop(columns="lesion_id").to_dict("records")
 
 
-def same_threshold(state) -> float:
-    """The cosine from which a picture is (nearly) a training image.
-
-    It depends on the network: 4/5 of the way from what images of different lesions reach to 1.
-    """
-    step = -(-len(state.features) // COMPARED)
-    cosines = state.similarity(state.features[::step])
-    lesions = state.known["lesion_id"].to_numpy(str)
-    cosines[lesions[::step, None] == lesions] = -1
-    nearest = cosines.max(1)
-    nearest = nearest[nearest > -1]
-    different = float(np.quantile(nearest, DIFFERENT)) if len(nearest) else 1.0
-    return different + SAME * (1 - different)
-
-
 def digest(networks) -> str:
     """SHA-256 of the networks' weights by name, whatever file they came from."""
     found = hashlib.sha256()
@@ -108,8 +88,7 @@ def digest(networks) -> str:
 def save(run, state: State) -> dict:
     """Write answers.safetensors and answers.json to the run's folder; returns what the latter
     has."""
-    place = dict(zip(run.table["image"], range(len(run.table)), strict=True))
-    rows = np.array([place[image] for image in state.known["image"]], np.int32)
+    rows = pd.Index(run.table["image"]).get_indexer(state.known["image"]).astype(np.int32)
     arrays = {name: getattr(state, name) for name in (*PACKED, "features")}
     with files.atomic(run.folder / FILE, "wb") as file:
         file.write(safetensors.numpy.save(arrays | {"rows": rows}))
@@ -121,14 +100,12 @@ def load(run) -> State:
     """What `save` wrote; UserError where it is missing, damaged or another network's."""
     path, why = run.folder / FILE, "is damaged"
     try:
-        arrays = safetensors.numpy.load(path.read_bytes())
-        rows, known = arrays.pop("rows", ()), pd.DataFrame(columns=COLUMNS)
-        if len(rows):
-            known = _named(run.table.iloc[rows])
-        arrays = {"features": np.zeros((0, 0), np.float16)} | arrays
-        state = State(**arrays, known=known, about=files.read_json(run.folder / "answers.json"))
-        if state.about["weights"] == digest(run.networks):
-            return state
+        arrays = {"rows": [], "features": np.zeros((0, 0), np.float16)}  # a pack has none
+        arrays |= safetensors.numpy.load(path.read_bytes())
+        known = _named(run.table.iloc[arrays.pop("rows")])
+        about = files.read_json(run.folder / "answers.json")
+        if about["weights"] == digest(run.networks):
+            return State(**arrays, known=known, about=about)
         why = "belongs to another network"
     except FileNotFoundError:
         why = "is missing"
@@ -141,7 +118,7 @@ def load(run) -> State:
 def _named(rows):
     """image, label and lesion of rows of a run's table."""
     rows = rows.assign(lesion_id=predictions.lesions(rows))
-    return rows[list(COLUMNS)].reset_index(drop=True)
+    return rows[["image", "label", "lesion_id"]].reset_index(drop=True)
 
 
 def prepare(run, dataset) -> State:
@@ -159,24 +136,29 @@ def prepare(run, dataset) -> State:
     if tuple(dataset.pixels.shape[1:3]) != pixels.shape(run.size):
         raise UserError(f"{dataset.name}: load it with size={run.size}, as run {run.name} was")
     subsets = predictions.by_subset(run.predictions)
-    val = subsets["val"]
-    known = _described(run, dataset, _first_training(run.table))
-    found = _described(run, dataset, predictions.unseen_by_first(val))
+    fold = run.table["fold"] if run.folds else 0  # the first network learned all folds but 0
+    first = run.table[(run.table["subset"] == "train") | (fold > 0)]
+    known = _described(run, dataset, first)
+    found = _described(run, dataset, predictions.unseen_by_first(subsets["val"]))
     if not known or not found:
         need = "answers need its training and its validation images"
         raise UserError(f"run {run.name}: its images are not in {dataset.name}; {need}")
     training, features, texture = known
-    about = {"weights": digest(run.networks), "made_up": run.settings.get("data") == "sample"}
+    centre, precision = ood.fit(texture)
     temperatures = calibration.temperatures(subsets)
-    about |= {"run": run.name, "temperature": temperatures[calibration.NEW]}
-    features = unit(features).astype(np.float16)
-    small = thumbnails.stored(run.table, dataset)
-    state = State(*ood.fit(texture), about, features, _named(training), small)
-    thresholds = _thresholds(_calibrated(val, temperatures["val"]))
-    about |= {"thresholds": dict(zip(CLASSES, thresholds, strict=True))}
-    about |= {"same_threshold": same_threshold(state)} | ood.thresholds(state.distance(found[2]))
-    about |= counted(run, state, run.predictions, dataset)
-    return state
+    thresholds = _thresholds(_calibrated(subsets["val"], temperatures["val"]))
+    about = {
+        "run": run.name,
+        "weights": digest(run.networks),
+        "made_up": run.settings.get("data") == "sample",
+        "temperature": temperatures[calibration.NEW],
+        "thresholds": dict(zip(CLASSES, thresholds, strict=True)),
+        **ood.thresholds(ood.distance(found[2], centre, precision)),
+    }
+    features, small = unit(features).astype(np.float16), thumbnails.stored(run.table, dataset)
+    state = State(centre, precision, about, features, _named(training), small)
+    counts = counted(run, state, run.predictions, dataset)
+    return dataclasses.replace(state, about=about | counts)
 
 
 def _described(run, dataset, rows):
@@ -185,12 +167,6 @@ def _described(run, dataset, rows):
     rows = rows[rows["image"].isin(place.index)]
     where = place[rows["image"]].to_numpy()
     return (rows, *ood.describe(run, dataset.pixels, where)[1:]) if len(rows) else None
-
-
-def _first_training(table):
-    """The rows that the first network was trained on."""
-    fold = table["fold"] if "fold" in table else pd.Series(-1, table.index)
-    return table[(table["subset"] == "train") | (fold > 0)]
 
 
 def _calibrated(rows, temperatures):
@@ -202,8 +178,6 @@ def _calibrated(rows, temperatures):
 
 
 def _thresholds(rows):
-    from dermai_utils.study import conformal
-
     return conformal.class_thresholds(*predictions.arrays(rows), predictions.lesions(rows))
 
 
@@ -227,7 +201,12 @@ def counted(run, state, rows, dataset) -> dict:
         sets[each] = _scores(state, each, of)
         found = _described(run, dataset, predictions.unseen_by_first(of))
         if found and each != "val":
-            unlike[each] = _unlike(state, found[2])
+            far = state.distance(found[2])
+            unlike[each] = {
+                "n": len(far),
+                "out_of_distribution": (far > state.about["ood_threshold"]).mean(),
+                "foreign": (far > state.about["foreign_threshold"]).mean(),
+            }
         if found and each == subset:
             similar = _similar(state, *found[:2])
     quoted = {"subset": subset, "subset_name": name} | sets[subset]
@@ -241,7 +220,6 @@ def _scores(state, subset, rows):
     fifth of the validation lesions, is scored by the thresholds of the others.
     """
     from dermai_utils import splits
-    from dermai_utils.study import conformal
 
     thresholds = {-1: state.thresholds}
     if subset == "val":
@@ -254,22 +232,12 @@ def _scores(state, subset, rows):
     return conformal.scores(truth, probabilities, thresholds, predictions.lesions(rows))
 
 
-def _unlike(state, texture):
-    """The shares that look like another source, and like no dermoscopic image at all."""
-    far, names = state.distance(texture), ("out_of_distribution", "foreign")
-    limits = (state.about["ood_threshold"], state.about["foreign_threshold"])
-    return {"n": len(far)} | {k: (far > x).mean() for k, x in zip(names, limits, strict=True)}
-
-
 def _similar(state, rows, features) -> dict:
     """{image: the training images most like it, of other lesions}; the report shows them beside
     its mistakes."""
     if not len(state.features):
         return {}
-    cosines, found = state.similarity(features), {}
-    few = min(NEAR, cosines.shape[1] - 1)
-    near = np.argpartition(-cosines, few, axis=1)[:, : few + 1]
-    for k, (image, lesion) in enumerate(zip(rows["image"], predictions.lesions(rows), strict=True)):
-        there = near[k]
-        found[image] = nearest(state.known.iloc[there], cosines[k, there], SIMILAR, lesion)
-    return found
+    each = zip(rows["image"], predictions.lesions(rows), state.similarity(features), strict=True)
+    return {
+        image: nearest(state.known, cosines, SIMILAR, lesion) for image, lesion, cosines in each
+    }

@@ -1,46 +1,32 @@
+import shutil
+from pathlib import Path
+
 import numpy as np
 import photos
 import pytest
 import torch
 
-from dermai_utils import inference, networks, runs
+from dermai_utils import inference
 from dermai_utils.app import export, state
 from dermai_utils.augmentation import squares
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.inference import dihedral
-from dermai_utils.study import calibration
-
-
-def test_the_whole_is_networks_mean_and_temperature():
-    nets = [networks.network("timm:test_resnet", "none", 32, seed=k).eval() for k in range(2)]
-    images = np.random.default_rng(0).integers(0, 256, (3, 75, 100, 3), np.uint8)
-    inputs = squares(torch.from_numpy(images).permute(0, 3, 1, 2), 32)
-    with torch.inference_mode():
-        each = [((net(inputs) + net(dihedral(inputs, 1))) / 2).softmax(1) for net in nets]
-        found = export.Calibrated(nets, 2.5, tta=2).eval()(inputs)
-    expected = calibration.apply_temperature((sum(each) / 2).numpy(), 2.5)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
 
 
 @pytest.fixture(scope="module")
-def exported(run, tmp_path_factory):
-    import shutil
-
-    folder = tmp_path_factory.mktemp("exported") / "baseline"
-    shutil.copytree(run.folder, folder)
-    return export.export(runs.Run(folder, device="cpu"))
+def exported(folds, tmp_path_factory):
+    return export.export(folds, tmp_path_factory.mktemp("exported"))
 
 
-def test_the_files_give_what_the_run_answers_for_any_number_of_pictures(exported, run, data):
-    assert "model.pt2" in [path.name for path in exported]
-    fixed = state.load(run)
+def test_the_files_give_what_the_run_answers_for_any_number_of_pictures(exported, folds, data):
+    """Three networks and test-time augmentation, which turns the picture."""
+    assert "model.pt2" in [path.name for path in exported] and folds.tta == 2
     for path in exported:
         opened = export.opened(path)
         for n in (1, 5):
             inputs = squares(inference.gather(data.pixels, np.arange(n), "cpu"), photos.SIZE)
             found = opened(inputs.contiguous())
             assert found.shape == (n, len(CLASSES)) and found.dtype == np.float32
-            expected = fixed.calibrated(run.probabilities(data.pixels[:n]))
+            expected = state.load(folds).calibrated(folds.probabilities(data.pixels[:n]))
             np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
@@ -55,16 +41,15 @@ def test_the_onnx_file_says_what_its_outputs_are(exported):
     assert isinstance(session.get_inputs()[0].shape[0], str)  # any number of images
 
 
-def test_a_file_that_disagrees_is_refused_and_removed(tmp_path):
-    path, expected = tmp_path / "model.pt2", np.full((3, 7), 1 / 7)
-    path.write_bytes(b"x")
-    with pytest.raises(UserError, match="differs from the run by 2.0e-04"):
-        other = lambda inputs: expected[: len(inputs)] + 2e-4  # noqa: E731
-        export.agreement(path, other, np.zeros((3, 2)), expected)
+def test_a_file_that_disagrees_is_refused_and_removed(exported, tmp_path):
+    path = Path(shutil.copy(exported[0], tmp_path))
+    inputs = torch.rand(3, 3, photos.SIZE, photos.SIZE)
+    with pytest.raises(UserError, match="differs from the run by 2.0e-0"):
+        export.check(path, inputs, export.opened(path)(inputs) + 2e-3)
     assert not path.exists()
 
 
-def test_without_onnx_there_is_a_line_that_says_what_to_install(monkeypatch, capsys):
-    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
-    assert list(export.writers()) == ["pt2"]
+def test_without_onnx_there_is_a_line_that_says_what_to_install(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(export, "ONNX_NEEDS", ("no_such_module",))
+    assert [path.name for path in export.export(run, tmp_path)] == ["model.pt2"]
     assert "requirements-export.txt" in capsys.readouterr().out

@@ -88,6 +88,7 @@ def test_a_pack_has_what_an_answer_needs_no_image_and_the_same_bytes_each_time(
     assert set(safetensors.torch.load(members[STATE])) == {"centre", "precision", "thumbnails"}
     listed = json.loads(members.pop("pack.json"))["sha256"]
     assert listed == {n: hashlib.sha256(data).hexdigest() for n, data in members.items()}
+    assert json.loads(members["answers.json"])["similar"] == {}
     assert b"made-up pictures" in members["LICENCE.md"]
     assert packed.stem == f"baseline-{hashlib.sha256(packed.read_bytes()).hexdigest()[:16]}"
     again = copied(run, tmp_path)
@@ -192,13 +193,6 @@ def test_code_in_a_pack_is_never_executed(packed, tmp_path, monkeypatch):
     assert not (tmp_path / "executed").exists()
 
 
-def test_other_weights_with_the_right_checksums_are_noticed(packed, tmp_path):
-    tensors = safetensors.torch.load(contents(packed)[WEIGHTS])
-    tensors["backbone.fc.bias"] += 1
-    changed = rewritten(packed, tmp_path, **{WEIGHTS: safetensors.torch.save(tensors)})
-    assert "belongs to another network" in refused(changed, tmp_path)
-
-
 # From an address.
 
 
@@ -212,8 +206,6 @@ def test_an_address_is_fetched_once(packed, tmp_path):
 
 def test_an_address_without_a_pack_is_one_line(tmp_path):
     with serving({"page": b"<html>log in</html>"}) as mirror:
-        assert "the server answers 403" in refused(f"{mirror.url}none.zip", tmp_path)
         assert "is damaged" in refused(f"{mirror.url}page", tmp_path)
-    assert "cannot be fetched" in refused("http://[", tmp_path)
     for name in ("~x.zip", "x" * 300):  # a home of nobody, and a name that no system takes
         assert "no such file; expected a pack" in refused(name, tmp_path)

@@ -52,34 +52,22 @@ def test_what_is_no_picture_is_one_line(name):
     assert "\n" not in str(caught.value) and name in str(caught.value)
 
 
-def test_a_folder_goes_on_with_the_rest(tmp_path, capsys):
-    write(tmp_path, {"b.png": encoded(picture()), "a.jpg": b"<html>"})
-    write(tmp_path, {"c.webp": encoded(picture(), "WEBP"), "notes.txt": b"not asked for"})
-    assert names(tmp_path) == ["b.png", "c.webp"]
-    assert capsys.readouterr().out == (
-        "predict: 2 of 4 files read; left out: 2 (a.jpg: not an image; "
-        "notes.txt: not an image by its suffix)\n"
-    )
-    assert names([tmp_path / "b.png", tmp_path / "gone.png"]) == ["b.png"]
-    reason = f"left out: 1 ({tmp_path / 'gone.png'}: no such file)"
-    assert f"predict: 1 of 2 files read; {reason}" in capsys.readouterr().out
-    with pytest.raises(UserError, match="none of 2 pictures can be read: a.jpg: not an image"):
-        names({"a.jpg": tmp_path / "a.jpg", "gone.png": tmp_path / "gone.png"})
-
-
-def test_a_folder_is_read_with_its_subfolders_and_by_content(tmp_path, capsys):
+def test_a_folder_is_read_with_its_subfolders_by_content_and_goes_on(tmp_path, capsys):
     jpeg, png = encoded(picture(), "JPEG"), encoded(picture())
-    good = {"a.jpe": jpeg, "b.JFIF": jpeg, "clinic/2024/d.jpg": jpeg, "clinic/no suffix": png}
-    write(tmp_path, good)
+    good = {"a.jpe": jpeg, "b.JFIF": jpeg, "c.webp": encoded(picture(), "WEBP")}
+    good |= {"clinic/2024/d.jpg": jpeg, "clinic/no suffix": png}
+    hidden = {".DS_Store": b"", "._a.jpe": b"", ".trash/e.png": png}
+    hidden |= {"__MACOSX/clinic/._d.jpg": b"", "clinic/.thumbs/f.png": png}
+    write(tmp_path, good | hidden)
     assert sorted(names(tmp_path)) == sorted(good) and capsys.readouterr().out == ""
     write(tmp_path, {"README": b"words", "clinic/raw.nef": encoded(picture(), "TIFF")})
-    write(tmp_path, {".DS_Store": b"", "._a.jpe": b"", ".trash/e.png": png})
-    write(tmp_path, {"__MACOSX/clinic/._d.jpg": b"", "clinic/.thumbs/f.png": png})
     assert sorted(names(tmp_path)) == sorted(good)
     assert capsys.readouterr().out == (
-        "predict: 4 of 6 files read; left out: 2 (README: not an image; "
+        "predict: 5 of 7 files read; left out: 2 (README: not an image; "
         "clinic/raw.nef: not an image by its suffix)\n"
     )
+    with pytest.raises(UserError, match="none of 2 pictures can be read: README: not an image"):
+        names({"README": tmp_path / "README", "gone.png": tmp_path / "gone.png"})
 
 
 def test_a_subfolder_that_is_not_entered_is_named(tmp_path, capsys):
@@ -99,8 +87,7 @@ def test_a_subfolder_that_is_not_entered_is_named(tmp_path, capsys):
 
 @pytest.mark.parametrize(
     "source",
-    ["~x.png", "http://[", "https://", "http://a:b/x.png", "http://a..b/x.png", "a\0b.png"]
-    + ["x" * 300],
+    ["gone.png", "~x.png", "http://[", "https://", "http://a..b/x.png", "a\0b.png", "x" * 300],
 )
 def test_a_source_that_is_none_is_one_line_and_the_rest_is_answered(tmp_path, source, capsys):
     write(tmp_path, {"good.png": encoded(picture())})
