@@ -123,8 +123,8 @@ def test_few_lesions_or_few_mistakes_are_covered_too(rarest, recall):
     held, rare_held = [], []
     for k in range(n):
         predicted = np.where(right[:, k], truth, (truth + 1) % 7)
-        if (exact := intervals.exact_ends(truth, predicted, lesions)) is not None:
-            low[k], high[k] = np.fmin(low[k], exact[0][0]), np.fmax(high[k], exact[1][0])
+        exact = intervals.exact_ends(truth, predicted, lesions)
+        low[k], high[k] = np.fmin(low[k], exact[0][0]), np.fmax(high[k], exact[1][0])
         rare = intervals.rate(right[truth == 6, k], lesions[truth == 6])
         rare_held.append(rare["low"] <= recall <= rare["high"])
         held.append(low[k] <= recall <= high[k])
