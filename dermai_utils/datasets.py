@@ -55,7 +55,7 @@ class Dataset:
 
 
 def load(
-    data="sample", size=224, *, test=(), extra=(), cache=None, base_url="", workers=0, leave_out=()
+    data="sample", size=224, *, test=(), extra=(), cache=None, base_url="", leave_out=()
 ) -> Dataset:
     """The Dataset of `data`: sample, isic2018 (the official archives, downloaded first), or a
     folder with any copy of the data (docs/data.md).
@@ -63,8 +63,8 @@ def load(
     size: px, of the square that a network will see; pixels have the 4:3 shape `pixels.shape(size)`.
     test, extra: further folders, one or a list: test sets of your own, and more training data.
     cache: folder for downloads, unpacked archives and the pixel array; None: cache/NAME. base_url:
-    an address in place of the official mirrors. workers: threads that decode, 0 for one a core.
-    leave_out: folders inside `data` to ignore, such as one with results.
+    an address in place of the official mirrors. leave_out: folders inside `data` to ignore, such as
+    one with results.
 
     Prints its notes. A second call with the same files decodes nothing. UserError where there is no
     usable copy, or the disk or the network refuses.
@@ -92,7 +92,7 @@ def load(
                     rows = pd.concat([rows, added], ignore_index=True)
             array = cache / f"{_array_name(size, [*extras], [*tests])}.npy"
             usable = rows[rows["reason"] == ""].reset_index(drop=True)
-            usable, images = _decoded(usable, size, array, workers)
+            usable, images = _decoded(usable, size, array)
     rejected = _rejected(rows, usable)
     table = usable.loc[usable["reason"] == "", COLUMNS].reset_index(drop=True)
     _say(
@@ -314,7 +314,7 @@ def _array_name(size, extras, tests):
     return f"pixels_{width}x{height}{digits}"
 
 
-def _decoded(rows, size, array, workers):
+def _decoded(rows, size, array):
     """(rows with `pixel_hash` and `reason`, the pixels of those without a reason).
 
     A JSON beside the array says which files it was made from; it is there only when the array is
@@ -328,7 +328,7 @@ def _decoded(rows, size, array, workers):
     new = record.get("made_from") != made or not whole
     if new:
         record_file.unlink(missing_ok=True)
-        found = pixels.build(list(rows["path"]), size, array, workers)
+        found = pixels.build(list(rows["path"]), size, array)
         record = {"made_from": made, "bytes": array.stat().st_size, **found.to_dict("list")}
     rows = rows.assign(pixel_hash=record["pixel_hash"], reason=record["error"])
     copied = rows["pixel_hash"].where(rows["reason"] == "", rows["image"]).duplicated()

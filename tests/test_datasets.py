@@ -193,9 +193,8 @@ def test_what_extra_folders_repeat_is_rejected_and_the_pixels_stay_in_order(load
     folder(tmp_path / "x", some(rows | {three: "df,,"}, first=40, C2=41))
     folder(tmp_path / "y", some({three: "df,,", "D1": "df,,", "D2": "nv,,"}, first=60, D1=44))
     folder(tmp_path / "clinic", some({three: "df,,", "T1": "nv,,"}, first=70, T1=41))
-    dataset = consistent(
-        load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
-    )
+    extra = [tmp_path / "x", tmp_path / "y"]
+    dataset = consistent(load(test=tmp_path / "clinic", extra=extra))
     reasons = dataset.rejected.set_index("image")["reason"].to_dict()
     assert reasons == {
         "A4": "not an image",
@@ -216,9 +215,8 @@ def test_numbers_as_ids_in_several_folders_are_different_images(load, tmp_path):
     for k, place in enumerate(("data", "x", "y", "clinic")):
         rows = {"1": "mel,,", "2": "nv,,", "3": "bcc,,", "4": "nv,,"}
         folder(tmp_path / place, some(rows, first=10 * k))
-    dataset = consistent(
-        load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
-    )
+    extra = [tmp_path / "x", tmp_path / "y"]
+    dataset = consistent(load(test=tmp_path / "clinic", extra=extra))
     assert dataset.rejected.empty and len(dataset.table) == 16
     assert {"1", "extra:1", "extra-2:1", "clinic:1"} <= set(dataset.table["image"])
     subset = splits.split(dataset.table, val=0.25, pairs=())
