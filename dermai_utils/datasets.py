@@ -55,7 +55,7 @@ class Dataset:
 
 
 def load(
-    data="sample", size=224, *, test=(), extra=(), cache=None, base_url="", workers=0, leave_out=()
+    data="sample", size=224, *, test=(), extra=(), cache=None, base_url="", leave_out=()
 ) -> Dataset:
     """The Dataset of `data`: sample, isic2018 (the official archives, downloaded first), or a
     folder with any copy of the data (docs/data.md).
@@ -63,8 +63,8 @@ def load(
     size: px, of the square that a network will see; pixels have the 4:3 shape `pixels.shape(size)`.
     test, extra: further folders, one or a list: test sets of your own, and more training data.
     cache: folder for downloads, unpacked archives and the pixel array; None: cache/NAME. base_url:
-    an address in place of the official mirrors. workers: threads that decode, 0 for one a core.
-    leave_out: folders inside `data` to ignore, such as one with results.
+    an address in place of the official mirrors. leave_out: folders inside `data` to ignore, such as
+    one with results.
 
     Prints its notes. A second call with the same files decodes nothing. UserError where there is no
     usable copy, or the disk or the network refuses.
@@ -92,7 +92,7 @@ def load(
                     rows = pd.concat([rows, added], ignore_index=True)
             array = cache / f"{_array_name(size, [*extras], [*tests])}.npy"
             usable = rows[rows["reason"] == ""].reset_index(drop=True)
-            usable, images = _decoded(usable, size, array, workers)
+            usable, images = _decoded(usable, size, array)
     rejected = _rejected(rows, usable)
     table = usable.loc[usable["reason"] == "", COLUMNS].reset_index(drop=True)
     _say(
@@ -198,12 +198,10 @@ def _main(find, folder, notes, made_up):
     """(rows of the training data and of the test set beside it, the layout)."""
     copy = find(folder, "training")
     rows, tests = copy.rows, copy.rows["source"] == "test"
-    counts = " · ".join(f"{label} {count:,}" for label, count in copy.counts().items())
-    lines = [f"layout {copy.layout}: {counts}", *copy.notes]
-    numbers = rows.loc[tests, "image"].str.extract(r"^ISIC_(\d{7})$", expand=False).astype(float)
-    others = 0 if made_up else (~numbers.between(*image_names.OFFICIAL_IDS)).sum()
+    lines = [f"layout {copy.layout}: {_by_class(copy.usable, 'train')}", *copy.notes]
+    official = rows["image"].map(image_names.is_official_test) | made_up
     source, origin = "official", ""
-    if others:
+    if others := (tests & ~official).sum():
         lines.append(
             f"test images without an id of the official test set: {others:,} of {tests.sum():,}; "
             "the whole set counts as a test set of your own"
@@ -211,9 +209,9 @@ def _main(find, folder, notes, made_up):
         source, origin = GIVEN_TEST, _origins(rows["lesion_id"], GIVEN_TEST).where(tests, "")
     rows = rows.assign(source=rows["source"].mask(tests, source), origin=origin)
     renamed, prefix = (tests, GIVEN_TEST) if others else (~tests, "train")
-    usable = rows["reason"] == ""
-    both = {*rows["image"][usable & tests]} & {*rows["image"][usable & ~tests]}
-    renamed = renamed & usable & rows["image"].isin(both)
+    usable = rows[rows["reason"] == ""]
+    sources = usable.groupby("image")["source"].transform("nunique").reindex(rows.index)
+    renamed = renamed & (sources > 1)
     if renamed.any():
         first = rows.loc[renamed, "image"].iloc[0]
         lines.append(
@@ -256,9 +254,8 @@ def _further(find, folder, notes, kind, name, before):
     if kind == "extra":
         there = known & ~elsewhere & (rows["reason"] == "")
         rows["reason"] = rows["reason"].mask(there, SAME_ID)
-    usable = rows.loc[rows["reason"] == "", "label"].value_counts().reindex(CLASSES, fill_value=0)
-    counts = " · ".join(f"{label} {count:,}" for label, count in usable.items())
     what = "test set" if kind == "test" else "extra training data"
+    counts = _by_class(rows[rows["reason"] == ""], source)
     line = f"{what} {shlex.quote(name)}, layout {copy.layout}: {counts}"
     _say(notes, line, *(f"{name}: {note}" for note in (*copy.notes, *lines)))
     return rows
@@ -293,17 +290,12 @@ def _placeholders(ids, column) -> dict:
 
     Ids may begin at 0. A patient may have many images, where others have as many.
     """
-    counts, found = ids[ids != ""].value_counts(), {}
-    many = functools.partial(image_names.implausible, images=len(ids))
-    suspects = [(v, n) for v, n in counts.items() if v.casefold() in NOT_KNOWN or many(n)]
-    for value, count in suspects:
-        others = counts.drop(value)
-        from_0 = value == "0" and "1" in others and count <= others.max()
-        word = value.casefold() in NOT_KNOWN and not from_0
-        usual = others.median() if column == "patient_id" and len(others) else 0
-        if word or (image_names.implausible(count, len(ids)) and count > 10 * usual):
-            found[value] = count
-    return found
+    counts = ids[ids != ""].value_counts()  # the largest first
+    from_0 = {"0", "1"} <= set(counts.index) and counts["0"] <= counts.drop("0").max()
+    words = NOT_KNOWN - {"0"} if from_0 else NOT_KNOWN
+    usual = counts.iloc[1:].median() if column == "patient_id" and len(counts) > 1 else 0
+    many = [image_names.implausible(n, len(ids)) and n > 10 * usual for n in counts]
+    return counts[counts.index.str.casefold().isin(words) | np.array(many, bool)].to_dict()
 
 
 def _origins(lesion_ids, folder):
@@ -322,7 +314,7 @@ def _array_name(size, extras, tests):
     return f"pixels_{width}x{height}{digits}"
 
 
-def _decoded(rows, size, array, workers):
+def _decoded(rows, size, array):
     """(rows with `pixel_hash` and `reason`, the pixels of those without a reason).
 
     A JSON beside the array says which files it was made from; it is there only when the array is
@@ -336,7 +328,7 @@ def _decoded(rows, size, array, workers):
     new = record.get("made_from") != made or not whole
     if new:
         record_file.unlink(missing_ok=True)
-        found = pixels.build(list(rows["path"]), size, array, workers)
+        found = pixels.build(list(rows["path"]), size, array)
         record = {"made_from": made, "bytes": array.stat().st_size, **found.to_dict("list")}
     rows = rows.assign(pixel_hash=record["pixel_hash"], reason=record["error"])
     copied = rows["pixel_hash"].where(rows["reason"] == "", rows["image"]).duplicated()
@@ -381,12 +373,16 @@ def _counts(table, rejected) -> list[str]:
     return lines
 
 
+def _by_class(rows, source) -> str:
+    """The usable images of each class, in words."""
+    labels = rows.loc[rows["source"] == source, "label"]
+    return " · ".join(f"{name} {(labels == name).sum():,}" for name in CLASSES)
+
+
 def _classes_left(labelled, table) -> list[str]:
     """The training images of each class, where some that the layout's line counts were not read."""
     before, after = (rows["source"].eq("train").sum() for rows in (labelled, table))
-    counts = table.loc[table["source"] == "train", "label"].value_counts()
-    counts = " · ".join(f"{name} {counts.get(name, 0):,}" for name in CLASSES)
-    return [f"training images that can be read: {counts}"] * bool(after < before)
+    return [f"training images that can be read: {_by_class(table, 'train')}"] * int(after < before)
 
 
 def _unknown_lesions(table) -> list[str]:

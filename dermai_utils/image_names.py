@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 
-OFFICIAL_IDS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on; none of HAM10000
+TEST_NUMBERS = 34_524, 36_099  # of the official test set, ISIC_0034524 and on; none of HAM10000
 MANY = 0.05, 20  # share of the images and number of them: with more, one id or stem is implausible
 ARCHIVE_ID = re.compile(r"ISIC_(\d{7})(?!\d)", re.IGNORECASE)
 # What follows X in the name of a picture made from X: _aug0, -flipped, _rotated90, Roboflow's.
@@ -32,6 +32,16 @@ def base_id(image: str) -> str:
 def is_archive_id(image: str) -> bool:
     """Whether a name holds an id of the ISIC archive, which means one photograph everywhere."""
     return bool(ARCHIVE_ID.search(image))
+
+
+def is_official_test(image: str) -> bool:
+    """Whether an id is one of the official test set's, by its number.
+
+    >>> is_official_test("ISIC_0034524"), is_official_test("ISIC_0024306"), is_official_test("1")
+    (True, False, False)
+    """
+    number = ARCHIVE_ID.fullmatch(image)
+    return bool(number) and TEST_NUMBERS[0] <= int(number[1]) <= TEST_NUMBERS[1]
 
 
 def families(images) -> list[str]:

@@ -26,7 +26,7 @@ import pandas as pd
 from scipy.stats import beta, norm, t
 
 from dermai_utils import metrics, predictions
-from dermai_utils.basics import CLASSES, MALIGNANT, UserError
+from dermai_utils.basics import CLASSES, UserError
 from dermai_utils.metrics import SCALAR_METRICS, confusion, from_confusion, jsonable, scalar_metrics
 
 RESAMPLES = 2000
@@ -221,7 +221,7 @@ def _subgroup(rows, min_n, options):
     def statistic(weights):
         return from_confusion(confusion(truth, predicted, weights))
 
-    exact = exact_ends(truth, predicted, lesions)
+    exact = exact_ends(truth, predicted, lesions, level=options.get("level", 0.95))
     found = _with_intervals(statistic, truth, lesions, options, exact)
     row = {"n": len(rows), "lesions": len(set(lesions)), "classes": len(np.unique(truth))}
     for name in ("balanced_accuracy", "accuracy"):
@@ -229,10 +229,11 @@ def _subgroup(rows, min_n, options):
     return row | {"accuracy_k": int((truth == predicted).sum()), "small": len(rows) < min_n}
 
 
-def _with_intervals(statistic, truth, lesions, options, exact=None):
+def _with_intervals(statistic, truth, lesions, options, exact=(np.nan, np.nan)):
+    """The interval of each number spans the one of the bootstrap and the `exact` one."""
     value = statistic(np.ones((1, len(truth))))[0]
     low, high = interval(statistic, lesions, strata=truth, vectorised=True, **options)
-    low, high = widened((low, high), exact)
+    low, high = np.fmin(low, exact[0]), np.fmax(high, exact[1])
     names = SCALAR_METRICS[: len(value)]
     rows = pd.DataFrame({"value": value, "low": low, "high": high}, names).to_dict("index")
     return jsonable(rows)
@@ -243,7 +244,7 @@ def _with_intervals(statistic, truth, lesions, options, exact=None):
 
 def exact_ends(truth, predicted, lesions, probabilities=None, level=0.95):
     """(low, high), (4,) or with `probabilities` (6,) each: limits of SCALAR_METRICS from those of
-    each class; None where FEW lesions of each class, or more, are right, and as many are wrong.
+    each class; NaN where FEW lesions of each class, or more, are right, and as many are wrong.
 
     `truth` and `predicted` (N,) int. Recalls and accuracy are rates. So is the share of a class's
     hits among the images that are of it or taken for it, J, and F1 is 2J / (1 + J).
@@ -257,22 +258,16 @@ def exact_ends(truth, predicted, lesions, probabilities=None, level=0.95):
     right = truth == predicted
     found = [limits(right, truth == k) for k in classes]
     if all(FEW <= value[0] * n <= n - FEW for value, n in found):
-        return None
+        return np.full((2, 4 if probabilities is None else 6), np.nan)
     hits = [limits(right, (truth == k) | (predicted == k))[0] for k in classes]
     f1s, images = [2 * j / (1 + j) for j in hits], np.bincount(truth)[classes]
     rows = [_of_mean([recall for recall, _ in found]), _of_mean(f1s), _of_mean(f1s, images)]
     rows.append(limits(right, np.full(len(truth), True))[0][1:])
     if probabilities is not None:
         each = [_auc_limits(truth == k, probabilities[:, k], codes, level) for k in classes]
-        columns = [CLASSES.index(name) for name in MALIGNANT]
-        positive, score = np.isin(truth, columns), probabilities[:, columns].sum(1)
+        positive, score = metrics.malignant(truth, probabilities)
         rows += [_of_mean(each), _auc_limits(positive, score, codes, level)[1:]]
     return np.transpose(rows)
-
-
-def widened(ends, exact):
-    """(low, high) that span both intervals; `exact` as `exact_ends` gives it."""
-    return ends if exact is None else (np.fmin(ends[0], exact[0]), np.fmax(ends[1], exact[1]))
 
 
 def _of_mean(limits, weights=None):

@@ -16,7 +16,6 @@ from dermai_utils.basics import CLASSES, MALIGNANT, UserError
 
 CONFUSION_METRICS = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy")
 SCALAR_METRICS = CONFUSION_METRICS + ("macro_auc", "malignant_auc")
-_MALIGNANT = [CLASSES.index(name) for name in MALIGNANT]
 
 
 def all_metrics(truth, probabilities, weights=None, scores=None) -> dict:
@@ -106,14 +105,19 @@ def class_aucs(truth, probabilities, weights=None) -> np.ndarray:
 def scalar_metrics(truth, probabilities, weights=None, scores=None) -> np.ndarray:
     """(R, 6) float: SCALAR_METRICS under each row of `weights` (R, N); None: one row of ones.
 
-    `scores` as in `all_metrics`. The score of malignant_auc is the sum of the probabilities of
-    MALIGNANT.
+    `scores` as in `all_metrics`. malignant_auc ranks by `malignant`.
     """
     predicted = (probabilities if scores is None else scores).argmax(1)
     counts = confusion(truth, predicted, weights).reshape(-1, 7, 7)
     macro = _mean(class_aucs(truth, probabilities, weights))
-    malignant = np.isin(truth, _MALIGNANT), probabilities[:, _MALIGNANT].sum(1)
-    return np.column_stack([from_confusion(counts), macro, auc(*malignant, weights)])
+    positive, score = malignant(truth, probabilities)
+    return np.column_stack([from_confusion(counts), macro, auc(positive, score, weights)])
+
+
+def malignant(truth, probabilities):
+    """(N,) bool: which truth is one of MALIGNANT; (N,) float: the sum of their probabilities."""
+    classes = [CLASSES.index(name) for name in MALIGNANT]
+    return np.isin(truth, classes), probabilities[:, classes].sum(1)
 
 
 def secondary(truth, probabilities, scores) -> dict:

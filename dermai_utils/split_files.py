@@ -141,7 +141,7 @@ def read_split(path, table, *, leave_out=False, val=0.12, seed=0, pairs=None) ->
         raise UserError(f"{path}: training images are in {', '.join(inner) or 'test'}; {expected}")
     clean = splits.without_leaks(table, subset, pairs)
     if leave_out:
-        splits.check_filled(clean, inner, inner)
+        splits.check_filled(clean, inner)
         return clean
     if leaking := (clean != subset).sum():
         advice = "--leaks leave_out leaves such images out"

@@ -9,14 +9,15 @@ that `near_duplicates` reads a CSV. A split that others made: see split_files.
 
 import itertools
 import shlex
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from dermai_utils import copies
-from dermai_utils.basics import CLASSES, UserError, counted, did_you_mean
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.copies import tables
-from dermai_utils.image_names import ARCHIVE_ID, OFFICIAL_IDS, base_id, families
+from dermai_utils.image_names import base_id, families, is_official_test
 
 INNER = ("train", "val", "test")  # the subsets of the training data
 LEFT_OUT = "left out"
@@ -115,12 +116,9 @@ def _over_missing(table, pairs):
     splits do not know it."""
     first, links = {}, []
     for pair, ends in zip(pairs, _ends(table, pairs), strict=True):
-        if (ends[0] is None) == (ends[1] is None):
-            continue
-        missing, row = (pair[0], ends[1]) if ends[0] is None else (pair[1], ends[0])
-        number = ARCHIVE_ID.fullmatch(missing)
-        if not number or not OFFICIAL_IDS[0] <= int(number[1]) <= OFFICIAL_IDS[1]:
-            links.append((row, first.setdefault(base_id(missing), row)))
+        for missing, end, row in zip(pair, ends, ends[::-1], strict=True):
+            if end is None and row is not None and not is_official_test(missing):
+                links.append((row, first.setdefault(base_id(missing), row)))
     return links
 
 
@@ -136,12 +134,10 @@ def near_duplicates(which="listed") -> np.ndarray:
     """
     if str(which) == "none":
         return np.empty((0, 2), dtype=object)
-    path = copies.NEAR_DUPLICATES if str(which) == "listed" else which
-    try:
-        return tables.read_csv(path, ["image_a", "image_b"]).to_numpy()
-    except OSError as error:
-        why = "no such file" if isinstance(error, FileNotFoundError) else error.strerror
-        raise UserError(f"{path}: {why}; expected a CSV of image_a,image_b") from None
+    path = copies.NEAR_DUPLICATES if str(which) == "listed" else Path(which)
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; expected a CSV of image_a,image_b")
+    return tables.read_csv(path, ["image_a", "image_b"]).to_numpy()
 
 
 # Splits
@@ -186,8 +182,7 @@ def split(
     {'train': 4, 'val': 2, 'test': 2}
     """
     if strategy not in ("lesion", "random"):
-        hint = did_you_mean(strategy, ("lesion", "random"))
-        raise UserError(f"split={strategy}: expected lesion or random{hint and '; ' + hint}")
+        raise UserError(f"split={strategy}: expected lesion or random")
     return _divided(table, val, test, seed, pairs, train_fraction, strategy=strategy)
 
 
@@ -221,7 +216,7 @@ def _divided(table, val, test, seed, pairs, train_fraction, folds=0, strategy="l
         drawn[rest] = stratified(together[rest], labels[rest], np.ones(folds), seed).astype(str)
     subset[home] = drawn
     subset = without_leaks(table, subset, pairs, inner=strategy == "lesion")
-    check_filled(subset, names + ["test"] * bool(test), drawn)
+    check_filled(subset, names + ["test"] * bool(test))
     return _shortened(table, subset, train_fraction, pairs, seed)
 
 
@@ -239,12 +234,9 @@ def _start(table, val, test):
         raise UserError("the table has no training image (source train): give data with some")
     if test is None:
         test = 0.0 if set(subset) - {"", "train"} else 0.12
-    if not 0.01 <= val <= 0.5 or not 0 <= test <= 0.5:
-        raise UserError(
-            f"val={val}, test={test}: expected val from 0.01 to 0.5, test from 0 to 0.5"
-        )
-    if val + test > 0.8:
-        raise UserError(f"val={val} + test={test} leave under 20 % to train on: lower one of them")
+    if not (0.01 <= val <= 0.5 and 0 <= test <= 0.5 and val + test <= 0.8):
+        expected = "expected val from 0.01 to 0.5, test from 0 to 0.5, both at most 0.8 together"
+        raise UserError(f"val={val}, test={test}: {expected}")
     return subset, home, test
 
 
@@ -261,19 +253,13 @@ def drawn_subsets(labels, together, val, test, seed):
     return np.array(list(shares), object)[numbers]
 
 
-def check_filled(subset, names, drawn):
+def check_filled(subset, names):
     """UserError where one of the subsets `names` is empty."""
-    empty = [name for name in names if not (subset == name).any()]
-    if not empty:
-        return
-    if too_few := [name for name in empty if name not in set(drawn)]:
-        advice = "give more images, or fewer or larger subsets"
-        raise UserError(f"too few lesions: none is left for {', '.join(too_few)}; {advice}")
-    images = counted((subset == LEFT_OUT).sum(), "image")
-    raise UserError(
-        f"no image is left in {', '.join(empty)}: {images} would leak into a test set; "
-        "remove such images from the test set, or give other data"
-    )
+    leaking = (subset == LEFT_OUT).sum()
+    why = f"{counted(leaking, 'image')} would leak into a test set; remove such images from it"
+    why = why if leaking else "too few lesions; give more images, or fewer or larger subsets"
+    if empty := [name for name in names if not (subset == name).any()]:
+        raise UserError(f"no image is left in {', '.join(empty)}: {why}")
 
 
 def _shortened(table, subset, train_fraction, pairs, seed):
@@ -352,23 +338,22 @@ def audit(table: pd.DataFrame, subset: pd.Series, pairs=()) -> pd.DataFrame:
     [[0, 1, <NA>]]
     """
     subset = np.asarray(subset, dtype=str)
-    fold = np.where(np.char.isdigit(subset), subset, "")
-    side = np.where(fold == "", subset, "folds")
+    side = np.where(np.char.isdigit(subset), "folds", subset)
     names = [*("train", "folds", "val", "test", "official"), *column(table, "source"), *side]
     names = [name for name in dict.fromkeys(names) if name in set(side) - {LEFT_OUT}]
-    counts = {f"{a}/{b}": {} for a, b in itertools.combinations(names, 2)}
-    counts |= {"fold/fold": {}} if "folds" in names else {}
+    found = {}
     for key, (rows, values, known) in _shareable(table, pairs).items():
         has = {name: set(values[side[rows] == name]) for name in names}
-        sure = {name: known[side == name].any() for name in names}
-        for a, b in itertools.combinations(names, 2):
-            counts[f"{a}/{b}"][key] = len(has[a] & has[b]) if sure[a] and sure[b] else pd.NA
+        sure = set(side[known])
+        found[key] = {
+            f"{a}/{b}": len(has[a] & has[b]) if {a, b} <= sure else pd.NA
+            for a, b in itertools.combinations(names, 2)
+        }
         if "folds" in names:
-            within = fold[rows] != ""
-            several = pd.Series(fold[rows][within]).groupby(values[within]).nunique() > 1
-            counts["fold/fold"][key] = several.sum() if sure["folds"] else pd.NA
-    columns = [*KEYS, "near_duplicates"]
-    return pd.DataFrame.from_dict(counts, "index", dtype="Int64", columns=columns)
+            within = side[rows] == "folds"
+            several = pd.Series(subset[rows][within]).groupby(values[within]).nunique() > 1
+            found[key]["fold/fold"] = several.sum() if "folds" in sure else pd.NA
+    return pd.DataFrame(found, dtype="Int64")
 
 
 def _shareable(table, pairs):
@@ -403,12 +388,12 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
     for name, images in counts(table, subset[subsets_elsewhere(table) == ""]).items():
         if absent := [label for label, count in images.items() if not count and name != LEFT_OUT]:
             lines.append(f"no {', '.join(absent)} in {name}: results there are not defined")
-    shared, leaky = audit(table, subset, pairs), []
+    shared = audit(table, subset, pairs).rename(columns={"near_duplicates": "near-duplicates"})
+    leaky = []
     for names, row in shared.fillna(0).iterrows():
-        if found := [f"{count:,} × {_words(key)}" for key, count in row.items() if count]:
+        if found := [f"{count:,} × {key}" for key, count in row.items() if count]:
             leaky.append(f"WARNING: {names} share {', '.join(found)}")
-    known = shared.columns[shared.notna().any()]
-    lines += leaky or [f"no two subsets share {', '.join(map(_words, known))}"]
+    lines += leaky or [f"no two subsets share {', '.join(shared.columns[shared.notna().any()])}"]
     if shared["lesions"].isna().all():
         lines.append("lesions: not known, no image has a lesion id; a lesion may be in two subsets")
     source = column(table, "source")
@@ -419,7 +404,3 @@ def notes(table: pd.DataFrame, subset: pd.Series, pairs=()) -> list[str]:
             "python -m dermai_utils near-duplicates finds them"
         )
     return lines
-
-
-def _words(key):
-    return key.replace("near_", "near-")

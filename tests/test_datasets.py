@@ -47,6 +47,7 @@ def consistent(dataset):
     assert text.map(lambda value: isinstance(value, str)).all(axis=None)
     height, width = pixels.shape(32)
     assert dataset.pixels.shape == (len(table), height, width, 3)
+    assert isinstance(dataset.pixels, np.memmap) and not dataset.pixels.flags.writeable
     for k, path in enumerate(table["path"]):
         with open(path, "rb") as file:
             assert (dataset.pixels[k] == pixels.decode(file.read(), height, width)).all()
@@ -63,15 +64,13 @@ def test_the_sample_has_all_classes_and_names_every_picture_that_is_left_out(loa
     table, rejected = dataset.table, dataset.rejected
     assert set(table["source"]) == {"train", "official"}
     assert set(table["label"]) == set(CLASSES) and (rejected["reason"] != "").all()
-    training = table[table["source"] == "train"]
     early = rejected["reason"].isin(("image file missing", "image without a label row"))
     assert early.any() and not early.all()  # others are found only when they are decoded
-    assert f"{len(table):,} usable images, {len(rejected):,} rejected" in dataset.notes
     counts = " · ".join(f"{c} " for c in CLASSES)
     assert re.sub(r"\d+", "", dataset.notes[0]) == f"layout official ISIC : {counts}"
-    assert len(training) < len(table)
-    for reason, count in rejected["reason"].value_counts().items():
-        assert f"{count} × {reason}" in dataset.notes
+    assert f"{len(table):,} usable images, {len(rejected):,} rejected" in dataset.notes
+    reasons = rejected["reason"].value_counts()
+    assert {f"{count} × {reason}" for reason, count in reasons.items()} <= set(dataset.notes)
 
 
 def test_class_counts_agree_with_pandas(load):
@@ -80,9 +79,7 @@ def test_class_counts_agree_with_pandas(load):
     assert counts.index.tolist() == list(CLASSES)
     assert counts["images"].to_dict() == {c: (table["label"] == c).sum() for c in CLASSES}
     ids = table["lesion_id"].where(table["lesion_id"] != "", table["image"])
-    assert (
-        counts["lesions"].sum() == pd.Series(list(zip(table["label"], ids, strict=True))).nunique()
-    )
+    assert counts["lesions"].sum() == len(table.assign(ids=ids)[["label", "ids"]].drop_duplicates())
     empty = datasets.class_counts(table[table["label"] == "NV"])
     assert empty.loc["DF"].tolist() == [0, 0, 0] and empty["share"].sum() == 1
 
@@ -111,14 +108,6 @@ def test_a_second_load_decodes_nothing_and_gives_the_same(load, tmp_path, undeco
     assert contents(tmp_path) == before
 
 
-def test_labels_are_read_anew_without_decoding(load, tmp_path, undecoded):
-    data = folder(tmp_path / "data", MINE)
-    load()
-    undecoded()
-    (data / "labels.csv").write_text("image,label\nA1,mel\nA2,nv\nA3,df\nA4,nv\n")
-    assert load().table["label"].tolist() == ["MEL", "NV", "DF", "NV"]
-
-
 def test_each_size_and_each_combination_has_its_array(load, tmp_path, undecoded):
     folder(tmp_path / "data", MINE)
     for name, first in (("x", 20), ("y", 30)):
@@ -135,7 +124,7 @@ def test_each_size_and_each_combination_has_its_array(load, tmp_path, undecoded)
     assert len(list((tmp_path / "cache").glob("*.npy"))) == 6
 
 
-def test_a_folder_that_was_moved_is_not_decoded_again(load, tmp_path, undecoded):
+def test_after_a_move_labels_are_read_anew_and_nothing_is_decoded(load, tmp_path, undecoded):
     images = {name: data for name, data in MINE.items() if name != "labels.csv"}
     archive = {"labels.csv": MINE["labels.csv"], "photos.zip": zipped(images)}
     folder(tmp_path / "data", archive)
@@ -143,10 +132,12 @@ def test_a_folder_that_was_moved_is_not_decoded_again(load, tmp_path, undecoded)
     shutil.copytree(tmp_path / "cache", tmp_path / "new cache", symlinks=True)
     shutil.rmtree(tmp_path / "cache")
     undecoded()
-    moved = datasets.load(
-        (tmp_path / "data").rename(tmp_path / "other"), 32, cache=tmp_path / "new cache"
-    )
-    assert moved.table.drop(columns="path").equals(first.table.drop(columns="path"))
+    other = (tmp_path / "data").rename(tmp_path / "other")
+    (other / "labels.csv").write_text(MINE["labels.csv"].replace("A3,bcc", "A3,df"))
+    moved = datasets.load(other, 32, cache=tmp_path / "new cache").table
+    assert moved["label"].tolist() == ["MEL", "NV", "DF", "NV"]
+    same = ["image", "source", "pixel_hash"]
+    assert moved[same].equals(first.table[same])
 
 
 @pytest.mark.parametrize("harm", ["no record", "cut off", "another record"])
@@ -202,9 +193,8 @@ def test_what_extra_folders_repeat_is_rejected_and_the_pixels_stay_in_order(load
     folder(tmp_path / "x", some(rows | {three: "df,,"}, first=40, C2=41))
     folder(tmp_path / "y", some({three: "df,,", "D1": "df,,", "D2": "nv,,"}, first=60, D1=44))
     folder(tmp_path / "clinic", some({three: "df,,", "T1": "nv,,"}, first=70, T1=41))
-    dataset = consistent(
-        load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
-    )
+    extra = [tmp_path / "x", tmp_path / "y"]
+    dataset = consistent(load(test=tmp_path / "clinic", extra=extra))
     reasons = dataset.rejected.set_index("image")["reason"].to_dict()
     assert reasons == {
         "A4": "not an image",
@@ -225,20 +215,16 @@ def test_numbers_as_ids_in_several_folders_are_different_images(load, tmp_path):
     for k, place in enumerate(("data", "x", "y", "clinic")):
         rows = {"1": "mel,,", "2": "nv,,", "3": "bcc,,", "4": "nv,,"}
         folder(tmp_path / place, some(rows, first=10 * k))
-    dataset = consistent(
-        load(test=tmp_path / "clinic", extra=[tmp_path / "x", tmp_path / "y"], workers=2)
-    )
+    extra = [tmp_path / "x", tmp_path / "y"]
+    dataset = consistent(load(test=tmp_path / "clinic", extra=extra))
     assert dataset.rejected.empty and len(dataset.table) == 16
     assert {"1", "extra:1", "extra-2:1", "clinic:1"} <= set(dataset.table["image"])
     subset = splits.split(dataset.table, val=0.25, pairs=())
     assert (subset != splits.LEFT_OUT).all()
 
 
-UNKNOWN = ["unknown", "None", "NA", "nan", "0", "-1", "0.0", "?", "not yet"]
-
-
-PLACEHOLDERS = [("lesion_id", word) for word in UNKNOWN]
-PLACEHOLDERS += [("patient_id", "unknown"), ("patient_id", "not yet")]
+UNKNOWN = ["unknown", "NA", "0", "-1", "0.0", "not yet"]
+PLACEHOLDERS = [*(("lesion_id", word) for word in UNKNOWN), ("patient_id", "not yet")]
 PICTURES = {f"B{k}.png": photo(k, "PNG") for k in range(84)}
 
 
@@ -250,7 +236,7 @@ def test_a_placeholder_is_no_id(load, tmp_path, column, word):
     dataset = load()
     ids = dataset.table.set_index("image")[column]
     assert all(ids[f"B{k}"] == ("" if cell == word else cell) for k, cell in enumerate(cells))
-    if word not in ("NA", "nan", "None"):  # which pandas reads as blank
+    if word != "NA":  # which pandas reads as blank
         assert any(f"{column} {word} of 56 images is no id" in note for note in dataset.notes)
     assert len(set(splits.groups(dataset.table))) == 56 + 14
 
@@ -270,10 +256,7 @@ def test_many_reasons_are_counted_and_only_the_commonest_named(load, tmp_path, c
     notes = load().notes
     assert "2 × class wart 0: none of the seven" in notes
     assert "4 × 4 other reasons" in notes
-    assert any(
-        note.startswith("WARNING: 78.9% of the training images are left out") for note in notes
-    )
-    assert len(set(notes)) == len(notes)
+    assert "WARNING: 78.9% of the training images are left out" in "\n".join(notes)
 
 
 # Where the data come from
@@ -308,14 +291,6 @@ def test_a_cache_that_cannot_be_is_one_line(tmp_path):
     data = folder(tmp_path / "data", MINE)
     with pytest.raises(UserError, match="test_datasets.py: .*expected to read and write there"):
         datasets.load(data, 32, cache=__file__)
-
-
-def test_the_pixels_are_a_map_of_the_file_that_nobody_can_change(load, tmp_path):
-    folder(tmp_path / "data", MINE)
-    array = load().pixels
-    assert isinstance(array, np.memmap)
-    with pytest.raises(ValueError):
-        array[0] = 0
 
 
 def test_a_zip_is_taken_like_the_folder_that_it_holds(load, tmp_path):

@@ -123,8 +123,8 @@ def test_few_lesions_or_few_mistakes_are_covered_too(rarest, recall):
     held, rare_held = [], []
     for k in range(n):
         predicted = np.where(right[:, k], truth, (truth + 1) % 7)
-        if (exact := intervals.exact_ends(truth, predicted, lesions)) is not None:
-            low[k], high[k] = np.fmin(low[k], exact[0][0]), np.fmax(high[k], exact[1][0])
+        exact = intervals.exact_ends(truth, predicted, lesions)
+        low[k], high[k] = np.fmin(low[k], exact[0][0]), np.fmax(high[k], exact[1][0])
         rare = intervals.rate(right[truth == 6, k], lesions[truth == 6])
         rare_held.append(rare["low"] <= recall <= rare["high"])
         held.append(low[k] <= recall <= high[k])
@@ -193,11 +193,10 @@ def test_an_auc_of_one_has_a_lower_limit():
 
 def test_values_are_the_metrics_the_seed_decides_and_the_level_widens():
     values = arrays(200, 4)
-    once, again, other = (
-        intervals.intervals(*values, seed=seed, n_resamples=200) for seed in (0, 0, 1)
-    )
+    options = dict(n_resamples=200)
+    once, again, other = (intervals.intervals(*values, seed=s, **options) for s in (0, 0, 1))
     assert once == again != other and tuple(once) == NAMES
-    wide = intervals.intervals(*values, level=0.99, n_resamples=200)
+    wide = intervals.intervals(*values, level=0.99, **options)
     expected = metrics.all_metrics(*values[:2])
     for name, row in once.items():
         assert row["value"] == pytest.approx(expected[name], abs=1e-12)
@@ -269,11 +268,10 @@ def test_subgroups_are_marked_not_hidden():
     truth, probabilities, lesions = arrays(300, 8)
     sex = np.where(np.arange(300) < 10, None, np.where(np.arange(300) % 3, "male", "female"))
     sex[11] = "unknown"
-    names = [f"i{k}" for k in range(300)]
     ids = [f"L{k}" if k % 5 else "" for k in lesions]
     bands = pd.cut(np.arange(300.0), [0, 9, 80, 200], labels=["under 9", "9 to 80", "over 80"])
     columns = dict(lesion_id=ids, sex=sex, age=bands)
-    frame = predictions.table(names, truth, probabilities, **columns)
+    frame = predictions.table([*map(str, range(300))], truth, probabilities, **columns)
     by_age = intervals.subgroups(frame, "age", n_resamples=20)  # 0 and over 200 are in no band
     assert by_age.index.tolist() == ["under 9", "9 to 80", "over 80", "unknown"]
     found = intervals.subgroups(frame, "sex", min_n=20, n_resamples=100)

@@ -1,8 +1,5 @@
 """Splits that others made: however their files look, each image has its subset."""
 
-import itertools
-
-import pandas as pd
 import pytest
 from copies import folder
 
@@ -66,13 +63,3 @@ def test_files_that_tell_no_subsets_are_one_line(tmp_path, files, says):
     assert says in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(UserError, match="no image; expected a table"):
         split_files.read_subsets([])
-
-
-def test_the_order_of_the_files_changes_no_row(tmp_path):
-    folder(tmp_path, FILES["a table a subset"])
-    for order in itertools.permutations(FILES["a table a subset"]):
-        found = split_files.read_subsets([tmp_path / name for name in order])
-        pd.testing.assert_frame_equal(
-            found.sort_values("image", ignore_index=True),
-            pd.DataFrame(ROWS, columns=["image", "subset"]),
-        )

@@ -51,10 +51,7 @@ def without_official(table: pd.DataFrame, **options) -> pd.Series:
     options: seed, val and pairs of `splits.split`.
     """
     pairs = options["pairs"]
-    numbered = {image: image_names.ARCHIVE_ID.fullmatch(image) for image in pairs.ravel()}
-    first, last = image_names.OFFICIAL_IDS
-    ids = {image for image, n in numbered.items() if n and first <= int(n[1]) <= last}
-    ids -= set(table["image"])
+    ids = set(filter(image_names.is_official_test, pairs.ravel())) - set(table["image"])
     test = pd.DataFrame({"image": sorted(ids), "label": "NV", "source": "official"})
     whole = pd.concat([table, test], ignore_index=True)
     return splits.split(whole, test=0, **options).iloc[: len(table)].set_axis(table.index)

@@ -11,7 +11,7 @@ import pandas as pd
 
 from dermai_utils.basics import ZERO_WEIGHT, UserError
 from dermai_utils.copies import fetch, tables
-from dermai_utils.image_names import ARCHIVE_ID, OFFICIAL_IDS
+from dermai_utils.image_names import is_official_test
 
 TABLE = Path(__file__).parent / "official" / "table.csv.gz"
 COLUMNS = ["image", "lesion_id", "label", "sex", "age", "localization"]
@@ -29,23 +29,13 @@ def training() -> pd.DataFrame:
     return pd.read_csv(TABLE, keep_default_na=False, dtype=str).assign(known_as=TRAINING)
 
 
-def is_test(image: str) -> bool:
-    """Whether an id is one of the official test set's, by its number.
-
-    >>> is_test("ISIC_0034524"), is_test("ISIC_0024306"), is_test("clinic_1")
-    (True, False, False)
-    """
-    number = ARCHIVE_ID.fullmatch(image)
-    return bool(number) and OFFICIAL_IDS[0] <= int(number[1]) <= OFFICIAL_IDS[1]
-
-
 def test(images, cache, address=DATAVERSE) -> tuple[pd.DataFrame, list[str]]:
     """(what is known of the official test images, notes) where some of `images` (N,) are such.
 
     Their table is fetched into the folder `cache` once. Without a network the images' numbers tell
     which they are, and a note says that nothing else is known of them.
     """
-    here = images[images.map(is_test) & (images != ZERO_WEIGHT)]
+    here = images[images.map(is_official_test) & (images != ZERO_WEIGHT)]
     here = pd.DataFrame({"image": here, "known_as": TEST})
     if here.empty:
         return here, []
