@@ -87,8 +87,8 @@ def check_name(backbone: str) -> None:
     else:
         from torchvision import models
 
-        names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
-        names, known = ["small", *names], backbone in ("small", *names)
+        names = ["small", *models.list_models(module=models)]
+        known = backbone in names
     if not known:
         near = ", ".join(difflib.get_close_matches(name, names, 5)) or "none"
         raise UserError(

@@ -126,9 +126,9 @@ class Run:
         given = {"train", "official", *new["source"]}
         held_out = predictions.held_out(old["subset"])
         known = old[old["subset"].isin(held_out) & old["source"].isin(given)]
+        known = known.assign(fold=known.get("fold", -1))
         new = new[~new["source"].isin({*HOME, *old["subset"]})]
         rows = pd.concat([known, new.assign(subset=new["source"], fold=-1)])
-        rows["fold"] = rows["fold"].fillna(-1).astype(int)
         found = rows.merge(dataset.table[["image"]].reset_index(names="row"), on="image")
         if missing := len(rows) - len(found):
             print(f"evaluate: held-out images of run {self.name} that the data lacks: {missing:,}")
