@@ -136,11 +136,10 @@ def ahead(function, items, device):
         yield from map(function, items)
         return
     with ThreadPoolExecutor(1) as pool:
-        waiting = None
+        waiting = []
         for item in items:
-            following = pool.submit(function, item)
-            if waiting is not None:
-                yield waiting.result()
-            waiting = following
-        if waiting is not None:
-            yield waiting.result()
+            waiting.append(pool.submit(function, item))
+            if len(waiting) == 2:
+                yield waiting.pop(0).result()
+        for last in waiting:
+            yield last.result()

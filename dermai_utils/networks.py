@@ -87,8 +87,8 @@ def check_name(backbone: str) -> None:
     else:
         from torchvision import models
 
-        names = [n for n in models.list_models(module=models) if not n.startswith("quantized")]
-        names, known = ["small", *names], backbone in ("small", *names)
+        names = ["small", *models.list_models(module=models)]
+        known = backbone in names
     if not known:
         near = ", ".join(difflib.get_close_matches(name, names, 5)) or "none"
         raise UserError(
@@ -172,7 +172,7 @@ def _timm(name, pretrained, size):
     elif not timm.is_model_pretrained(name):
         raise UserError(f"timm has no ImageNet weights of {name}: give weights=FILE or none")
     else:
-        path = in_cache(name, timm.get_pretrained_cfg(name))
+        path = fetched(name, functools.partial(in_cache, timm.get_pretrained_cfg(name)))
         own = {"pretrained_cfg_overlay": {"file": path}} if path else {}
         build = functools.partial(timm.create_model, name, **options, **own)
         model = fetched(name, build, path or torch.hub.get_dir())
@@ -275,12 +275,11 @@ def feature_maps(net: nn.Module, size: int) -> list[FeatureMap]:
     names = {module: name for name, module in net.named_modules() if name}
     maps = _outputs_of(net, names, size)
     maps = maps[: [module for module, _ in maps].index(head(net))]
-    blocks = {
-        names[module]
+    inside = tuple(
+        f"{names[module]}."
         for module, shape in maps
         if len(shape) == 4 and type(module).forward is not nn.Sequential.forward
-    }
-    inside = tuple(f"{name}." for name in blocks)
+    )
     outside = [(m, shape) for m, shape in maps if not names[m].startswith(inside)]
     # VGG's pool makes 7 x 7 of whatever comes
     pools = nn.AdaptiveAvgPool2d

@@ -42,10 +42,8 @@ class CrossEntropy(nn.Module):
     def __init__(self, labels=(), imbalance="none"):
         super().__init__()
         self.imbalance, self.phase = imbalance, 1.0
-        counts = np.bincount(np.asarray(labels, int), minlength=len(CLASSES))
         # a class without an image counts as seen once
-        log_share = np.log(np.maximum(counts, 1) / max(1, counts.sum()))
-        self.register_buffer("log_share", torch.tensor(log_share, dtype=torch.float32))
+        self.register_buffer("log_share", torch.from_numpy(_log_shares(labels, least=1)))
         self.register_buffer("class_weights", torch.from_numpy(class_weights(labels)))
 
     @property
@@ -120,7 +118,7 @@ def freeze(net, what: str, size: int) -> list:
     if what == "early":
         layers = early_layers(net, size)
     if what == "backbone":
-        head = {layer for top in heads(net) for layer in top.modules()}
+        head = heads(net)
         layers = [layer for layer in weighted_layers(net) if layer not in head]
     for layer in layers:
         for parameter in layer.parameters(recurse=False):
@@ -230,7 +228,7 @@ class Mix:
 
 def _log_shares(labels, least=ABSENT):
     """(7,) float32 logarithms of the classes' shares; a rarer one counts as `least` images."""
-    counts = np.bincount(labels, minlength=len(CLASSES))
+    counts = np.bincount(np.asarray(labels, int), minlength=len(CLASSES))
     return np.log(np.maximum(counts, least) / max(1, counts.sum())).astype(np.float32)
 
 

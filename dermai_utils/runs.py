@@ -19,6 +19,7 @@ from dermai_utils import files, inference, networks, predictions
 from dermai_utils.basics import CLASSES, UserError, did_you_mean
 
 NOT_STORED = ("path",)  # columns of a dataset's table that are true on one machine only
+HOME = ("train", "extra", "official")  # sources; test sets of one's own may come and go
 SAME = ("label", "lesion_id", "pixel_hash")  # columns whose change is worth a line
 
 
@@ -109,38 +110,36 @@ class Run:
         With folds, an image of a fold is predicted by the one network that did not learn it.
         """
         rows = self._held_out(dataset)
-        fold = rows["fold"].to_numpy() if self.folds else np.full(len(rows), -1)
-        places, probabilities = rows["row"].to_numpy(), np.empty((len(rows), len(CLASSES)))
-        for k in np.unique(fold):  # -1: in no fold, so that all networks may judge it
-            options = dict(tta=tta, nets=self.networks if k < 0 else [self.networks[k]])
-            here = self.probabilities(dataset.pixels, rows=places[fold == k], **options)
-            probabilities[fold == k] = here
+        probabilities = np.empty((len(rows), len(CLASSES)))
+        for fold, part in rows.groupby("fold"):  # -1: in no fold, so that all networks may judge it
+            nets = self.networks if fold < 0 else [self.networks[fold]]
+            options = dict(rows=part["row"], tta=tta, nets=nets)
+            probabilities[part.index] = self.probabilities(dataset.pixels, **options)
         names = ["subset", "lesion_id", "origin", *(["fold"] if self.folds else [])]
         columns, truth = rows[names].to_dict("series"), rows["label"].map(CLASSES.index)
         return predictions.table(rows["image"], truth, probabilities, **columns)
 
     def _held_out(self, dataset):
-        known = self.table[self.table["subset"].isin(predictions.held_out(self.table["subset"]))]
-        given = {"train", "official", *dataset.table["source"]}
-        known = known[
-            known["source"].isin(given)
-        ]  # a test set that is not given now is not missing
-        new = dataset.table[~dataset.table["source"].isin(("train", "extra", "official"))]
-        new = new[~new["source"].isin(self.table["subset"])]
-        rows = pd.concat([known, new.assign(subset=new["source"], fold=-1)], ignore_index=True)
-        row = pd.Series(dataset.table.index, index=dataset.table["image"])
-        rows = rows.assign(row=rows["image"].map(row))
-        if missing := int(rows["row"].isna().sum()):
+        """The held-out images: `row` is their place in the dataset, `fold` -1 where in no fold."""
+        old, new = self.table, dataset.table
+        # a test set that is not given now is not missing
+        given = {"train", "official", *new["source"]}
+        held_out = predictions.held_out(old["subset"])
+        known = old[old["subset"].isin(held_out) & old["source"].isin(given)]
+        known = known.assign(fold=known.get("fold", -1))
+        new = new[~new["source"].isin({*HOME, *old["subset"]})]
+        rows = pd.concat([known, new.assign(subset=new["source"], fold=-1)])
+        found = rows.merge(dataset.table[["image"]].reset_index(names="row"), on="image")
+        if missing := len(rows) - len(found):
             print(f"evaluate: held-out images of run {self.name} that the data lacks: {missing:,}")
-        return rows[rows["row"].notna()].astype({"row": int}).reset_index(drop=True)
+        return found
 
     def changes(self, dataset) -> str:
         """What differs between the run's table and the data of now, in one line; "" for nothing.
 
         A test set that only one of them has is no change: it is judged where it is given."""
         old, new = self.table, dataset.table
-        both = {"train", "extra", "official", *(set(old["source"]) & set(new["source"]))}
-        return table_changes(*(table[table["source"].isin(both)] for table in (old, new)))
+        return table_changes(old, new, {*HOME, *(set(old["source"]) & set(new["source"]))})
 
 
 def open_run(folder, net=None, device: str = "auto", precision: str = "auto") -> Run:
@@ -183,15 +182,12 @@ def stored_table(dataset, subset) -> pd.DataFrame:
     return dataset.table.drop(columns=list(NOT_STORED), errors="ignore").assign(subset=subset)
 
 
-def table_changes(old, new, further=()) -> str:
-    """What differs between two tables of images, in one line; "" for nothing.
-
-    further: columns to compare beside those in SAME.
-    """
-    old, new = old.set_index("image"), new.set_index("image")
+def table_changes(old, new, sources=HOME, columns=SAME) -> str:
+    """What differs between two tables in the images of `sources`, in one line; "" for nothing."""
+    old, new = (t[t["source"].isin(sources)].set_index("image") for t in (old, new))
     both = old.index.intersection(new.index)
     found = {"images gone": len(old) - len(both), "new images": len(new) - len(both)}
-    for name in (*SAME, *further):
+    for name in columns:
         found[f"another {name}"] = int((old.loc[both, name] != new.loc[both, name]).sum())
     return ", ".join(f"{what}: {n:,}" for what, n in found.items() if n)
 

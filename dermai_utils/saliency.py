@@ -123,16 +123,8 @@ def curves(net: nn.Module, images: torch.Tensor, targets, maps, steps: int = 10)
 
 def blur(images: torch.Tensor) -> torch.Tensor:
     """`images` (..., S, S) without detail: averaged to 4 x 4 places, and back to their size."""
-    means = images.new_tensor(_means(images.shape[-1], 4))  # MPS lacks adaptive pooling
-    return _resized(means @ images @ means.T, images.shape[-2:])
-
-
-def _means(size, places):
-    """(places, size) float32: row k averages part k of a line of `size`."""
-    k = np.arange(places)[:, None]
-    first, last = size * k // places, -(-size * (k + 1) // places)
-    inside = (first <= np.arange(size)) & (np.arange(size) < last)
-    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+    means = F.adaptive_avg_pool2d(images.cpu(), 4)  # an Apple GPU has it for some sizes only
+    return _resized(means.to(images.device), images.shape[-2:])
 
 
 def random_maps(n: int, size: int, seed: int, cells: int = 7) -> np.ndarray:

@@ -12,10 +12,9 @@ import types
 
 from dermai_utils.basics import PARTS, UserError
 from dermai_utils.recipe import MACHINE
-from dermai_utils.runs import stored_table, table_changes
+from dermai_utils.runs import SAME, stored_table, table_changes
 
 PLAIN = (type(None), bool, int, float, complex, str, bytes)
-HOME = ("train", "extra", "official")  # sources; test sets of one's own may come and go
 DEPTH = 6  # of functions that call functions, and of objects in objects
 
 
@@ -29,8 +28,7 @@ def name_of(thing) -> str:
 def is_own(part) -> bool:
     """Whether a reader gave this part, rather than this package."""
     part = part.func if isinstance(part, functools.partial) else part
-    module = getattr(part, "__module__", type(part).__module__)
-    return part is not None and not str(module).startswith("dermai_utils.")
+    return part is not None and not str(getattr(part, "__module__", "")).startswith("dermai_utils.")
 
 
 def identity(net, options) -> tuple[dict, dict]:
@@ -56,9 +54,8 @@ def check_same(run, before: dict) -> None:
             found.append(f"{name} was {was}, is {now}")
         elif old.get(name) != new.get(name):
             found.append(f"the code or the values of {name} changed")
-    tables = (run.table, stored_table(run.dataset, run.subset))
-    home = [table[table["source"].isin(HOME)] for table in tables]
-    if changes := table_changes(*home, ("subset",)):
+    table = stored_table(run.dataset, run.subset)
+    if changes := table_changes(run.table, table, columns=(*SAME, "subset")):
         found.append(f"data and split: {changes}")
     if found:
         raise UserError(
@@ -85,25 +82,26 @@ def _described(thing, depth):
     if depth == 0:
         return name_of(thing)
     inner = functools.partial(_described, depth=depth - 1)
-    if hasattr(thing, "tobytes") or hasattr(thing, "detach"):  # an array or a tensor
-        array = thing.detach().cpu().numpy() if hasattr(thing, "detach") else thing
-        return array.shape, hashlib.sha256(array.tobytes()).hexdigest()
+    if hasattr(thing, "detach"):  # a tensor
+        thing = thing.detach().cpu().numpy()
+    if hasattr(thing, "tobytes"):
+        return thing.shape, hashlib.sha256(thing.tobytes()).hexdigest()
     if isinstance(thing, dict):
         return [(str(key), inner(value)) for key, value in thing.items()]
-    if isinstance(thing, list | tuple):
-        return [inner(item) for item in thing]
     if isinstance(thing, set | frozenset):
         return sorted(map(str, thing))
     if isinstance(thing, functools.partial):
-        return [inner(part) for part in (thing.func, thing.args, thing.keywords)]
+        thing = thing.func, thing.args, thing.keywords
     if isinstance(thing, types.MethodType):
-        return inner(thing.__func__), inner(thing.__self__)
-    if isinstance(thing, type):
-        return _tree(thing)
+        thing = thing.__func__, thing.__self__
+    if isinstance(thing, list | tuple):
+        return [inner(item) for item in thing]
     if isinstance(thing, types.FunctionType):
         return _tree(thing), inner(_surroundings(thing))
     if isinstance(thing, types.BuiltinFunctionType | types.ModuleType):
-        return name_of(thing) if callable(thing) else thing.__name__
+        return thing.__name__
+    if isinstance(thing, type):
+        return _tree(thing)
     state = {k: v for k, v in getattr(thing, "__dict__", {}).items() if k != "training"}
     return _tree(type(thing)), inner(state)
 
@@ -119,10 +117,10 @@ def _tree(thing) -> str:
 
 def _surroundings(function) -> dict:
     """What a function uses beside its own code: defaults, closure, and names of its own module."""
-    used = dict(inspect.getclosurevars(function).nonlocals)
-    for name in function.__code__.co_names:
-        value = function.__globals__.get(name)
+    found = inspect.getclosurevars(function)
+    used = dict(found.nonlocals)
+    for name, value in found.globals.items():
         own = getattr(value, "__module__", None) == function.__module__
-        if name in function.__globals__ and (isinstance(value, PLAIN) or own):
+        if isinstance(value, PLAIN) or own:
             used[name] = value
     return used | {"defaults": function.__defaults__, "keywords": function.__kwdefaults__}

@@ -147,8 +147,8 @@ class Training(Run):
             f"train: {counted(len(mix.home), 'image')}{mix}, {len(self.val):,} for validation, "
             f"{counted(mix.steps, 'step')} an epoch, {self.device.type} {self.precision}"
         )
-        options = dict(unit="image", unit_scale=True, desc="train")
-        options["disable"] = not self.accelerator.is_main_process
+        shown = self.accelerator.is_main_process
+        options = dict(desc="train", unit="image", unit_scale=True, disable=not shown)
         self.bar = progress.bar(total=o.epochs * mix.steps * mix.batch, **options)
 
     # What the loop calls.

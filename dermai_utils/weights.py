@@ -15,23 +15,17 @@ def load(model: nn.Module, path, heads) -> None:
 
     UserError that lists what differs. A run's best.pt is such a file too.
     """
-    wanted, given = model.state_dict(), read(path)
-    given = {key.removeprefix("backbone."): value for key, value in given.items()}
+    given = {key.removeprefix("backbone."): value for key, value in read(path).items()}
     names = tuple(f"{n}." for n, m in model.named_modules() if any(m is h for h in heads))
-    head = {key for key in wanted if key.startswith(names)}
-    fits = all(key in given and given[key].shape == wanted[key].shape for key in head)
+    head = {key: value for key, value in model.state_dict().items() if key.startswith(names)}
+    fits = all(key in given and given[key].shape == value.shape for key, value in head.items())
     left_out = ("normalise.",) if fits else ("normalise.", *names)
     state = {key: value for key, value in given.items() if not key.startswith(left_out)}
     try:
-        missing, unexpected = model.load_state_dict(state, strict=False)
-        wrong = [f"missing {key}" for key in missing if key not in head]
-        wrong += [f"unexpected {key}" for key in unexpected]
-    except RuntimeError as reason:  # a line for each tensor of another shape
-        wrong = [line.strip() for line in str(reason).splitlines()[1:]]
-    if wrong:
-        more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
-        listed = f"{'; '.join(sorted(wrong)[:12])}{more}"
-        raise UserError(f"{path}: these weights are not for this backbone: {listed}")
+        model.load_state_dict(state if fits else state | head)
+    except RuntimeError as reason:  # a line for missing, unexpected and other tensors each
+        wrong = " ".join(line.strip() for line in str(reason).splitlines()[1:])
+        raise UserError(f"{path}: these weights are not for this backbone: {wrong:.600}") from None
     which = "its head too" if fits else "a new head"
     print(f"weights: {counted(len(given), 'tensor')} from {Path(path).name}; {which}")
 
@@ -63,7 +57,7 @@ def read(path) -> dict:
 # ImageNet weights, which a library fetches.
 
 
-def fetched(name, make, cache):
+def fetched(name, make, cache=""):
     """`make()`, which fetches weights; UserError where they cannot be had or read."""
     import pickle
 
@@ -72,7 +66,10 @@ def fetched(name, make, cache):
     try:
         return make()
     except OSError as reason:  # urllib's, requests' and Hugging Face's errors are all of these
-        raise _not_had(name, first_line(reason)) from None
+        raise UserError(
+            f"{name}: its ImageNet weights could not be had ({first_line(reason):.160}); "
+            "go online, or give weights=FILE or none"
+        ) from None
     except (RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as reason:
         raise UserError(
             f"{name}: its ImageNet weights in {cache} cannot be read ({first_line(reason)}): "
@@ -80,16 +77,9 @@ def fetched(name, make, cache):
         ) from None
 
 
-def _not_had(name, why):
-    return UserError(
-        f"{name}: its ImageNet weights could not be had ({why}); "
-        "go online, or give weights=FILE or none"
-    )
-
-
-def in_cache(name, cfg):
-    """The file of timm's weights in Hugging Face's cache; UserError at once where it must be
-    fetched and the hub cannot be reached.
+def in_cache(cfg):
+    """The file of timm's weights in Hugging Face's cache, else None; an OSError at once where it
+    must be fetched and the hub cannot be reached.
 
     Its client would try for a minute, and even for a file in the cache ask for a newer one.
     """
@@ -98,15 +88,11 @@ def in_cache(name, cfg):
 
     if not cfg.hf_hub_id or cfg.custom_load:
         return None
-    names = (cfg.hf_hub_filename, "model.safetensors", "pytorch_model.bin")
-    paths = (try_to_load_from_cache(cfg.hf_hub_id, name) for name in names if name)
-    if path := next((path for path in paths if isinstance(path, str)), None):
+    path = try_to_load_from_cache(cfg.hf_hub_id, cfg.hf_hub_filename or "model.safetensors")
+    if isinstance(path, str):  # else it is not there
         return path
-    try:
-        if not constants.HF_HUB_OFFLINE:
-            requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
-    except requests.RequestException as reason:
-        raise _not_had(name, type(reason).__name__) from None
+    if not constants.HF_HUB_OFFLINE:
+        requests.head(constants.ENDPOINT, timeout=HUB_TIMEOUT)
 
 
 def first_line(reason) -> str:

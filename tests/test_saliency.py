@@ -8,7 +8,6 @@ import torchvision
 from torch import nn
 
 from dermai_utils import saliency
-from dermai_utils.basics import UserError
 from dermai_utils.networks import network
 
 
@@ -75,16 +74,11 @@ def test_a_network_that_trains_is_left_as_it_was(images):
     np.testing.assert_array_equal(maps[0], saliency.gradcam(net, asked, [0, 1]))
 
 
-@pytest.mark.parametrize("name", ["swin_t", "squeezenet1_1", "timm:test_convnext", "inception_v3"])
+@pytest.mark.parametrize("name", ["swin_t", "squeezenet1_1", "inception_v3"])
 def test_other_architectures_have_maps_too(name):
     net, side = network(name, "none", 96).eval(), 96
     maps = saliency.gradcam(net, torch.rand(2, 3, side, side), [0, 1])
     assert maps.shape == (2, side, side) and maps.min() >= 0 and maps.max() <= 1
-
-
-def test_a_vision_transformer_gets_a_plain_message():
-    with pytest.raises(UserError, match="transformer"):
-        saliency.gradcam(network("vit_b_32", "none", 64), torch.rand(1, 3, 64, 64), [0])
 
 
 # The checks.
@@ -110,7 +104,8 @@ def test_the_right_map_is_better_than_a_random_and_a_wrong_one():
     for other in (noise, wrong):
         assert (ours["deletion"].mean(1) < other["deletion"].mean(1)).all()
         assert (ours["insertion"].mean(1) > other["insertion"].mean(1)).all()
-    whole, blurred = (Corner()(x).softmax(1)[:, 1] for x in (images, saliency.blur(images)))
+    by_hand = F.interpolate(F.avg_pool2d(images, 8), (32, 32), mode="bilinear")  # 4 x 4 places
+    whole, blurred = (Corner()(x).softmax(1)[:, 1] for x in (images, by_hand))
     for name, start, end in (("deletion", whole, blurred), ("insertion", blurred, whole)):
         assert ours[name].shape == (3, 11)
         np.testing.assert_allclose(ours[name][:, 0], start, rtol=1e-5)
@@ -150,12 +145,3 @@ def test_the_check_compares_each_map_with_noise_and_with_a_randomised_network(ne
     other = saliency.gradcam(saliency.randomised(net, 5), few, targets)
     expected = saliency.rank_correlation(maps, other)
     np.testing.assert_allclose(found["randomised_correlation"], expected)
-
-
-@pytest.mark.parametrize("size", [4, 30, 64, 225])
-def test_the_blur_averages_as_adaptive_pooling_does(size):
-    """An Apple GPU pools adaptively only where the sizes divide."""
-    images = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
-    means = F.adaptive_avg_pool2d(images, 4)
-    expected = F.interpolate(means, (size, size), mode="bilinear")
-    torch.testing.assert_close(saliency.blur(images), expected)

@@ -10,14 +10,15 @@ hold for this machine alone. What a library or a device is missing for is "not m
 import argparse
 import contextlib
 import importlib.util
+import multiprocessing
 import os
+import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 import zipfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -224,23 +225,24 @@ def fastai_epoch(paths, labels, device):
 def memory(paths, folder):
     """Peak of resident memory of a CPU run over the array's size; Linux."""
     for name, options in {"quick_cpu": LITE, "ResNet18 at 224 px in batches of 64": {}}.items():
-        code = f"""
-import sys; sys.path[:0] = [{str(ROOT / "tools")!r}]
-import bench, pathlib
-def peak():
-    status = open("/proc/self/status")  # not getrusage: a child inherits its parent's peak
-    return int(next(line for line in status if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
-imports, folder = peak(), pathlib.Path({str(folder)!r})
-paths = sorted((folder / "jpeg" / "all").iterdir())
-with bench.training(paths, folder, device="cpu", **{options!r}) as run:
-    bench.epoch(run)
-    run.validate()
-    print("measured", peak() - run.pixels.nbytes / 1e9, imports)
-"""
-        said = subprocess.check_output([sys.executable, "-c", code], text=True)
-        over, imports = said.partition("measured ")[2].split()[:2]
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as own:
+            over, imports = own.submit(peaks, paths, folder, options).result()
         text = f"peak memory of a CPU run over the array, {name}, GB, aim ≤ 2"
-        yield text, float(over), f"imports alone {float(imports):.2f} GB"
+        yield text, over, f"imports alone {imports:.2f} GB"
+
+
+def peaks(paths, folder, options):
+    """This process's peak memory after an epoch over the array's size, and before it, in GB."""
+    imports = peak()
+    with training(paths, folder, device="cpu", **options) as run:
+        epoch(run)
+        run.validate()
+        return peak() - run.pixels.nbytes / 1e9, imports
+
+
+def peak():
+    status = Path("/proc/self/status").read_text()  # not getrusage: it counts the parent's peak
+    return int(re.search(r"VmHWM:\s*(\d+)", status)[1]) * 1024 / 1e9
 
 
 PARTS = {"building": building, "input": input_path, "training": steps, "memory": memory}
