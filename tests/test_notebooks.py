@@ -182,12 +182,8 @@ VERSION, INSTALLING = "DermAI-ISIC2018 0.3.0\n", "setup: installing timm>=1.0\n"
     ],
 )
 def test_a_setup_cell_that_changes_what_is_there_or_works_twice_is_found(looks, again, complaint):
-    notebook = new_notebook(cells=[new_code_cell(tool.SETUP), new_code_cell("1")])
-    colab.prepared(notebook, "file:///x.git@v1")
-    cells = notebook.cells[:5]
-    assert cells[1].source == cells[3].source and 'REPO = "file:///x.git@v1"' in cells[1].source
-    printed = [json.dumps(looks[0]), INSTALLING + VERSION, json.dumps(looks[1]), again]
-    for cell, text in zip(cells, [*printed, json.dumps(looks[2])], strict=True):
-        cell.outputs = [new_output("stream", text=text)]
+    before, between, after = map(json.dumps, looks)
+    printed = before, INSTALLING + VERSION, between, again, after
+    cells = [new_code_cell(outputs=[new_output("stream", text=text)]) for text in printed]
     wrong = " ".join(colab.judge(cells))
     assert complaint in wrong and bool(wrong) == bool(complaint)
