@@ -3,16 +3,13 @@
 import io
 import json
 import re
-import sys
 import zipfile
 
+import habits
 import pytest
 
 import dermai_utils
 from dermai_utils.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import habits  # noqa: E402
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
 PAGES += [*(ROOT / "docs").glob("*.md"), ROOT / ".github" / "pull_request_template.md"]

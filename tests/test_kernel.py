@@ -2,15 +2,12 @@
 
 import contextlib
 import os
-import sys
 
+import colab
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
 from dermai_utils.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import colab  # noqa: E402
 
 LOOP = """
 import os, signal

@@ -7,18 +7,15 @@ import re
 import subprocess
 import sys
 
+import colab
 import jupytext
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+import notebooks as tool
 from dermai_utils.basics import UserError
 from dermai_utils.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import colab  # noqa: E402
-
-import notebooks as tool  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -1,7 +1,6 @@
 """assets/predictions and tools/out_of_fold.py: what pages quote is what the file gives."""
 
-import sys
-
+import out_of_fold
 import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
@@ -9,10 +8,6 @@ from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 from dermai_utils import files
 from dermai_utils.audits import known
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import out_of_fold  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -1,17 +1,12 @@
 """tools/ship.py: what the shipped model must not learn, and what its figures say."""
 
-import sys
-
+import pages
 import pandas as pd
 import pytest
+import ship
 import torch
 
 from dermai_utils import runs, splits
-from dermai_utils.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import pages  # noqa: E402
-import ship  # noqa: E402
 
 FILES = {"settings.json": '{"data": "clinic"}', "history.csv": "epoch\n"}
 FILES |= {"table.csv": "image,subset\na,left out\nb,train\n"}
