@@ -201,9 +201,9 @@ def read(env=os.environ, **given) -> Settings:
     >>> read({"DERMAI_EPOCHS": "3"}, data="sample", size=96).epochs
     3
     """
-    env = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_")}
     given = {name: value for name, value in given.items() if value not in (None, "", (), [])}
-    values = {name: value for name, value in (env | given).items() if value != ""}
+    ours = {key: text for key, text in env.items() if key.startswith("DERMAI_") and text}
+    values = {key[7:].lower(): text for key, text in ours.items()} | given
     for name in values.keys() - FIELDS.keys():
         hint = did_you_mean(name, FIELDS) or f"the settings are {', '.join(FIELDS)}"
         raise UserError(f"unknown setting {name}: {hint}")

@@ -12,7 +12,7 @@ def test_later_sources_win(tmp_path):
     assert read({}, preset="quick").size == PRESETS["quick"]["size"]
     assert read({"DERMAI_SIZE": "96"}).size == 96
     assert read({"DERMAI_SIZE": "96"}, size="112").size == 112
-    assert read({"DERMAI_SIZE": "96"}, size="", test=[]).size == 96  # empty: not set
+    assert read({"DERMAI_SIZE": "96", "DERMAI_SEED": ""}, size="", test=[]).size == 96  # not set
     with pytest.raises(UserError, match="batchsize: did you mean batch_size"):
         read({"DERMAI_BATCHSIZE": "8"})
 
