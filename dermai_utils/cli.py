@@ -51,24 +51,14 @@ OPTIONS = {  # that are no settings: arguments of argparse
 
 def main(words=None) -> int:
     """Exit status: 0 done, 2 an error in one plain line, 130 interrupted."""
-    words = sys.argv[1:] if words is None else list(words)
     colab.tune_process()
-    if not words or words[0] in ("--help", "-h"):
-        print(overview())
-        return 0
-    if words == ["--version"]:
-        print(colab.version_line())
-        return 0
-    return exit_status(command, words)
+    return exit_status(command, sys.argv[1:] if words is None else words)
 
 
 def exit_status(function, *arguments) -> int:
     """Call `function`; its number, or 0. An error that the user can mend ends in one line."""
     try:
         return function(*arguments) or 0
-    except BrokenPipeError:  # who reads the output wants no more, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
     except (UserError, OSError, MemoryError, RuntimeError) as reason:
         line = _in_words(reason)
         if not line:
@@ -98,7 +88,13 @@ def _in_words(reason):
 
 def command(words) -> None:
     """Do what the first of `words` names, with the settings in the others."""
-    name, *rest = words
+    name, *rest = words or ["--help"]
+    if name in ("--help", "-h"):
+        print(overview())
+        return
+    if name == "--version":
+        print(colab.version_line())
+        return
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"expected one of {', '.join(COMMANDS)}"
         raise UserError(f"unknown command {name!r:.80}: {hint}")

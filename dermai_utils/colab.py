@@ -14,8 +14,8 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
-import zipfile
 from pathlib import Path
 
 from dermai_utils import __version__, files
@@ -30,7 +30,6 @@ ARCHIVES_GB = 5.8  # the official archives, and the images unpacked from them
 STEPS, PATIENCE = (4, 8), 4.0  # least and most steps of measuring; seconds after which four will do
 DRIVE = Path("/content/drive")  # where Colab's own examples mount it
 DRIVE_FOLDER = "DermAI-ISIC2018"  # in My Drive
-ZIP = zipfile.ZIP_DEFLATED
 GPU_CLICKS = {
     "colab": " (for one: Runtime > Change runtime type > T4 GPU, then Runtime > Run all)",
     "kaggle": " (for one: Settings > Accelerator > GPU T4 x2, then Run all)",
@@ -265,13 +264,10 @@ def drive_folders(keep_on_drive: bool, name="sample", mount=my_drive, root=ROOT)
 
 def zip_folder(folder) -> Path:
     """Make `folder`.zip beside `folder`: all but checkpoints (*.pt) and hidden files."""
-    folder = Path(folder)
-    archive = folder.with_name(f"{folder.name}.zip")
-    kept = [path for path in sorted(folder.rglob("[!.]*")) if path.suffix != ".pt"]
-    with files.atomic(archive, "wb") as file, zipfile.ZipFile(file, "w", ZIP) as bundle:
-        for path in kept:
-            bundle.write(path, path.relative_to(folder.parent))
-    return archive
+    folder, left_out = Path(folder), shutil.ignore_patterns("*.pt", ".*")
+    with tempfile.TemporaryDirectory() as copy:
+        shutil.copytree(folder, Path(copy, folder.name), ignore=left_out)
+        return Path(shutil.make_archive(folder, "zip", copy))
 
 
 def download(path) -> None:

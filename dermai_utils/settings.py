@@ -5,10 +5,10 @@ docs/settings.md lists them all. Whatever is no setting here is an argument of a
 Standard library only.
 """
 
+import contextlib
 import dataclasses
 import functools
 import itertools
-import math
 import os
 import re
 import shutil
@@ -43,14 +43,15 @@ PRESETS = {
 
 
 def _setting(group, default, allowed, help):
-    """A field of Settings. allowed: a tuple of values, [least, largest], or a word of those below;
-    a tuple that ends with PATH also allows a path that exists."""
-    metadata = dict(group=group, allowed=allowed, help=help)
+    """A field of Settings. allowed: a value, [least, largest], a word of those below, or a tuple of
+    such."""
+    options = allowed if isinstance(allowed, tuple) else (allowed,)
+    metadata = dict(group=group, allowed=options, help=help)
     return dataclasses.field(default=default, metadata=metadata)
 
 
 TEXT, FOLDER, PATH, PATHS = "text", "a folder", "or a path", "folders"
-SHARE = "auto, or 0.0 to 0.5"
+FOLDER_NAME = "a plain folder name, without / or :"
 NAMES = ("sample", "isic2018")  # made-up pictures; the official archives, which are downloaded
 SEEDS = [0, 2**31 - 1]
 _data, _split, _model, _train, _machine = (
@@ -73,7 +74,7 @@ class Settings:
     base_url: str = _data("", TEXT, "one address in place of the official mirrors")
     cache_dir: str = _data("", FOLDER, "large files that can be made again; empty: cache/DATA")
     work_dir: str = _data("", FOLDER, "small files to keep: runs, reports; empty: work/DATA")
-    run_name: str = _data("first", TEXT, "the folder of a run in WORK_DIR/runs")
+    run_name: str = _data("first", FOLDER_NAME, "the folder of a run in WORK_DIR/runs")
     seed: int = _data(0, SEEDS, "for new weights, the order of batches and augmentation")
 
     # lesion: no lesion in two subsets; random: image by image, which leaks
@@ -83,8 +84,10 @@ class Settings:
     split_seed: int = _split(0, SEEDS, "for the split, so that several seeds can share one")
     near_duplicates: str = _split("listed", ("listed", "none", PATH), "pairs that stay together")
     val_fraction: float = _split(0.12, [0.01, 0.5], "to choose decision rule and thresholds on")
-    test_fraction: str | float = _split("auto", SHARE, "auto: 0.12, 0 beside another test set")
-    folds: int = _split(0, [0, 20], "from 2: cross-validation, one network a fold; 0: one val")
+    test_fraction: str | float = _split(
+        "auto", ("auto", [0.0, 0.5]), "auto: 0.12, 0 beside another test set"
+    )
+    folds: int = _split(0, (0, [2, 20]), "from 2: cross-validation, one network a fold; 0: one val")
     train_fraction: float = _split(1.0, [0.01, 1.0], "share of the training lesions to train on")
 
     size: int = _model(224, [32, 1024], "px, the side of the square that the network sees")
@@ -107,13 +110,6 @@ class Settings:
     def __post_init__(self):
         for field in FIELDS.values():
             object.__setattr__(self, field.name, _checked(field, getattr(self, field.name)))
-        if not _FOLDER_NAME.fullmatch(self.run_name):
-            raise UserError(
-                f"run_name={self.run_name!r:.80}: expected a plain folder name, without "
-                '/ \\ : * ? " < > |'
-            )
-        if self.folds == 1:
-            raise UserError("folds=1 is no cross-validation: give 0 (one val subset) or 2 to 20")
         if self.val_fraction + (self.test_share or 0.0) > 0.8:
             raise UserError("val_fraction + test_fraction leave under 20 % to train on: lower one")
 
@@ -144,67 +140,50 @@ class Settings:
 
 
 FIELDS = {field.name: field for field in dataclasses.fields(Settings)}
-_FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|]{1,80}(?<![ .])')
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+_FOLDER_NAME = re.compile(r'(?![ .])[^/\\:*?"<>|\x00-\x1f]{1,80}(?<![ .])')
 _KINDS = {int: "a whole number, ", float: "a number, "}
 
 
 def allowed(field) -> str:
     """What a field of Settings may be, in words."""
-    limits = field.metadata["allowed"]
-    if isinstance(limits, list):
-        return f"{limits[0]} to {limits[1]}"
-    words = [limits] if isinstance(limits, str) else limits
-    return ", ".join(str(word) or "(empty)" for word in words)
+    options = field.metadata["allowed"]
+    words = (f"{o[0]} to {o[1]}" if isinstance(o, list) else str(o) or "(empty)" for o in options)
+    return ", ".join(words)
 
 
 def _checked(field, value):
-    """`value` as the field's type. UserError."""
-    limits = field.metadata["allowed"]
-    if limits == PATHS:
+    """`value`, or the value that this text means. UserError."""
+    if field.type is tuple:
         paths = filter(None, value.split(os.pathsep)) if isinstance(value, str) else value
-        return tuple(_path(field, str(path)) for path in paths)
-    if field.type in (int, float) or limits == SHARE and value != "auto":
-        return _number(field, value)
-    value = str(value)
-    if _CONTROL.search(value):
-        raise _wrong(field, value, "plain characters, without line breaks")
-    if limits == FOLDER:
-        return os.path.expanduser(value)
-    if isinstance(limits, tuple) and value not in limits:
-        if PATH in limits:
-            return _path(field, value)
-        raise _wrong(field, value, f"one of {allowed(field)}")
-    return value
+        return tuple(_one(field, path) for path in paths)
+    return _one(field, value)
 
 
-def _number(field, value):
-    """The number that `value` or its text is. UserError."""
-    limits, kind = field.metadata["allowed"], field.type
-    if limits == SHARE:
-        limits, kind = [0.0, 0.5], float
-    try:
-        number = kind(str(value))
-    except ValueError:
-        number = math.nan
-    if not (limits[0] <= number <= limits[1] if isinstance(limits, list) else number in limits):
-        raise _wrong(field, value, f"{_KINDS.get(field.type, '')}{allowed(field)}")
-    return number
-
-
-def _path(field, value):
-    """`value` with ~ as the home folder. UserError where nothing is there."""
-    path = os.path.expanduser(value)
-    if not _CONTROL.search(path) and os.path.exists(path):
-        return path
-    raise _wrong(field, value, allowed(field), "no such file or folder; ")
-
-
-def _wrong(field, value, expected, why=""):
-    limits = field.metadata["allowed"]
-    hint = did_you_mean(value, limits) if isinstance(limits, tuple) else ""
+def _one(field, value):
+    options, text = field.metadata["allowed"], str(value)
+    for option in options:
+        if (found := _read(option, text)) is not None:
+            return found
+    expected = f"{_KINDS.get(field.type, '')}{allowed(field)}"
+    missing = "no such file or folder; " if {PATH, PATHS} & set(map(str, options)) else ""
+    hint = did_you_mean(text, options)
     hint = f"; {hint}" if hint else ""
-    return UserError(f"{field.name}={value!r:.80}: {why}expected {expected}{hint}")
+    raise UserError(f"{field.name}={text!r:.80}: {missing}expected {expected}{hint}")
+
+
+def _read(option, text):
+    """The value of `text` where `option` allows it, else None."""
+    if isinstance(option, list):
+        with contextlib.suppress(ValueError):
+            number = type(option[0])(text)
+            return number if option[0] <= number <= option[1] else None
+        return None
+    if option == FOLDER_NAME:
+        return text if _FOLDER_NAME.fullmatch(text) else None
+    if option in (FOLDER, PATH, PATHS):
+        path = os.path.expanduser(text)
+        return path if option == FOLDER or os.path.exists(path) else None
+    return text if option == TEXT else option if text == str(option) else None
 
 
 def nvidia_gpu() -> str:
@@ -222,9 +201,9 @@ def read(env=os.environ, **given) -> Settings:
     >>> read({"DERMAI_EPOCHS": "3"}, data="sample", size=96).epochs
     3
     """
-    env = {key[7:].lower(): text for key, text in env.items() if key.startswith("DERMAI_")}
     given = {name: value for name, value in given.items() if value not in (None, "", (), [])}
-    values = {name: value for name, value in (env | given).items() if value != ""}
+    ours = {key: text for key, text in env.items() if key.startswith("DERMAI_") and text}
+    values = {key[7:].lower(): text for key, text in ours.items()} | given
     for name in values.keys() - FIELDS.keys():
         hint = did_you_mean(name, FIELDS) or f"the settings are {', '.join(FIELDS)}"
         raise UserError(f"unknown setting {name}: {hint}")

@@ -4,12 +4,10 @@ import json
 import subprocess
 import sys
 
+import bench
 import pytest
 
 from dermai_utils.settings import ROOT
-
-sys.path.insert(0, str(ROOT / "tools"))
-import bench  # noqa: E402
 
 
 def part(paths, folder):

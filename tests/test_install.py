@@ -30,20 +30,16 @@ def wheel(tmp_path_factory):
 
 
 def test_the_wheel_has_every_file_of_the_package_and_nothing_else(wheel):
-    files = {
-        path.relative_to(ROOT).as_posix()
-        for path in (ROOT / "dermai_utils").rglob("*")
-        if path.is_file()
-    }
-    files = {name for name in files if "__pycache__" not in name}
+    paths = [path for path in (ROOT / "dermai_utils").rglob("*") if path.suffix != ".pyc"]
+    files = {path.relative_to(ROOT).as_posix() for path in paths if path.is_file()}
     names = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     assert names == files
 
 
 def test_its_version_is_the_packages_and_its_dependencies_are_requirements_txt(wheel):
-    archive = zipfile.ZipFile(wheel)
-    name = next(name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-    about = message_from_bytes(archive.read(name))
+    archive = zipfile.Path(wheel)
+    about = next(path for path in archive.iterdir() if path.name.endswith(".dist-info"))
+    about = message_from_bytes((about / "METADATA").read_bytes())
     assert about["Version"] == dermai_utils.__version__
     lines = (ROOT / "requirements.txt").read_text().splitlines()
     assert about.get_all("Requires-Dist") == [line for line in lines if not line.startswith("#")]
@@ -75,11 +71,10 @@ def test_an_installed_package_works_in_an_empty_folder(wheel, tmp_path):
 def test_an_installed_package_answers_about_a_photo(wheel, tmp_path):
     """From pip install to seven named probabilities: no data, no network, one command."""
     made_up = ROOT / "dermai_utils" / "sample" / "ISIC2018_Task3_Test_Input.zip"
-    with zipfile.ZipFile(made_up) as archive:
-        name = sorted(name for name in archive.namelist() if name.endswith(".jpg"))[0]
-        (tmp_path / "photo.jpg").write_bytes(archive.read(name))
-    words = ("predict", "--image", str(tmp_path / "photo.jpg"))
-    lines = installed(wheel, tmp_path / "site", *words, cwd=tmp_path / "empty")
+    shutil.unpack_archive(made_up, tmp_path)
+    photo = str(next(tmp_path.rglob("*.jpg")))
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    lines = installed(wheel, site, "predict", "--image", photo, cwd=empty)
     assert lines[0].startswith("answers by dermai-lite0, the model that comes with the package")
     assert all(name in lines[1] for name in CLASSES) and DISCLAIMER in lines
-    assert list((tmp_path / "empty").iterdir()) == [tmp_path / "empty" / "own_predictions.csv"]
+    assert list(empty.iterdir()) == [empty / "own_predictions.csv"]

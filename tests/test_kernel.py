@@ -3,7 +3,7 @@
 import contextlib
 import os
 
-from nbclient import NotebookClient
+import colab
 from nbclient.exceptions import CellExecutionError
 from nbformat.v4 import new_code_cell, new_notebook
 
@@ -28,11 +28,9 @@ with dermai.Training("run", ds, dermai.split(ds.table), net, **options) as run:
 def executed(folder, step=-1):
     """The cell of a loop that gets the stop button's signal in a step."""
     cell = new_code_cell(LOOP.format(step=step))
-    quiet = ["--IPKernelApp.log_level=ERROR"]
-    options = dict(kernel_name="python3", resources={"metadata": {"path": str(folder)}})
-    client = NotebookClient(new_notebook(cells=[cell]), extra_arguments=quiet, **options)
+    env = os.environ | {"PYTHONPATH": str(ROOT)}
     with contextlib.suppress(CellExecutionError):
-        client.execute(env=os.environ | {"PYTHONPATH": str(ROOT)})
+        colab.executed(new_notebook(cells=[cell]), folder, env)
     return cell
 
 

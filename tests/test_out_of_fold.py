@@ -1,20 +1,13 @@
 """assets/predictions and tools/out_of_fold.py: what pages quote is what the file gives."""
 
-import importlib.util
-import sys
-
+import out_of_fold
 import pandas as pd
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, roc_auc_score
 
+from dermai_utils import files
 from dermai_utils.audits import known
 from dermai_utils.basics import CLASSES, UserError
-from dermai_utils.settings import ROOT
-
-SPEC = importlib.util.spec_from_file_location("out_of_fold", ROOT / "tools" / "out_of_fold.py")
-out_of_fold = importlib.util.module_from_spec(SPEC)
-sys.modules["out_of_fold"] = out_of_fold
-SPEC.loader.exec_module(out_of_fold)
 
 
 @pytest.fixture(scope="module")
@@ -44,13 +37,13 @@ def test_the_pages_quote_what_the_file_gives(rows):
 
 
 def test_the_file_holds_the_finished_folds_and_no_other_subset(tmp_path):
-    for fold, images in enumerate((["b", "c"], ["a"])):
-        (tmp_path / "run" / str(fold)).mkdir(parents=True)
+    for fold, images in enumerate((["b", "c"], ["a"], [])):
+        (folder := tmp_path / "run" / str(fold)).mkdir(parents=True)
         of = pd.DataFrame({"image": [*images, "t"], "subset": ["val"] * len(images) + ["test"]})
-        of.assign(**dict.fromkeys(CLASSES, 1 / 7)).to_csv(
-            tmp_path / "run" / str(fold) / "predictions.csv", index=False
-        )
-    (tmp_path / "run" / "2").mkdir()  # not trained yet
+        if images:  # the others are not trained yet
+            files.write_table(
+                of.assign(**dict.fromkeys(CLASSES, 1 / 7)), folder / "predictions.csv"
+            )
     made = out_of_fold.write(tmp_path / "run", tmp_path / "out" / "made.csv.gz")
     found = pd.read_csv(made)
     assert found[["image", "fold"]].to_numpy().tolist() == [["a", 1], ["b", 0], ["c", 0]]

@@ -1,8 +1,8 @@
 """The sample: its bytes, its mix, its faults, and what its preset gives."""
 
-import sys
-
+import make_sample
 import pandas as pd
+import pictures
 import pytest
 from PIL import Image
 
@@ -11,10 +11,6 @@ from dermai_utils import commands, files, predictions, settings
 from dermai_utils.basics import CLASSES
 from dermai_utils.settings import PACKAGE, ROOT
 from dermai_utils.study import decisions
-
-sys.path.insert(0, str(ROOT / "tools"))
-import make_sample  # noqa: E402
-import pictures  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -1,22 +1,15 @@
 """tools/ship.py: what the shipped model must not learn, and what its figures say."""
 
-import importlib.util
-import sys
-
+import pages
 import pandas as pd
 import pytest
+import ship
 import torch
 
 from dermai_utils import runs, splits
-from dermai_utils.settings import ROOT
 
-SPEC = importlib.util.spec_from_file_location("ship", ROOT / "tools" / "ship.py")
-ship = importlib.util.module_from_spec(SPEC)
-sys.modules["ship"] = ship
-SPEC.loader.exec_module(ship)
-
-
-ONE_LEFT_OUT = "image,subset\na,left out\nb,train\n"
+FILES = {"settings.json": '{"data": "clinic"}', "history.csv": "epoch\n"}
+FILES |= {"table.csv": "image,subset\na,left out\nb,train\n"}
 
 
 def test_what_the_official_test_set_shows_is_left_out_with_its_lesion_and_twins():
@@ -35,9 +28,8 @@ def test_what_the_official_test_set_shows_is_left_out_with_its_lesion_and_twins(
 
 def test_every_weight_is_rounded_to_half_precision(tmp_path):
     (tmp_path / "run").mkdir()
-    for name, text in {"settings.json": '{"data": "clinic"}', "table.csv": ONE_LEFT_OUT}.items():
+    for name, text in FILES.items():
         (tmp_path / "run" / name).write_text(text)
-    (tmp_path / "run" / "history.csv").write_text("epoch\n")
     weights = {"a": torch.tensor([1 / 3]), "n": torch.tensor(7)}
     runs.save_checkpoint(tmp_path / "run" / "best.pt", {"model": weights})
     made = ship.rounded(runs.Run(tmp_path / "run", device="cpu"), tmp_path / "made")
@@ -64,5 +56,14 @@ def test_the_tables_have_each_subset_and_say_what_is_not_measured():
     assert "| MSK | 75.0 % | not defined | 1 of 8 | 0.010 |  |" in made["answers"]
     found["subsets"]["official"] = row
     assert "not measured" not in ship.tables(found)["scores"]
-    columns = {line.count("|") for line in made["scores"].splitlines()}
-    assert len(columns) == 1
+    assert len({line.count("|") for line in made["scores"].splitlines()}) == 1
+
+
+def test_a_page_is_filled_between_its_marks_and_nowhere_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<a>\nold\n<b>\nafter\n")
+    for text in ("longer\ntext", "new"):
+        pages.fill(page, ("<a>", "<b>"), text)
+    assert page.read_text() == "before\n<a>\nnew\n<b>\nafter\n"
+    with pytest.raises(ship.UserError, match="page.md has no line <c>"):
+        pages.fill(page, ("<c>", "<b>"), "new")

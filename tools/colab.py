@@ -78,6 +78,16 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def executed(notebook, folder, environment, *arguments):
+    """Run all cells in `folder`, by a new kernel; returns the seconds."""
+    started = time.monotonic()
+    where = {"resources": {"metadata": {"path": str(folder)}}, "kernel_name": "python3"}
+    quiet = ["--IPKernelApp.log_level=ERROR", *arguments]
+    client = NotebookClient(notebook, timeout=None, extra_arguments=quiet, **where)
+    client.execute(env=environment)
+    return time.monotonic() - started
+
+
 def prepared(notebook, address):
     """Put `address` into the setup cell, which then stands twice, with a look at the installed
     packages before, between and after: code cells 0 to 4."""
@@ -116,7 +126,7 @@ def judge(first_cells):
 
 def alone(path, address):
     """Run one notebook; returns what went wrong as lines."""
-    started, notebook = time.monotonic(), nbformat.read(path, as_version=4)
+    notebook = nbformat.read(path, as_version=4)
     tagged = [cell.metadata.get("tags", []) for cell in code_cells(notebook)]
     before = [output_of(cell) for cell in code_cells(notebook)]
     prepared(notebook, address)
@@ -124,16 +134,12 @@ def alone(path, address):
         environment, empty = surroundings(layer(Path(folder, "layer"))), Path(folder, "content")
         empty.mkdir()
         os.environ |= environment
-        arguments = ["--IPKernelApp.log_level=ERROR"]
-        arguments += ["--IPKernelApp.exec_lines=import google.colab"]
-        where = {"metadata": {"path": str(empty)}}
-        options = dict(timeout=None, kernel_name="python3", resources=where)
-        client = NotebookClient(notebook, extra_arguments=arguments, **options)
+        imported = "--IPKernelApp.exec_lines=import google.colab"
         try:
-            client.execute(env=environment)
+            seconds = executed(notebook, empty, environment, imported)
         except (CellExecutionError, DeadKernelError) as error:  # dead: out of memory, as a rule
             return str(error).splitlines()[-30:]
-    print(f"{path.stem}: {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{path.stem}: {seconds:.0f} s", flush=True)
     cells = code_cells(notebook)
     after = map(output_of, [cells[1], *cells[5:]])
     return judge(cells[:5]) + [

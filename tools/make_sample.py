@@ -74,8 +74,8 @@ TRAINING = {
     "DF": [3, 2, 2] + [1] * 5,
     "VASC": [3, 2, 2] + [1] * 5,
 }
-TEST = {"MEL": 12, "NV": 27, "BCC": 9, "AKIEC": 8, "BKL": 12, "DF": 6, "VASC": 6}  # lesions
-ELSEWHERE = {"MEL": 12, "NV": 8, "BCC": 7, "AK": 3, "BKL": 6, "SCC": 4}  # lesions; no DF, no VASC
+TEST = {"MEL": 12, "NV": 27, "BCC": 9, "AKIEC": 8, "BKL": 12, "DF": 6, "VASC": 6}  # one each
+ELSEWHERE = {"MEL": 12, "NV": 8, "BCC": 7, "AK": 3, "BKL": 6, "SCC": 4}  # one each
 ELSEWHERE_COLUMNS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 
 
@@ -165,25 +165,16 @@ def vascular(rng, u, v, depth):
     return mix((188, 58, 66), (94, 20, 62), 1.2 * lagoons - 0.1)
 
 
-# class -> painter, raggedness of the outline (0 is an ellipse), width of the border
+# class -> painter, raggedness of the outline (0 is an ellipse), width of the border; the classes
+# that it may be taken for, and the largest share of their look
 LOOKS = {
-    "MEL": (melanoma, 0.30, 0.20),
-    "NV": (nevus, 0.05, 0.25),
-    "BCC": (basal_cell, 0.12, 0.35),
-    "AKIEC": (keratosis_actinic, 0.22, 0.45),
-    "BKL": (keratosis_benign, 0.15, 0.10),
-    "DF": (dermatofibroma, 0.06, 0.45),
-    "VASC": (vascular, 0.10, 0.12),
-}
-# class -> the classes that it may be taken for, and the largest share of their look
-LIKE = {
-    "MEL": ("NV NV BKL".split(), 0.85),
-    "NV": ("MEL MEL BKL DF".split(), 0.5),
-    "BCC": ("AKIEC NV".split(), 0.8),
-    "AKIEC": ("BKL BCC".split(), 0.65),
-    "BKL": ("MEL NV AKIEC".split(), 0.65),
-    "DF": ("NV BCC".split(), 0.6),
-    "VASC": ("BCC MEL".split(), 0.85),
+    "MEL": (melanoma, 0.30, 0.20, "NV NV BKL", 0.85),
+    "NV": (nevus, 0.05, 0.25, "MEL MEL BKL DF", 0.5),
+    "BCC": (basal_cell, 0.12, 0.35, "AKIEC NV", 0.8),
+    "AKIEC": (keratosis_actinic, 0.22, 0.45, "BKL BCC", 0.65),
+    "BKL": (keratosis_benign, 0.15, 0.10, "MEL NV AKIEC", 0.65),
+    "DF": (dermatofibroma, 0.06, 0.45, "NV BCC", 0.6),
+    "VASC": (vascular, 0.10, 0.12, "BCC MEL", 0.85),
 }
 
 
@@ -199,12 +190,12 @@ def outline(rng, u, v, ragged):
 
 def lesion(rng, u, v, label):
     """(colours (H, W, 3), how much of each pixel is lesion (H, W))."""
-    others, most = LIKE[label]
-    other, doubt = LOOKS[rng.choice(others)], most * rng.beta(1, 2)
-    (own, ragged, border), shapes = LOOKS[label], other[1:]
-    ragged, border = np.array([ragged, border]) * (1 - doubt) + doubt * np.array(shapes)
+    own, *shape, others, most = LOOKS[label]
+    other, *shape_of_other, _, _ = LOOKS[rng.choice(others.split())]
+    doubt = most * rng.beta(1, 2)
+    ragged, border = np.array(shape) * (1 - doubt) + doubt * np.array(shape_of_other)
     depth = outline(rng, u, v, ragged)
-    colour = mix(own(rng, u, v, depth), other[0](rng, u, v, depth), np.full_like(u, doubt))
+    colour = mix(own(rng, u, v, depth), other(rng, u, v, depth), np.full_like(u, doubt))
     tint = np.exp(rng.normal(0, 0.10) + rng.normal(0, 0.04, 3))  # each lesion has its own
     return colour * tint, np.clip((1.05 + border / 2 - depth) / border, 0, 1)
 
@@ -236,9 +227,8 @@ def on_the_glass(camera, x, y, colour):
         rim = np.abs(np.hypot(x - a, y - b) - radius) / 0.03
         colour = mix(colour, (246, 240, 236), 0.6 * (1 - rim))
     if camera.random() < 0.12:
-        ticks = (np.abs((x * 8) % 1 - 0.5) > 0.42) & (
-            y > 0.84 - 0.08 * (np.abs((x * 2) % 1) < 0.12)
-        )
+        long = np.abs((x * 2) % 1) < 0.12
+        ticks = (np.abs((x * 8) % 1 - 0.5) > 0.42) & (y > 0.84 - 0.08 * long)
         colour = mix(colour, (46, 42, 44), 0.85 * ticks)
     return colour
 
@@ -310,45 +300,31 @@ def number(sizes, first_image, first_lesion):
 
 def faulty():
     """The pictures of the table above, before anything is broken; lesions 9xx are theirs alone."""
-    first = {901: "NV", 902: "NV", 903: "BCC", 904: "NV", 905: "BKL", 906: "NV", 907: "MEL"}
-    first |= {908: "BKL", 909: "BKL", 910: "BCC", 912: "NV", 913: "MEL", 914: "NV", 918: "NV"}
-    first |= {919: "MEL"}
-    # (image, lesion, class)
-    more = [(911, 910, "BCC"), (915, 914, "NV"), (916, 914, "NV"), (917, 914, "NV")]
-    more += [(920, 919, "MEL")]
-    pictures = [Picture(isic(9_000_000 + n), n, label, 1) for n, label in first.items()]
-    pictures += [Picture(isic(9_000_000 + n), lesion, label, n) for n, lesion, label in more]
-    return sorted(pictures)
-
-
-def training_pictures():
-    return number(TRAINING, 9_000_001, first_lesion=1) + faulty()
-
-
-def test_pictures():
-    return number({k: [1] * n for k, n in TEST.items()}, 9_500_001, first_lesion=501)
-
-
-def elsewhere_pictures():
-    return number({k: [1] * n for k, n in ELSEWHERE.items()}, 9_700_001, first_lesion=701)
+    labels = "NV NV BCC NV BKL NV MEL BKL BKL BCC BCC NV MEL NV NV NV NV NV MEL MEL".split()
+    again = {911: 910, 915: 914, 916: 914, 917: 914, 920: 919}  # image: the first of its lesion
+    return [
+        Picture(isic(9_000_000 + n), again.get(n, n), label, n if n in again else 1)
+        for n, label in enumerate(labels, 901)
+    ]
 
 
 def break_files(files):
     """Put the table's faults into {id: JPEG bytes}."""
-    fault = {n: isic(9_000_000 + n) for n in range(901, 921)}
-    del files[fault[901]]
-    files[fault[903]] = files[fault[903]][: len(files[fault[903]]) // 2]
-    files[fault[904]] = b"<html><title>404 Not Found</title></html>\n"
-    files[fault[905]] = b""
-    files[fault[911]] = files[fault[910]]
-    files[fault[913]] = files[fault[912]]
+    old = {n: files[isic(9_000_000 + n)] for n in (903, 910, 912, 914, 918)}
     # A comment after the start marker changes the bytes and no pixel: a file's checksum alone
     # misses this pair.
-    comment = b"saved again"
-    segment = b"\xff\xfe" + (len(comment) + 2).to_bytes(2, "big") + comment
-    files[fault[915]] = files[fault[914]][:2] + segment + files[fault[914]][2:]
-    gray = Image.open(io.BytesIO(files[fault[918]])).convert("L")
-    files[fault[918]] = jpeg(np.asarray(gray))
+    comment = b"\xff\xfe\x00\x0dsaved again"  # marker, length, text
+    new = {
+        903: old[903][: len(old[903]) // 2],
+        904: b"<html><title>404 Not Found</title></html>\n",
+        905: b"",
+        911: old[910],
+        913: old[912],
+        915: old[914][:2] + comment + old[914][2:],
+        918: jpeg(np.asarray(Image.open(io.BytesIO(old[918])).convert("L"))),
+    }
+    files |= {isic(9_000_000 + n): content for n, content in new.items()}
+    del files[isic(9_000_901)]
 
 
 def break_labels(rows):
@@ -445,7 +421,7 @@ def official_archives(folder, subset, files, labels):
 
 
 def make_training(folder):
-    pictures = training_pictures()
+    pictures = number(TRAINING, 9_000_001, first_lesion=1) + faulty()
     files = {p.image: jpeg(paint(p)[0]) for p in pictures}
     break_files(files)
     labels = break_labels([(p.image, (p.label,)) for p in pictures])
@@ -454,22 +430,22 @@ def make_training(folder):
     rows = [row for row in rows if row[0] != isic(9_000_919)]
     text = table("image,lesion_id,diagnosis_confirm_type", rows)
     (folder / "ISIC2018_Task3_Training_LesionGroupings.csv").write_bytes(text)
-    text = table(
-        "lesion_id,image_id,dx,dx_type,age,sex,localization", sorted(map(metadata, pictures))
-    )
-    (folder / METADATA).write_bytes(text)
+    header = "lesion_id,image_id,dx,dx_type,age,sex,localization"
+    (folder / METADATA).write_bytes(table(header, sorted(map(metadata, pictures))))
 
 
 def make_test(folder):
-    files = {p.image: jpeg(paint(p)[0]) for p in test_pictures()}
+    pictures = number({k: [1] * n for k, n in TEST.items()}, 9_500_001, first_lesion=501)
+    files = {p.image: jpeg(paint(p)[0]) for p in pictures}
     noise = np.random.default_rng(SEED).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
     files[NOISE_ID] = jpeg(noise)
-    labels = [(p.image, (p.label,)) for p in test_pictures()] + [(NOISE_ID, ("NV",))]
+    labels = [(p.image, (p.label,)) for p in pictures] + [(NOISE_ID, ("NV",))]
     official_archives(folder, "Test", files, sorted(labels))
 
 
 def make_elsewhere(folder):
-    pictures, name = elsewhere_pictures(), "ISIC_2019_Training"
+    pictures = number({k: [1] * n for k, n in ELSEWHERE.items()}, 9_700_001, first_lesion=701)
+    name = "ISIC_2019_Training"
     looks = {"AK": "AKIEC", "SCC": "AKIEC"}  # HAM10000's class, which holds both
     painted = (paint(p._replace(label=looks.get(p.label, p.label)), AWAY)[0] for p in pictures)
     files = {p.image: jpeg(pixels) for p, pixels in zip(pictures, painted, strict=True)}
@@ -484,10 +460,12 @@ def make_elsewhere(folder):
 
 def make(package=PACKAGE):
     """Write all files into package/sample and package/sample_elsewhere."""
-    parts = {make_training: "sample", make_test: "sample", make_elsewhere: "sample_elsewhere"}
-    for part, name in parts.items():
-        (package / name).mkdir(parents=True, exist_ok=True)
-        part(package / name)
+    home, away = package / "sample", package / "sample_elsewhere"
+    for folder in (home, away):
+        folder.mkdir(parents=True, exist_ok=True)
+    make_training(home)
+    make_test(home)
+    make_elsewhere(away)
 
 
 if __name__ == "__main__":

@@ -14,22 +14,19 @@ import re
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import jupytext
 import nbformat
-from nbclient import NotebookClient
+from colab import REPO, ROOT, code_cells, executed
 from nbclient.exceptions import CellExecutionError
 from nbconvert import HTMLExporter
 
-ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 from dermai_utils import cli, files, reports, settings  # noqa: E402
 from dermai_utils.basics import UserError  # noqa: E402
 
 TEMPLATE = Path(__file__).with_name("notebook.html.j2")
-REPO = re.compile(r'^REPO = "(.*?)"', re.M)  # in the setup cell
 TEXTS = (".md", ".txt", ".py")
 CLONE = r"^(git clone )\S+ (DermAI-ISIC2018).*"  # with the comment that says what to fill in
 SETUP = """\
@@ -65,10 +62,6 @@ def notebooks(root=ROOT):
 def cells(notebook):
     """What must be equal in both halves: [(cell type, source, tags)]."""
     return [(c.cell_type, c.source.strip(), c.metadata.get("tags", [])) for c in notebook.cells]
-
-
-def code_cells(notebook):
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
 def setup_of(root):
@@ -123,9 +116,8 @@ def edited(path):
     command = ["git", "show", f"HEAD:./{path.name}"]
     old = subprocess.run(command, cwd=path.parent, capture_output=True, text=True)
     form = "py:percent" if path.suffix == ".py" else "ipynb"
-    return old.returncode or cells(jupytext.reads(old.stdout, fmt=form)) != cells(
-        jupytext.read(path)
-    )
+    now = cells(jupytext.read(path))
+    return old.returncode or cells(jupytext.reads(old.stdout, fmt=form)) != now
 
 
 def newer(py):
@@ -138,15 +130,14 @@ def newer(py):
 
 def write(notebook, path):
     """One half, by its suffix."""
-    with files.atomic(path) as file:
-        if path.suffix == ".py":
-            file.write(jupytext.writes(notebook, fmt="py:percent"))
-            return
-        notebook.metadata = nbformat.from_dict(METADATA)
-        for number, cell in enumerate(notebook.cells):
-            cell.id = f"cell-{number}"
-            cell.metadata.pop("execution", None)
-        nbformat.write(notebook, file)
+    if path.suffix == ".py":
+        jupytext.write(notebook, path, fmt="py:percent")
+        return
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"cell-{number}"
+        cell.metadata.pop("execution", None)
+    nbformat.write(notebook, path)
 
 
 def publish(repository, tag, root=ROOT):
@@ -169,21 +160,17 @@ def publish(repository, tag, root=ROOT):
         text = text.replace(f"git+{old or 'URL'}", f"git+{address}")
         for py in notebooks(root):
             text = text.replace(badge(py.stem, old), badge(py.stem, address))
-        rewrite(page, text)
+        page.write_text(text, encoding="utf-8")
     citation = root / "CITATION.cff"
     text = re.sub("^repository-code: .*\n", "", citation.read_text(encoding="utf-8"), flags=re.M)
     line = f'repository-code: "{repository}"'
-    rewrite(citation, re.sub("^(license: .*)", rf"\1\n{line}", text, flags=re.M))
+    text = re.sub("^(license: .*)", rf"\1\n{line}", text, flags=re.M)
+    citation.write_text(text, encoding="utf-8")
     for py in notebooks(root):
         for half in (py, py.with_suffix(".ipynb")):
             fresh = REPO.sub(f'REPO = "{address}"', setup)
             write(stamp(jupytext.read(half), py.stem, fresh), half)
     print(f"notebooks get the package from {address}: now commit, `git tag {tag}`, and push both")
-
-
-def rewrite(path, text):
-    with files.atomic(path) as file:
-        file.write(text)
 
 
 # Execution.
@@ -204,20 +191,16 @@ def describe(notebook):
 
 
 def execute(notebook, name):
-    """Run all cells in the folder notebooks/, with this checkout's package."""
-    started, where = time.monotonic(), {"metadata": {"path": str(ROOT / "notebooks")}}
-    quiet = ["--IPKernelApp.log_level=ERROR"]
-    options = dict(timeout=None, kernel_name="python3", extra_arguments=quiet, resources=where)
-    client = NotebookClient(notebook, **options)
+    """Run all cells in the current folder, with this checkout's package."""
     # without bars: they come on slow machines only, and a page that is not live cannot show them
     ours = {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
     try:
-        client.execute(env=os.environ | ours)
+        seconds = executed(notebook, Path.cwd(), os.environ | ours)
     except CellExecutionError as error:
         kind = "" if error.ename == "UserError" else f"{error.ename}: "
         raise UserError(f"in {name}: {kind}{error.evalue}") from None
     describe(notebook)
-    print(f"{name}: {time.monotonic() - started:.1f} s", flush=True)
+    print(f"{name}: {seconds:.1f} s", flush=True)
 
 
 def sync():
@@ -241,11 +224,9 @@ def run(words):
     """Execute the notebooks from 01 on with these settings; leave them as HTML in work/html."""
     given, _ = cli.split_words(cli.parser("run"), words)
     chosen = settings.read(**given)
-    for name, value in given.items():  # the kernels work in notebooks/: paths become absolute
-        values = [value] if isinstance(value, str) else value
-        paths = name.endswith("_dir") or os.path.exists(os.path.expanduser(values[0]))
-        values = [os.path.abspath(os.path.expanduser(v)) if paths else v for v in values]
-        os.environ[f"DERMAI_{name.upper()}"] = os.pathsep.join(values)
+    for name, value in given.items():
+        several = isinstance(value, list)
+        os.environ[f"DERMAI_{name.upper()}"] = os.pathsep.join(value) if several else value
     for py in notebooks()[1:]:
         notebook = jupytext.read(py)
         execute(notebook, py.stem)

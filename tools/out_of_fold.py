@@ -10,6 +10,7 @@ import gzip
 import sys
 from pathlib import Path
 
+import pages
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -102,15 +103,10 @@ def tables(found) -> dict:
 def fill() -> Path:
     """Put the lines between the two marks of each page, and draw the confusion matrix anew."""
     found = figures(read())
-    made, called = tables(found), found["called"]
-    figure = plots.confusion_matrix(
-        called["truth"], called["prediction"], "out of fold, by the rule"
-    )
-    figure.savefig(FIGURE, dpi=115)
+    truth, named = found["called"]["truth"], found["called"]["prediction"]
+    plots.confusion_matrix(truth, named, "out of fold, by the rule").savefig(FIGURE, dpi=115)
     for path in PAGES:
-        before, _, rest = path.read_text("utf-8").partition(MARKS[0])
-        block = "\n".join([MARKS[0], made[path.name], MARKS[1]])
-        path.write_text(before + block + rest.partition(MARKS[1])[2], "utf-8")
+        pages.fill(path, MARKS, tables(found)[path.name])
     return FILE
 
 

@@ -80,12 +80,8 @@ def main():
         best_maps(run, dataset).save(folder / "maps.jpg")
         audit = audited(dataset.table.drop(columns="path"), folder)
         number, _ = tops([report, audit])
-        confusion, top, verdict = (
-            report.with_name("confusion.png"),
-            report.with_suffix(".png"),
-            audit.with_suffix(".png"),
-        )
-        tiles = top, confusion, folder / "maps.jpg", verdict
+        top, verdict = report.with_suffix(".png"), audit.with_suffix(".png")
+        tiles = top, report.with_name("confusion.png"), folder / "maps.jpg", verdict
         both = Image.new("RGB", (2 * SIZE[0], 2 * SIZE[1]), "white")
         for k, tile in enumerate(tiles):
             tile = ImageOps.pad(Image.open(tile).convert("RGB"), SIZE, Image.LANCZOS, color="white")

@@ -20,6 +20,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pages
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -152,12 +153,8 @@ def figures(run, fixed, rows, tests) -> dict:
         table = pd.concat([run.table, of[of.columns.intersection(run.table.columns)]])
         about = state.counted(run, fixed, both, tests)
         found[name] = evaluation.evaluate(both, table), about
-    keep = ("backbone", "size", "epochs", "tta", "version", "date", "machine")
-    learned = run.table["subset"].value_counts()
     return {
         "name": run.name,
-        "trained": {name: run.settings.get(name) for name in keep},
-        "images": {name: int(learned.get(name, 0)) for name in ("train", "val", "left out")},
         "left_out": run.table.loc[run.table["subset"] == splits.LEFT_OUT, "image"].tolist(),
         "rule": text.rule_name(found["val"][0]["decisions"]),
         "subsets": {name: _row(name, *of) for name, of in found.items()},
@@ -171,7 +168,6 @@ def _row(name, found, about):
     return {
         "n": found["subsets"][name]["n"],
         "classes": sum(row["n"] > 0 for row in found["subsets"][name]["per_class"].values()),
-        "chosen_on_it": name == "val",
         "by_rule": {score: found["intervals"][name][score] for score in SCORES},
         "argmax": {score: found["argmax"]["intervals"][name][score] for score in SCORES[:4]},
         "melanoma_auc": melanoma["auc"],
@@ -193,7 +189,7 @@ NAMES = {"val": "validation (rule and temperature were chosen on it)"}
 
 def tables(found) -> dict:
     """{"scores", "answers"}: the tables of the figures, in Markdown."""
-    scored, answered = [SCORED, ["---"] * len(SCORED)], [ANSWERED, ["---"] * len(ANSWERED)]
+    scored, answered = [SCORED], [ANSWERED]
     for name, row in found["subsets"].items():
         classes = f", {row['classes']} classes" if row["classes"] < 7 else ""
         title, by_rule, answers = NAMES.get(name, name), row["by_rule"], row["answers"]
@@ -201,18 +197,19 @@ def tables(found) -> dict:
         of += [by_rule[score] for score in ("macro_f1", "weighted_f1", "macro_auc")]
         cells = [*map(text.with_interval, of), text.format_number(row["melanoma_auc"])]
         scored.append([title + classes, f"{row['n']:,}", *cells])
-        melanomas, unlike = answers["melanomas"], row["unlike"] or {}
+        melanomas, unlike = answers["melanomas"], row["unlike"]
         cells = [text.percent(answers[key]) for key in ("answered", "answered_held")]
         cells += [f"{melanomas['without']} of {melanomas['answered']}"]
         cells += [text.format_number(row["ece"]["after"])]
-        far = unlike.get("out_of_distribution")
-        answered.append([title, *cells, "" if far is None else text.percent(far)])
+        cells += [text.percent(unlike["out_of_distribution"]) if unlike else ""]
+        answered.append([title, *cells])
     if "official" not in found["subsets"]:
         scored.append(["official test set", "1,511", "not measured yet", *[""] * (len(SCORED) - 3)])
     return {"scores": _markdown(scored), "answers": _markdown(answered)}
 
 
 def _markdown(rows):
+    rows.insert(1, ["---"] * len(rows[0]))
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
@@ -228,19 +225,14 @@ def away(found) -> str:
 
 
 def table(s) -> Path:
-    """Fill the table between the two marks of each page that has them."""
+    """Fill the tables between the two marks of each page."""
     found = files.read_json(FIGURES)
     if found is None:
         raise UserError(f"{FIGURES} is missing: first python tools/ship.py model")
     made = tables(found)
     for path in PAGES:
         shown = [made["scores"]] if path.name == "README.md" else made.values()
-        block, page = "\n\n".join([MARKS[0], *shown, MARKS[1]]), path.read_text("utf-8")
-        if MARKS[0] not in page:
-            print(f"{path.name} has no line {MARKS[0]}: left as it is")
-            continue
-        before, _, rest = page.partition(MARKS[0])
-        path.write_text(before + block + rest.partition(MARKS[1])[2], "utf-8")
+        pages.fill(path, MARKS, "\n" + "\n\n".join(shown) + "\n")
     return FIGURES
 
 
