@@ -59,6 +59,9 @@ def exit_status(function, *arguments) -> int:
     """Call `function`; its number, or 0. An error that the user can mend ends in one line."""
     try:
         return function(*arguments) or 0
+    except BrokenPipeError:  # who reads the output wants no more, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except (UserError, OSError, MemoryError, RuntimeError) as reason:
         line = _in_words(reason)
         if not line:

@@ -9,7 +9,6 @@ until `study.decisions.called` puts the chosen rule's class in its place.
 import numpy as np
 import pandas as pd
 
-from dermai_utils import splits
 from dermai_utils.basics import CLASSES, MALIGNANT, ZERO_WEIGHT, UserError, counted
 
 FIXED_SUBSETS = ("val", "test", "official")  # held out; each own test set is a further subset
@@ -54,7 +53,10 @@ def weights(images) -> np.ndarray:
 def lesions(rows: pd.DataFrame) -> np.ndarray:
     """(N,) text: the lesion of each row, for grouping and intervals; where it is not known, the
     image counts as a lesion of its own."""
-    return splits.lesions(rows).to_numpy(str)
+    if "lesion_id" not in rows:
+        return rows["image"].to_numpy(str)
+    ids = rows["lesion_id"].fillna("")  # what pandas.read_csv makes of ""
+    return ids.where(ids != "", rows["image"]).to_numpy(str)
 
 
 def subset_name(subset: str, data: str = "", folds: int = 0) -> str:

@@ -1,6 +1,8 @@
 """Every command on the sample. They run in this process; `made` (conftest.py) is run once."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +29,15 @@ def call(made, capsys):
         return status, out.splitlines(), err.strip().rpartition("\n")[2]
 
     return run
+
+
+def test_a_reader_that_wants_no_more_is_no_error():
+    """As in `python -m dermai_utils settings | head -1`."""
+    command = [sys.executable, "-u", "-m", "dermai_utils", "settings"]
+    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=settings.ROOT)
+    with subprocess.Popen(command, **pipes) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b"" and process.wait(60) == 0
 
 
 # Words.

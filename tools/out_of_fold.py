@@ -1,7 +1,7 @@
 """The out-of-fold predictions in assets/predictions, and the figures that pages quote from them.
 
 python tools/out_of_fold.py file WORK/runs/NAME
-    writes them from a run with folds; a fold that is not trained yet is left out
+    writes them from a run with five folds
 python tools/out_of_fold.py table
     fills README.md and docs/results.md from the file alone
 """
@@ -30,15 +30,15 @@ SCORES = ("balanced_accuracy", "macro_f1", "weighted_f1", "accuracy")
 
 
 def write(run: Path, path: Path = FILE) -> Path:
-    """Image, fold and seven probabilities with four digits, of the finished folds of `run`.
+    """Image, fold and seven probabilities with four digits, of the folds of `run`.
 
     An image is of the fold whose network did not learn it. The same predictions give the same
     bytes.
     """
-    folds = {int(f.parent.name): f for f in run.glob("[0-9]*/predictions.csv")}
-    if not folds:
-        raise UserError(f"{run}: no fold there is trained; expected a run with folds")
-    rows = [files.read_table(f).assign(fold=k) for k, f in sorted(folds.items())]
+    paths = [run / str(fold) / "predictions.csv" for fold in range(FOLDS)]
+    if missing := [path for path in paths if not path.exists()]:
+        raise UserError(f"no {missing[0]}: expected a run with {FOLDS} trained folds")
+    rows = [files.read_table(path).assign(fold=fold) for fold, path in enumerate(paths)]
     rows = pd.concat([of[of["subset"] == "val"] for of in rows]).sort_values("image")
     content = rows[["image", "fold", *CLASSES]].to_csv(index=False, float_format="%.4g")
     path.parent.mkdir(exist_ok=True)
@@ -75,15 +75,14 @@ def figures(rows, n_resamples=evaluation.intervals.RESAMPLES) -> dict:
 def tables(found) -> dict:
     """{page's name: its lines about the figures}, in Markdown."""
     rule, argmax = found["rule"], found["argmax"]
-    n, images = found["called"]["fold"].nunique(), f"{len(found['called']):,}"
-    so_far = "" if n == FOLDS else f" ({n} of {FOLDS} folds so far)"
-    lines = [f"On {images} images{so_far}:\n", "score | by the rule | by argmax", "---|---|---"]
+    images = f"{len(found['called']):,}"
+    lines = [f"On {images} images:\n", "score | by the rule | by argmax", "---|---|---"]
     for score in SCORES:
         cells = [text.with_interval(by[score]) for by in (rule, argmax)]
         lines.append(" | ".join([text.pretty_name(score), *cells]))
     auc = text.with_interval(argmax["macro_auc"])
     folds = ", ".join(text.format_number(value) for value in found["folds"])
-    others = text.format_number(sum(found["folds"][1:]) / max(1, len(found["folds"]) - 1))
+    others = text.format_number(sum(found["folds"][1:]) / (FOLDS - 1))
     before, after = (text.format_number(found["ece"][k]) for k in ("before", "after"))
     lines += [
         f"\nMacro AUC {auc}. By the rule the folds have {folds}. Settings were chosen on the "
@@ -91,7 +90,7 @@ def tables(found) -> dict:
         f"temperature scaling {after}."
     ]
     short = [
-        f"**Out of fold**, {images} images{so_far}:",
+        f"**Out of fold**, {images} images:",
         f"- balanced accuracy by the rule **{text.with_interval(rule['balanced_accuracy'])}**, by "
         f"argmax {text.with_interval(argmax['balanced_accuracy'])}",
         f"- by argmax macro F1 {text.format_number(argmax['macro_f1']['value'])}, weighted F1 "
