@@ -713,10 +713,34 @@ LINKED = (  # of `many`, with something of CLINIC_THAT_LEAKS
 )
 # fmt: off
 SPLITS = {
+    "seed 0": Split(subset={"test": 20, "val": 24}, digest="222d21dc9cc8ffe8",
+        audit={"train/val": {}, "train/test": {}, "val/test": {}},
+        says=["no two subsets share images, lesions, patients, copies, near-duplicates"]),
+    "seed 1": Split(flags={"split_seed": 1}, subset={"test": 20, "val": 24},
+        digest="30901d5e1ceb080d", audit={"train/val": {}, "train/test": {}, "val/test": {}}),
+    "other shares": Split(flags={"val_fraction": 0.2, "test_fraction": 0}, subset={"val": 32},
+        digest="c6600eaa6b5e3f21", audit={"train/val": {}}),
+    "three folds": Split(flags={"folds": 3}, subset={"0": 47, "1": 42, "2": 35, "test": 20},
+        digest="24ead366b708d7a8", audit={"train/test": {}}, says=["no AKIEC in 2"]),
+    "image by image": Split(flags={"split": "random"}, subset={"test": 20, "val": 20},
+        digest="eea00f48242f481f", audit={"train/val": {"images": 1, "lesions": 9,
+        "patients": 5, "near_duplicates": 2}, "train/test": {"lesions": 9, "patients": 3,
+        "copies": 1}, "val/test": {"lesions": 2, "patients": 3, "copies": 1}},
+        says=["train/val share 1 × images, 9 × lesions, 5 × patients"]),
+    "no near-duplicates": Split(flags={"near_duplicates": "none"}, subset={"test": 21, "val": 24},
+        digest="15dd8eae1681fd88", audit={"train/val": {}, "train/test": {}, "val/test": {}}),
     "lesions and patients not known": Split(data=many() | {"labels.csv": NO_LESIONS}, subset={
         "test": 19, "val": 19}, digest="b4343ecb938c7a5d", audit={"train/val": {"lesions": None,
         "patients": None}, "train/test": {"lesions": None, "patients": None}, "val/test": {
         "lesions": None, "patients": None}}, says=["lesions: not known"]),
+    "a test set that leaks": Split(clinic=CLINIC_THAT_LEAKS,
+        subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033", "left out": LINKED,
+        "val": 22}, digest="4934b823ffda011d", left_out={"copies shared with clinic": 1,
+        "lesions shared with clinic": 2, "names shared with clinic": 1,
+        "near duplicates shared with clinic": 1, "patients shared with clinic": 7,
+        "related images shared with clinic": 7}, audit={"train/val": {}, "train/clinic": {},
+        "val/clinic": {}}, says=["left out: 7, patients shared with clinic",
+        "left out: 7, related images shared with clinic"]),
     "a test set that leaks, and an inner one": Split(clinic=CLINIC_THAT_LEAKS, flags={
         "test_fraction": 0.12}, subset={"clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
         "left out": LINKED, "test": 20, "val": 22}, digest="494e6cffc940a194", left_out={
@@ -724,7 +748,7 @@ SPLITS = {
         "names shared with clinic": 1, "near duplicates shared with clinic": 1,
         "patients shared with clinic": 7, "related images shared with clinic": 7}, audit={
         "train/val": {}, "train/test": {}, "train/clinic": {}, "val/test": {}, "val/clinic": {},
-        "test/clinic": {}}, says=["left out: 7, patients shared with clinic"]),
+        "test/clinic": {}}),
     "an official test set that leaks": Split(data={
         "HAM10000_metadata": "lesion_id,image_id,dx\nL1,A1,mel\nL2,A2,nv\nL3,A3,bcc\nL2,A4,nv\nL5,"
         "ISIC_0025373,nv\nL6,A6,mel\n", **JPEGS, "ISIC_0025373.jpg": 5, "A6.jpg": 6,
@@ -735,6 +759,12 @@ SPLITS = {
         left_out={"lesions shared with official": 2, "near duplicates shared with official": 1},
         audit={"train/val": {"patients": None}, "train/official": {"patients": None},
         "val/official": {"patients": None}}),
+    "extra images that leak": Split(more=MORE_THAT_LEAKS, subset={
+        "extra": "C5, C6, C7, C8, extra:a000", "left out": "C1, C2, a073_aug5", "test": 20,
+        "val": 24}, digest="e44023b7271de7aa", left_out={"lesions shared with test": 1,
+        "names shared with val": 1, "patients shared with val": 1},
+        audit={"train/val": {}, "train/test": {}, "train/extra": {}, "val/test": {},
+        "val/extra": {}, "test/extra": {}}, says=["left out: 1, lesions shared with test"]),
     "both, three folds": Split(clinic=CLINIC_THAT_LEAKS, more=MORE_THAT_LEAKS, flags={"folds": 3},
         subset={"0": 42, "1": 42, "2": 41, "clinic": "B1, B10, B2, B4, B9, a062_aug3, clinic:a033",
         "extra": "C6, C7, extra:a000", "left out": "C1, C2, C5, C8, " + LINKED.replace("a063, ",

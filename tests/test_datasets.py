@@ -247,6 +247,9 @@ def test_ids_from_0_on_and_a_few_patients_of_many_images_are_ids(load, tmp_path)
     folder(tmp_path / "data", {"labels.csv": text} | PICTURES)
     table = load().table
     assert table["lesion_id"].nunique() == 42 and set(table["patient_id"]) == set("PQR")
+    few = text.replace("\nB2,nv,1,", "\nB2,nv,0,")  # three images of 0, two of any other: no id
+    (tmp_path / "data" / "labels.csv").write_text(few)
+    assert (load().table["lesion_id"] == "").sum() == 3
 
 
 def test_many_reasons_are_counted_and_only_the_commonest_named(load, tmp_path, capsys):

@@ -213,10 +213,6 @@ def test_a_share_of_the_training_lesions_leaves_the_other_subsets_alone(folds):
     largest = rows["lesion_id"][rows["lesion_id"] != ""].value_counts().max()
     for _, images in rows.groupby("label"):
         assert abs(images["kept"].mean() - 0.5) * len(images) <= largest
-    if not folds:  # those of version 0.2
-        pairs = [["ISIC_0024306", "ISIC_0024500"]]
-        part = ",".join(splits.split(table, train_fraction=0.4, pairs=pairs))
-        assert hashlib.sha256(part.encode()).hexdigest().startswith("a81f40c9a19fe7d6")
 
 
 # Leaks and the audit
@@ -442,3 +438,66 @@ def test_the_list_of_the_package_holds_pairs_of_official_ids():
     pairs = splits.near_duplicates()
     assert len(pairs) > 40
     assert all(image.startswith("ISIC_00") and len(image) == 12 for image in pairs.flat)
+
+
+FROZEN = {  # SHA-256 of what version 0.2 gave for this table, 16 digits
+    ("split", 0): "e96bcfa75dcf7cde",
+    ("split", 1): "4b7d0dffc5756bc4",
+    ("random", 0): "7be3086c3248143c",
+    ("folds", 0): "ff382de9e3a6f9ba",
+    ("fraction", 0): "a81f40c9a19fe7d6",
+}
+
+
+def frozen(kind, seed):
+    table, pairs = official_like(), [["ISIC_0024306", "ISIC_0024500"]]
+    options = {"random": {"strategy": "random"}, "fraction": {"train_fraction": 0.4}}
+    return drawn(table, 5 * (kind == "folds"), seed=seed, pairs=pairs, **options.get(kind, {}))
+
+
+@pytest.mark.parametrize("kind, seed", FROZEN)
+def test_the_subsets_are_those_of_version_0_2(kind, seed):
+    digest = hashlib.sha256(",".join(frozen(kind, seed)).encode()).hexdigest()
+    assert digest[:16] == FROZEN[kind, seed]
+
+
+def test_a_test_set_from_elsewhere_replaces_the_inner_one():
+    table = official_like()
+    assert "test" in set(splits.split(table))
+    assert "test" in set(splits.split(table.assign(source=["train"] * 590 + ["extra"] * 10)))
+    for source in ("official", "clinic"):
+        table.loc[590:, "source"] = source
+        subset = splits.split(table)
+        assert "test" not in set(subset) and (subset[590:] == source).all()
+        assert "test" in set(splits.split(table, test=0.1))
+
+
+def test_without_any_lesion_id_the_answer_is_not_known_and_never_zero():
+    table = pd.DataFrame({"image": list("abcd"), "label": "NV"})
+    found = splits.audit(table, ["train", "val", "train", "val"]).loc["train/val"]
+    assert found.isna().tolist() == [False, True, True, True, True] and found["images"] == 0
+    assert any("lesions: not known" in line for line in splits.notes(table, ["train", "val"] * 2))
+
+
+def test_a_random_split_is_audited_and_said_to_leak():
+    table = official_like()
+    subset = splits.split(table, strategy="random")
+    lesions = table[table["lesion_id"] != ""].groupby("lesion_id")["image"]
+    apart = sum({"train", "val"} <= set(subset[rows.index]) for _, rows in lesions)
+    assert splits.audit(table, subset).loc["train/val", "lesions"] == apart > 0
+    warnings = [line for line in splits.notes(table, subset) if line.startswith("WARNING")]
+    assert len(warnings) == 3 and f"train/val share {apart} × lesions" in warnings[0]
+    assert not any("WARNING" in line for line in splits.notes(table, splits.split(table)))
+
+
+def test_near_duplicates_across_lesions_stay_together(tmp_path):
+    table = official_like()
+    (tmp_path / "pairs.csv").write_text("image_a,image_b,score\nISIC_0024306,ISIC_0024400,9\n")
+    pairs = splits.near_duplicates(tmp_path / "pairs.csv")
+    rows = splits.pair_rows(table, pairs)[0]
+    apart = 0
+    for seed in range(8):
+        assert splits.split(table, seed=seed, pairs=pairs)[rows].nunique() == 1
+        plain = splits.split(table, seed=seed, pairs=())
+        apart += splits.audit(table, plain, pairs)["near_duplicates"].sum()
+    assert apart > 0  # without the list they do come apart, and the audit sees it

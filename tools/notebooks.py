@@ -190,6 +190,19 @@ def describe(notebook):
                 words["alt"] = words.get("alt") or f"A figure in the section {section}. {sentence}"
 
 
+def in_one_piece(outputs):
+    """The outputs of a cell; neighbouring pieces of one stream, whose number depends on the
+    machine's speed, become one."""
+    merged = []
+    for output in outputs:
+        last = merged[-1] if merged else {}
+        if output["output_type"] == "stream" and output["name"] == last.get("name"):
+            last["text"] += output["text"]
+        else:
+            merged.append(output)
+    return merged
+
+
 def execute(notebook, name):
     """Run all cells in the current folder, with this checkout's package."""
     # without bars: they come on slow machines only, and a page that is not live cannot show them
@@ -200,6 +213,8 @@ def execute(notebook, name):
         kind = "" if error.ename == "UserError" else f"{error.ename}: "
         raise UserError(f"in {name}: {kind}{error.evalue}") from None
     describe(notebook)
+    for cell in code_cells(notebook):
+        cell.outputs = in_one_piece(cell.outputs)
     print(f"{name}: {seconds:.1f} s", flush=True)
 
 
