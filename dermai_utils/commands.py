@@ -20,8 +20,7 @@ SCORES = ("balanced_accuracy", "macro_f1", "macro_auc")  # that are printed
 
 def data(s):
     """find or download the data, decode it once: table.csv, rejected.csv"""
-    dataset = load(s)
-    return _write_tables(s, dataset, dataset.table)
+    return _write_tables(s, load(s))
 
 
 def split(s):
@@ -62,10 +61,17 @@ def subsets(s, dataset):
     return subset
 
 
-def _write_tables(s, dataset, table):
-    """table.csv and rejected.csv, for reading."""
-    files.write_table(dataset.rejected, s.work / "rejected.csv")
-    files.write_table(table.drop(columns="path"), s.work / "table.csv")
+def _write_tables(s, dataset, subset=None, audit=None):
+    """table.csv, rejected.csv and audit.json, for reading."""
+    table = dataset.table.drop(columns="path")
+    table = table if subset is None else table.assign(subset=subset)
+    s.work.mkdir(parents=True, exist_ok=True)
+    with files.locked(s.work):
+        files.sweep(s.work)
+        files.write_table(table, s.work / "table.csv")
+        files.write_table(dataset.rejected, s.work / "rejected.csv")
+        if audit is not None:
+            files.write_json(s.work / "audit.json", audit)
     return s.work / "table.csv"
 
 
@@ -73,8 +79,7 @@ def _audit(s, dataset, subset):
     """What every two subsets share, as a DataFrame; also writes it and the tables."""
     found = dermai.audit(dataset.table, subset, dermai.near_duplicates(s.near_duplicates))
     rows = found.astype(object).where(found.notna(), None)  # not known
-    files.write_json(s.work / "audit.json", rows.to_dict("index"))
-    _write_tables(s, dataset, dataset.table.assign(subset=subset))
+    _write_tables(s, dataset, subset, rows.to_dict("index"))
     return found
 
 

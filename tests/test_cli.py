@@ -152,7 +152,9 @@ def test_data_and_split_and_an_edited_split(call, made, tmp_path):
     status, lines, _ = call("data", **given)
     assert status == 0 and lines[-1] == str(tmp_path / "table.csv")
     assert set(files.read_table(tmp_path / "rejected.csv")) == {"image", "source", "reason"}
+    (tmp_path / ".audit.json.4711.tmp").write_text("{")  # of a killed process
     status, lines, _ = call("split", **given)
+    assert not list(tmp_path.glob(".*.tmp"))
     assert status == 0 and "not known" in lines[-2] and "NA" not in lines[-2]
     table, kept = (files.read_table(x / "table.csv") for x in (tmp_path, made.run_folder))
     assert table["subset"].tolist() == kept["subset"].tolist()
