@@ -140,15 +140,11 @@ def run(s):
 
 
 def _report(s, run, dataset):
-    """What answers need, the report and the index of a trained run; returns the report's path."""
+    """The report and the index of a trained run; returns the report's path."""
     from dermai_utils import reports
-    from dermai_utils.app import state
     from dermai_utils.study import text
 
-    rows = reports.known(run, dataset)[1]  # with test sets that are new: answers count on them too
-    files.write_table(rows, run.folder / "predictions.csv")
-    answers = state.save(run, state.prepare(run, dataset))
-    page = dermai.report(run, dataset, answers=answers)
+    page = dermai.report(run, dataset)
     print(text.headline(run.metrics))
     print(f"start here: {reports.index(s.work)}")
     return page
@@ -176,6 +172,8 @@ def _answering(s, run, run_name) -> tuple:
     date = done.settings.get("date")
     shipped = f"{done.name}, the model that comes with the package"
     which = f"run {done.name}" if run_name else f"pack {done.name}" if run else shipped
+    if not (run or run_name) and s.data != "sample":
+        which += f" (for a run on {s.name}, add --run-name NAME)"
     print(f"answers by {which}{f', trained on {date}' if date else ''}")
     return done, done.folder if run_name else Path.cwd()
 
@@ -198,10 +196,12 @@ def report(s):
     return _report(s, done, _dataset_of(s, done))
 
 
-def evaluate(s, run="", pretrained=False):
+def evaluate(s, run="", pretrained=False, run_name=""):
     """judge a model on your own labelled images: --pretrained --test FOLDER, the shipped model"""
     if not s.test:
         raise UserError("evaluate: give --test FOLDER, the labelled images to judge the model on")
+    if not (run or pretrained or run_name):
+        raise UserError("evaluate: which model? give --pretrained, --run PACK or --run-name NAME")
     if not (run or pretrained):
         return report(s)
     done = opened(s, run, pretrained)
@@ -240,8 +240,9 @@ def compare(s, other=""):
     print(found.round(3).to_string(na_rep="not known"))
     print(
         f"over 0: {s.run_name} is better on these images. low and high: the 95 % interval, by "
-        "lesion; where it holds 0, nobody knows which is better. Another seed of one setting may "
-        "differ as much: five networks on ISIC 2018 differed by up to 0.07 in balanced accuracy"
+        "lesion where that is known; where it holds 0, nobody knows which is better. Another seed "
+        "of one setting may differ as much: five networks on ISIC 2018 differed by up to 0.07 in "
+        "balanced accuracy"
     )
 
 

@@ -46,6 +46,13 @@ class Run:
         folders = [self.folder / str(k) for k in range(self.folds)]
         return [type(self)(f, self._given, self.device.type, self.precision) for f in folders]
 
+    @property
+    def flags(self) -> str:
+        """What names this run on the command line."""
+        data = self.settings.get("data", "sample")
+        data = data if data in ("sample", "isic2018") else f"path/to/{data}"
+        return f"--data {data} --run-name {self.name}"
+
     folds = property(lambda self: self.settings.get("folds", 0))  # 0: a single training
     size = property(lambda self: self.settings["size"])
     tta = property(lambda self: self.settings.get("tta", 1))

@@ -67,8 +67,8 @@ def fetched(name, make, cache=""):
         return make()
     except OSError as reason:  # urllib's, requests' and Hugging Face's errors are all of these
         raise UserError(
-            f"{name}: its ImageNet weights could not be had ({first_line(reason):.160}); "
-            "go online, or give weights=FILE or none"
+            f"{name}: its ImageNet weights could not be had ({type(reason).__name__}); "
+            "go online, or give as weights a file or none"
         ) from None
     except (RuntimeError, EOFError, pickle.UnpicklingError, safetensors.SafetensorError) as reason:
         raise UserError(

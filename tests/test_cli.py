@@ -74,6 +74,7 @@ def test_help_names_every_command_and_its_settings_beside_version_and_list(capsy
         ("predict photo.jpg", "unexpected photo.jpg, did you mean --image photo.jpg?"),
         ("compare", "compare needs --other NAME"),
         ("evaluate --pretrained", "evaluate: give --test FOLDER"),
+        ("evaluate --test tests", "evaluate: which model? give --pretrained, --run PACK or"),
     ],
 )
 def test_a_wrong_word_is_one_line(words, said, capsys):
@@ -193,7 +194,9 @@ def test_a_run_or_photo_that_is_not_there_and_other_settings_are_one_line(
 def test_a_test_set_that_comes_later_adds_rows_and_loses_nothing(call, made, tmp_path):
     shutil.copytree(made.work, tmp_path / "work")
     shutil.copytree(ELSEWHERE, tmp_path / "Basel")
-    status, _, _ = call("evaluate", test=tmp_path / "Basel", work_dir=tmp_path / "work")
+    status, _, _ = call(
+        "evaluate", test=tmp_path / "Basel", run_name="first", work_dir=tmp_path / "work"
+    )
     folder = tmp_path / "work" / "runs" / "first"
     assert status == 0 and "Basel" in set(files.read_table(folder / "predictions.csv")["subset"])
     assert "Basel" not in set(files.read_table(folder / "table.csv")["subset"])

@@ -172,4 +172,6 @@ def _how_often_right(about, kinds) -> list[str]:
         share = f"{held:,} of {n:,} ({percent(held / n)})" if n else "not known"
         said.append(f"{kind} {share}")
     base = images_of(about["n"], about["subset_name"].partition(" (")[0])
-    return [f"such answers held the truth, on {base}: {'; '.join(said)}"] if said else []
+    said = "; ".join(said)
+    elsewhere = "on photos from elsewhere fewer do"
+    return [f"such answers held the truth, on {base}: {said}; {elsewhere}"] if said else []

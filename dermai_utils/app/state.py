@@ -111,7 +111,7 @@ def load(run) -> State:
         why = "is missing"
     except (OSError, ValueError, TypeError, KeyError, IndexError, safetensors.SafetensorError):
         pass
-    advice = f"python -m dermai_utils report --run-name {run.name} makes it"
+    advice = f"python -m dermai_utils report {run.flags} makes it"
     raise UserError(f"{path} {why}: answers need it; where the data set is, {advice}") from None
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from dermai_utils.audits import auditing, known, reading
-from dermai_utils.basics import UserError, counted
+from dermai_utils.basics import CLASSES, UserError, counted
 from dermai_utils.image_names import base_id
 from dermai_utils.settings import ROOT
 from dermai_utils.split_files import near_subset, read_subsets
@@ -74,7 +74,10 @@ def ours(notes) -> dict:
 def _split(paths, notes) -> pd.DataFrame:
     """(image, subset) of a split, by photograph; what has no subset is left out. A note for each
     word that may be misspelled: it is a subset of its own."""
-    rows = read_subsets(paths)
+    try:
+        rows = read_subsets(paths)
+    except UserError as reason:
+        raise UserError(f"{reason}; predictions have {', '.join(CLASSES)}") from None
     for word, n in rows["subset"].value_counts().drop(KNOWN_SUBSETS, errors="ignore").items():
         if hint := near_subset(word):
             notes.append(f"{counted(n, 'image')} in {word}, taken as a subset of its own: {hint}")

@@ -29,13 +29,15 @@ def report(run, dataset=None, *, answers=None) -> Path:
     `dataset`: the run's Dataset, for the pictures of mistakes, Grad-CAM and near-duplicates;
     without one, the report has no photographs. Its test sets that are new to the run are predicted
     and added. Linear probe and leakage effect are those of studies.json, which `run` writes.
-    `answers`: what answers.json holds, by default the file in the folder. UserError where the
-    predictions hold no validation images.
+    With it, what photos, page and pack need is computed too. `answers`: what answers.json holds,
+    where that was computed before. UserError where the predictions hold no validation images.
 
     >>> report(open_run("work/sample/runs/first"), load("sample", 64))  # doctest: +SKIP
     PosixPath('work/sample/runs/first/report.html')
     """
     (table, rows), pairs = known(run, dataset), near_duplicates(run)
+    if dataset is not None and answers is None:
+        answers = _answers(run, dataset, rows)
     found = {"run": run.name, "data": run.settings.get("data", ""), "split": _split(run)}
     studies = files.read_json(run.folder / "studies.json") or {}
     found |= {name: studies.get(name) for name in ("leakage_effect", "probe")}
@@ -69,6 +71,18 @@ def report(run, dataset=None, *, answers=None) -> Path:
         gradcam=files.read_json(run.folder / "gradcam.json"),
         audit=audit,
     )
+
+
+def _answers(run, dataset, rows):
+    """What answers.json then holds; {} where this network cannot answer."""
+    from dermai_utils.app import state  # this room is imported there
+
+    files.write_table(rows, run.folder / "predictions.csv")  # answers count on new test sets too
+    try:
+        return state.save(run, state.prepare(run, dataset))
+    except UserError as reason:
+        print(f"report: no answers about photos: {reason}")
+        return {}
 
 
 def known(run, dataset) -> tuple:
@@ -222,7 +236,9 @@ def _print(found, dataset):
     for subset, scores in found["subsets"].items():
         values = ", ".join(f"{text.pretty_name(n)} {text.format_number(scores[n])}" for n in SCORES)
         by_argmax = text.format_number(argmax[subset]["balanced_accuracy"])
-        said = f"by {rule}: {values}" + ("" if rule == "argmax" else f"; by argmax {by_argmax}")
+        said = f"{rule}: {values}; by argmax {by_argmax}"
+        if rule == "argmax":
+            said = f"by argmax: {values}"
         if text.few(found, subset):  # a score would say nothing
             present = [row for row in found["recalls"][subset].items() if row[1]["n"]]
             said = f"right are {', '.join(f'{c} {text.counts(row)}' for c, row in present)}"
@@ -242,10 +258,8 @@ def comparison(run, other) -> pd.DataFrame:
     """
     for each in (run, other):
         if each.metrics is None:
-            raise UserError(
-                f"{each.folder}: no metrics.json; first python -m dermai_utils report --run-name "
-                f"{each.name}"
-            )
+            first = f"python -m dermai_utils report {each.flags}"
+            raise UserError(f"{each.folder}: no metrics.json; first {first}")
     subset = primary_subset(run.predictions["subset"])
     a, b = (scored_rows(each.predictions, subset).set_index("image") for each in (run, other))
     if set(a.index) != set(b.index):

@@ -37,7 +37,7 @@ def learning_curves(history: pd.DataFrame, title: str = "") -> Figure:
         ax.set(xlabel="epoch", xlim=(0.5, history["epoch"].max() + 0.5))
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.legend(**SMALL)
-    left.set_ylabel("cross-entropy (nats)")
+    left.set_ylabel("loss")
     right.set(ylabel="validation score", ylim=(0, 1))
     return figure
 

@@ -118,7 +118,7 @@ def test_another_network_or_a_broken_file_is_one_line(copy):
     assert state.load(copy)
     path, whole = copy.folder / state.FILE, (copy.folder / state.FILE).read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="safetensors is damaged: .* report --run-name baseline"):
+    with pytest.raises(UserError, match="is damaged: .* report --data sample --run-name baseline"):
         state.load(copy)
     path.write_bytes(whole)
     copy.net.backbone.fc.bias.data += 1

@@ -13,6 +13,7 @@ from dermai_utils.basics import CLASSES, ZERO_WEIGHT
 from dermai_utils.metrics import jsonable
 from dermai_utils.networks import network
 from dermai_utils.reports import report
+from dermai_utils.runs import Run
 from dermai_utils.study import conformal
 
 SIZES = {"train": 300, "val": 160, "official": 140, "left out": 3, "Basel": 60}
@@ -40,6 +41,7 @@ class FakeRun:
     net: torch.nn.Module | None = None
     size: int = 32
     device: torch.device = torch.device("cpu")
+    flags = Run.flags
 
     @property
     def name(self):

@@ -237,7 +237,9 @@ def test_two_runs_are_compared_on_the_same_images(tmp_path):
         assert row["value"] == pytest.approx(expected) and 0 < row["low"] < row["value"]
     with pytest.raises(UserError, match="three share no test subset"):
         comparison(one, written(tmp_path / "three", rows.head(20)))
-    with pytest.raises(UserError, match="first python -m dermai_utils report --run-name four"):
+    with pytest.raises(
+        UserError, match="first python -m dermai_utils report --data sample --run-name four"
+    ):
         comparison(one, FakeRun(tmp_path / "four", {}, pd.DataFrame(), rows))
 
 
