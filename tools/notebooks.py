@@ -207,6 +207,7 @@ def execute(notebook, name):
     """Run all cells in the current folder, with this checkout's package."""
     # without bars: they come on slow machines only, and a page that is not live cannot show them
     ours = {"PYTHONPATH": str(ROOT), "TQDM_DISABLE": "1"}
+    print(f"{name}: running", flush=True)
     try:
         seconds = executed(notebook, Path.cwd(), os.environ | ours)
     except CellExecutionError as error:
