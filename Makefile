@@ -23,10 +23,10 @@ test: style .venv/made  ## before a commit: style, habits, notebook pairs, quick
 	$(VENV)/python tools/habits.py
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
-	$(VENV)/python tools/faults.py --kills 4
-	folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && \
+	$(VENV)/python tools/faults.py --kills 4 & kills=$$!; \
+	folder=$$(mktemp -d) && trap 'kill $$kills 2>/dev/null; rm -rf "$$folder"' EXIT && \
 	TQDM_DISABLE=1 DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
-	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks
+	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks && wait $$kills
 
 test-all: style .venv/made  ## weekly: the slow tests too, and 100 kills; no notebooks, those are in `make test`
 	$(VENV)/python -m pytest -n 2 --dist loadfile tests
