@@ -24,7 +24,7 @@ test: style .venv/made  ## before a commit: style, habits, notebook pairs, quick
 	$(VENV)/python tools/notebooks.py check
 	$(VENV)/python -m pytest -n 2 --dist loadfile -m "not slow" tests
 	$(VENV)/python tools/faults.py --kills 4 & kills=$$!; \
-	folder=$$(mktemp -d) && trap 'kill $$kills 2>/dev/null; rm -rf "$$folder"' EXIT && \
+	folder=$$(mktemp -d) && trap 'kill $$kills 2>/dev/null || true; rm -rf "$$folder"' EXIT && \
 	TQDM_DISABLE=1 DERMAI_DATA=sample DERMAI_CACHE_DIR=$$folder/cache DERMAI_WORK_DIR=$$folder/work \
 	$(VENV)/python -m pytest --nbval --nbval-current-env notebooks && wait $$kills
 
