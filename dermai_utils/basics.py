@@ -4,6 +4,7 @@ Standard library only.
 """
 
 import difflib
+import shlex
 
 CLASS_NAMES = {  # in the official column order
     "MEL": "melanoma",
@@ -42,6 +43,15 @@ def counted(n: int, noun: str) -> str:
     ('1 image', '1,240 images')
     """
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def data_flag(data: str) -> str:
+    """The words that give a data set on the command line; of a folder only the name is known.
+
+    >>> data_flag("sample"), data_flag("clinic")
+    ('--data sample', '--data path/to/clinic')
+    """
+    return f"--data {shlex.quote(data if data in ('sample', 'isic2018') else f'path/to/{data}')}"
 
 
 def did_you_mean(word, words) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from dermai_utils import files, inference, networks, predictions
-from dermai_utils.basics import CLASSES, UserError, did_you_mean
+from dermai_utils.basics import CLASSES, UserError, data_flag, did_you_mean
 
 NOT_STORED = ("path",)  # columns of a dataset's table that are true on one machine only
 HOME = ("train", "extra", "official")  # sources; test sets of one's own may come and go
@@ -49,9 +49,7 @@ class Run:
     @property
     def flags(self) -> str:
         """What names this run on the command line."""
-        data = self.settings.get("data", "sample")
-        data = data if data in ("sample", "isic2018") else f"path/to/{data}"
-        return f"--data {data} --run-name {self.name}"
+        return f"{data_flag(self.settings.get('data', 'sample'))} --run-name {self.name}"
 
     folds = property(lambda self: self.settings.get("folds", 0))  # 0: a single training
     size = property(lambda self: self.settings["size"])

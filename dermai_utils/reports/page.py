@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 from dermai_utils import files, settings, splits
-from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, PARTS, counted
+from dermai_utils.basics import CLASS_NAMES, CLASSES, DISCLAIMER, PARTS, counted, data_flag
 from dermai_utils.predictions import own_test_sets, subset_name
 from dermai_utils.study import text
 
@@ -73,6 +73,7 @@ TEMPLATES.globals |= {"rate": rate}
 TEMPLATES.filters |= {
     "at": look_up,
     "counted": counted,
+    "data_flag": data_flag,
     "headings": headings,
     "number": text.format_number,
     "percent": text.percent,
