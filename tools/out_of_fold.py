@@ -90,7 +90,7 @@ def tables(found) -> dict:
         f"temperature scaling {after}."
     ]
     short = [
-        f"**Out of fold**, {images} images:",
+        f"**Out of fold**, {images} images ([how](assets/predictions/README.md)):",
         f"- balanced accuracy by the rule **{text.with_interval(rule['balanced_accuracy'])}**, by "
         f"argmax {text.with_interval(argmax['balanced_accuracy'])}",
         f"- by argmax macro F1 {text.format_number(argmax['macro_f1']['value'])}, weighted F1 "
